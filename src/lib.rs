@@ -1,1 +1,29 @@
 //! Structured concurrency on tokio.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![doc(test(attr(deny(warnings))))]
+
+mod cancel;
+mod context;
+mod group;
+mod observe;
+mod panic;
+mod root;
+mod runtime;
+mod state;
+mod sync;
+mod time;
+mod trace;
+
+pub use cancel::{Cancelled, Token, token};
+pub use group::error::{Cause, Failure, FailureKind, GroupError, SpawnError};
+pub use group::handle::{Outcome, OutcomeHandle, TaskHandle};
+pub use group::options::Scope;
+pub use group::output::{FnReturn, Never, TaskOutput};
+pub use group::{BoxError, Named, ScopeBody, Spawner, TaskGroup, scope};
+pub use observe::{
+    CancelReason, Displaced, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, observe,
+};
+pub use panic::PanicPayload;
+pub use root::{Root, root};
+pub use time::{Deadline, Elapsed, Limit, MoveOn, Timeout, move_on_after, timeout, timeout_at};

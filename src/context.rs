@@ -1,0 +1,90 @@
+//! What a task inherits: the group it is in. Swapped into a thread-local around each poll of a member.
+//!
+//! C1. The context is moved, not cloned: no reference count is touched. C2. The thread-local is never borrowed while user
+//! code runs. C3. A destructor of a member's future sees the member's context, whoever drops it.
+
+use std::cell::RefCell;
+
+use crate::root::RootState;
+use crate::state::Core;
+use crate::state::owner::{Adopter, Owner};
+use crate::sync::{Arc, PlainArc, thread_local};
+use crate::time::Deadline;
+
+/// Who is running: a member of a group.
+pub(crate) struct Context {
+    pub(crate) core: Arc<Core>,
+    /// 0 for the body.
+    pub(crate) serial: u64,
+    /// Made when the first scope is dropped here with children alive.
+    pub(crate) adopter: Option<Arc<Adopter>>,
+}
+
+#[cfg(not(any(ringfence_loom, ringfence_shuttle)))]
+thread_local! {
+    static CURRENT: RefCell<Option<Context>> = const { RefCell::new(None) };
+}
+#[cfg(any(ringfence_loom, ringfence_shuttle))]
+thread_local! {
+    static CURRENT: RefCell<Option<Context>> = RefCell::new(None);
+}
+
+fn swap(slot: &mut Option<Context>) {
+    // At the exit of a thread the thread-local may be gone: then there is no context.
+    let _ = CURRENT.try_with(|current| std::mem::swap(&mut *current.borrow_mut(), slot));
+}
+
+/// Puts a context in force, and takes it back when dropped.
+pub(crate) struct Enter<'a>(&'a mut Option<Context>);
+
+impl<'a> Enter<'a> {
+    pub(crate) fn new(slot: &'a mut Option<Context>) -> Self {
+        swap(slot);
+        Self(slot)
+    }
+}
+
+impl Drop for Enter<'_> {
+    fn drop(&mut self) {
+        swap(self.0);
+    }
+}
+
+fn with<R>(read: impl FnOnce(&mut Context) -> R) -> Option<R> {
+    CURRENT
+        .try_with(|current| current.borrow_mut().as_mut().map(read))
+        .ok()
+        .flatten()
+}
+
+/// Returns the group that the caller runs in, and its serial there.
+pub(crate) fn current() -> Option<(Arc<Core>, u64)> {
+    with(|context| (context.core.clone(), context.serial))
+}
+
+pub(crate) fn task_id() -> Option<crate::observe::TaskId> {
+    with(|context| (context.serial > 0).then(|| context.core.task_id(context.serial))).flatten()
+}
+
+pub(crate) fn deadline() -> Deadline {
+    with(|context| context.core.deadline()).unwrap_or(Deadline::NEVER)
+}
+
+/// Finds who adopts a scope that is dropped here and now: see [`crate::state::owner`].
+pub(crate) fn adopter(
+    opened_in: Option<&Arc<Core>>,
+    root: impl FnOnce() -> PlainArc<RootState>,
+) -> Owner {
+    with(|context| {
+        if context.serial == 0 {
+            Owner::body(&context.core)
+        } else {
+            Owner::child(
+                context
+                    .adopter
+                    .get_or_insert_with(|| Arc::new(Adopter::new())),
+            )
+        }
+    })
+    .unwrap_or_else(|| Owner::nearest(opened_in, root))
+}

@@ -1,0 +1,526 @@
+//! Groups: `scope`, `TaskGroup`, `Spawner`.
+//!
+//! G1. A scope comes back only when its body and every child have ended and been dropped; so for scopes inside them. G2. The
+//! first failure closes the group, cancels the others and the body, and waits for them. G3. Closed is final. G4. A handle
+//! cancels nothing by being dropped; nor does a spawner. G5. Dropped early, a scope cancels its children, and its
+//! owner does not end until they are gone.
+
+pub(crate) mod driver;
+pub(crate) mod error;
+pub(crate) mod handle;
+pub(crate) mod member;
+pub(crate) mod options;
+pub(crate) mod output;
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::panic::Location;
+
+use tokio::runtime::Handle;
+
+use crate::cancel::Token;
+use crate::group::error::{GroupError, SpawnError};
+use crate::group::handle::{OutcomeHandle, TaskHandle};
+use crate::group::member::Member;
+use crate::group::options::Scope;
+use crate::group::output::TaskOutput;
+use crate::observe::{CancelReason, tell};
+use crate::state::Core;
+use crate::state::word::Kind;
+use crate::sync::{Arc, PlainArc};
+
+/// Any error: what a group's children fail with unless it says otherwise.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs `body` with a group of tasks, and comes back when the body and every task have ended and are gone.
+///
+/// - Children run in parallel, as tokio tasks. They return `()`, or `Result<T, E>` with the group's own `E`.
+/// - The first failure cancels the other children and the body where they are parked; all are waited for; the error lists
+///   every failure, first one first.
+/// - A panic does the same, and then goes on in the caller.
+/// - If the body returns `Ok`, normal children are waited for, then background children are cancelled and waited for.
+/// - A handle awaited in the body yields the child's value itself. If the child has none to give, the scope is on its way
+///   out, and the body ends at that await.
+///
+/// The error type is inferred from the first child or the body that can fail. Where nothing says it, write
+/// `async |group: &TaskGroup|` for the boxed default, or `async |group: &TaskGroup<MyError>|`.
+///
+/// *Comparison.* A `tokio::task::JoinSet` aborts its tasks when it is dropped and does not wait; a
+/// `tokio_util::task::TaskTracker` waits, but neither cancels nor reports. Use `tokio::spawn` for a task that is meant to
+/// outlive everything.
+///
+/// # Cancel safety
+///
+/// If the returned future is dropped before it is ready (a `timeout` around it, a `select!` that took another branch), its
+/// children are cancelled at once. Dropping cannot wait for them, but the nearest enclosing owner does: the child of ours
+/// that was awaiting it, or the group whose body was, does not end until they are gone. Outside all of them, the
+/// [`root`](crate::root) of the runtime holds them. What they return or throw goes to the observer.
+///
+/// # Errors
+///
+/// [`GroupError`] if the body or a child failed, or the group was cancelled.
+///
+/// # Panics
+///
+/// With the first panic of the body or a child, after all of them are gone.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// use ringfence::scope;
+///
+/// async fn length(word: &'static str) -> Result<usize, std::io::Error> {
+///     Ok(word.len())
+/// }
+///
+/// let total = scope(async |group| {
+///     let a = group.spawn(length("structured"));
+///     let b = group.spawn(length("concurrency"));
+///     Ok(a.await + b.await)
+/// })
+/// .await?;
+/// assert_eq!(total, 21);
+/// # Ok(())
+/// # }
+/// ```
+pub async fn scope<E, T, F>(body: F) -> Result<T, GroupError<E>>
+where
+    E: Send + 'static,
+    F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
+{
+    Scope::new().run(body).await
+}
+
+/// A [`scope`] body, for generic callers whose future must be `Send`.
+///
+/// A function that is generic over `F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>` cannot say that the future of `F` is
+/// `Send`. With this trait it can: bound `F: for<'g> ScopeBody<'g, E, T, Fut: Send> + Send`, and call
+/// `scope(async move |group| body.call(group).await)`. Every async closure and function of that shape has it.
+pub trait ScopeBody<'g, E: Send + 'static, T>:
+    AsyncFnOnce(&'g TaskGroup<E>) -> Result<T, E>
+{
+    /// The future of the body.
+    type Fut: Future<Output = Result<T, E>>;
+
+    /// Calls the body.
+    fn call(self, group: &'g TaskGroup<E>) -> Self::Fut;
+}
+
+impl<'g, E, T, F, Fut> ScopeBody<'g, E, T> for F
+where
+    E: Send + 'static,
+    F: AsyncFnOnce(&'g TaskGroup<E>) -> Result<T, E> + FnOnce(&'g TaskGroup<E>) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    type Fut = Fut;
+
+    fn call(self, group: &'g TaskGroup<E>) -> Fut {
+        self(group)
+    }
+}
+
+/// A group of tasks, lent to the body of a [`scope`].
+///
+/// It stays with the body; a [`Spawner`] goes anywhere.
+pub struct TaskGroup<E = BoxError> {
+    spawner: Spawner<E>,
+}
+
+impl<E: Send + 'static> TaskGroup<E> {
+    pub(crate) fn new(core: Arc<Core>, runtime: Option<Handle>) -> Self {
+        Self {
+            spawner: Spawner {
+                core,
+                runtime,
+                error: PhantomData,
+            },
+        }
+    }
+
+    /// Spawns a child. Await the handle for its value, or drop it: the group waits either way.
+    ///
+    /// If the group is closing, the future is dropped without being polled, and the handle is that of a cancelled child.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn<F>(&self, future: F) -> TaskHandle<'_, <F::Output as TaskOutput<E>>::Value>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        self.start(future, Kind::Normal, None)
+            .unwrap_or_else(|refused| self.refuse(refused))
+    }
+
+    /// Spawns a child, or gives the future back, never polled, if the group is closing.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError`] with the future and the reason.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn try_spawn<F>(
+        &self,
+        future: F,
+    ) -> Result<TaskHandle<'_, <F::Output as TaskOutput<E>>::Value>, SpawnError<F>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        self.start(future, Kind::Normal, None)
+    }
+
+    /// Spawns a background child: it is cancelled when the body and all normal children are done, and waited for.
+    ///
+    /// For what serves the others: a heartbeat, a progress line, an accept loop. If it fails, the group fails.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn_background<F>(
+        &self,
+        future: F,
+    ) -> TaskHandle<'_, <F::Output as TaskOutput<E>>::Value>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        self.start(future, Kind::Background, None)
+            .unwrap_or_else(|refused| self.refuse(refused))
+    }
+
+    /// Names the next child, for errors, events and snapshots: `group.named("fetch").spawn(…)`.
+    pub fn named(&self, name: impl Into<PlainArc<str>>) -> Named<'_, E> {
+        Named {
+            group: self,
+            name: name.into(),
+        }
+    }
+
+    /// Returns a spawner: children, siblings and strangers spawn through it while the group is open, also while the body
+    /// has returned and the scope waits.
+    #[must_use]
+    pub fn spawner(&self) -> Spawner<E> {
+        self.spawner.clone()
+    }
+
+    /// Cancels the group: its children and the body. The scope reports it as cancelled.
+    ///
+    /// Without a grace, all of them are dropped where they are parked, the body at its next await. With one, tokens fire
+    /// first. The first reason stands; later calls do nothing.
+    pub fn cancel(&self) {
+        self.spawner.cancel();
+    }
+
+    /// Cancels the group, with a note that the reason carries.
+    pub fn cancel_with(&self, note: impl Into<PlainArc<str>>) {
+        self.spawner.cancel_with(note);
+    }
+
+    /// Cancels all present children, not the body; the group stays open.
+    pub fn cancel_children(&self) {
+        self.spawner.core.cancel_children();
+    }
+
+    /// Returns the group's token.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.spawner.token()
+    }
+
+    /// Asks whether the group was cancelled, by whatever reason.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.spawner.is_cancelled()
+    }
+
+    /// Returns how many children are alive, adopted scopes included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.spawner.core.children(true)
+    }
+
+    /// Asks whether no child is alive.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[track_caller]
+    fn start<F>(
+        &self,
+        future: F,
+        kind: Kind,
+        name: Option<PlainArc<str>>,
+    ) -> Result<TaskHandle<'_, <F::Output as TaskOutput<E>>::Value>, SpawnError<F>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let Spawner { core, runtime, .. } = &self.spawner;
+        let (join, serial) = start(core, runtime.as_ref(), future, kind, name)?;
+        Ok(TaskHandle::spawned(join, serial, core))
+    }
+
+    fn refuse<F, T>(&self, refused: SpawnError<F>) -> TaskHandle<'_, T> {
+        TaskHandle::refused(refused.reason().clone(), &self.spawner.core)
+    }
+}
+
+impl<E> fmt::Debug for TaskGroup<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.spawner.describe("TaskGroup", f)
+    }
+}
+
+type Joined<F, E> = tokio::task::JoinHandle<
+    handle::Outcome<handle::Kept<<<F as Future>::Output as TaskOutput<E>>::Value>>,
+>;
+
+/// Counts a child in, wraps it, and starts its task.
+#[track_caller]
+fn start<F, E>(
+    core: &Arc<Core>,
+    runtime: Option<&Handle>,
+    future: F,
+    kind: Kind,
+    name: Option<PlainArc<str>>,
+) -> Result<(Joined<F, E>, u64), SpawnError<F>>
+where
+    F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    E: Send + 'static,
+{
+    let location = Location::caller();
+    let serial = match core.enter(kind) {
+        Ok(serial) => serial,
+        Err(reason) => return Err(SpawnError::new(future, reason)),
+    };
+    if core.observer().is_some() {
+        let info = core.info(serial, name.clone(), location);
+        tell(core.observer(), |o| o.spawned(&info));
+    }
+    let named = name.is_some();
+    if let Some(name) = name {
+        core.registry().name(serial, name);
+    }
+    // From here on the member counts itself out, however it is dropped.
+    let member = Member::<F, E>::new(core.clone(), serial, kind, named, location, future);
+    Ok((crate::runtime::spawn(runtime, member), serial))
+}
+
+/// Names the next child of a group: see [`TaskGroup::named`].
+pub struct Named<'g, E = BoxError> {
+    group: &'g TaskGroup<E>,
+    name: PlainArc<str>,
+}
+
+impl<'g, E: Send + 'static> Named<'g, E> {
+    /// As [`TaskGroup::spawn`].
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn<F>(self, future: F) -> TaskHandle<'g, <F::Output as TaskOutput<E>>::Value>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let Self { group, name } = self;
+        group
+            .start(future, Kind::Normal, Some(name))
+            .unwrap_or_else(|refused| group.refuse(refused))
+    }
+
+    /// As [`TaskGroup::try_spawn`].
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError`] with the future and the reason.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn try_spawn<F>(
+        self,
+        future: F,
+    ) -> Result<TaskHandle<'g, <F::Output as TaskOutput<E>>::Value>, SpawnError<F>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        self.group.start(future, Kind::Normal, Some(self.name))
+    }
+
+    /// As [`TaskGroup::spawn_background`].
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn_background<F>(
+        self,
+        future: F,
+    ) -> TaskHandle<'g, <F::Output as TaskOutput<E>>::Value>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let Self { group, name } = self;
+        group
+            .start(future, Kind::Background, Some(name))
+            .unwrap_or_else(|refused| group.refuse(refused))
+    }
+}
+
+impl<E> fmt::Debug for Named<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Named")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Spawns children into a group from anywhere: clone it, send it, keep it.
+///
+/// It does not keep the group open, and dropping it does nothing. Once the group is closing, what it spawns is dropped
+/// without being polled; [`try_spawn`](Self::try_spawn) gives it back. The children run on the runtime of the scope,
+/// whichever thread spawns them.
+pub struct Spawner<E = BoxError> {
+    core: Arc<Core>,
+    runtime: Option<Handle>,
+    error: PhantomData<fn(E) -> E>,
+}
+
+impl<E: Send + 'static> Spawner<E> {
+    /// Spawns a child, whose handle yields its [`Outcome`](crate::Outcome).
+    ///
+    /// # Panics
+    ///
+    /// If the scope was opened outside a tokio runtime, and this is called outside one, too.
+    #[track_caller]
+    pub fn spawn<F>(&self, future: F) -> OutcomeHandle<<F::Output as TaskOutput<E>>::Value>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        self.start(future, Kind::Normal)
+            .unwrap_or_else(|refused| self.refuse(&refused))
+    }
+
+    /// Spawns a child, or gives the future back, never polled, if the group is closing.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError`] with the future and the reason.
+    ///
+    /// # Panics
+    ///
+    /// As [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn try_spawn<F>(
+        &self,
+        future: F,
+    ) -> Result<OutcomeHandle<<F::Output as TaskOutput<E>>::Value>, SpawnError<F>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        self.start(future, Kind::Normal)
+    }
+
+    /// Spawns a background child: see [`TaskGroup::spawn_background`].
+    ///
+    /// # Panics
+    ///
+    /// As [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn spawn_background<F>(
+        &self,
+        future: F,
+    ) -> OutcomeHandle<<F::Output as TaskOutput<E>>::Value>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        self.start(future, Kind::Background)
+            .unwrap_or_else(|refused| self.refuse(&refused))
+    }
+
+    /// Cancels the group: see [`TaskGroup::cancel`].
+    pub fn cancel(&self) {
+        self.request(None);
+    }
+
+    /// Cancels the group, with a note that the reason carries.
+    pub fn cancel_with(&self, note: impl Into<PlainArc<str>>) {
+        self.request(Some(note.into()));
+    }
+
+    fn request(&self, note: Option<PlainArc<str>>) {
+        let by = crate::context::task_id();
+        self.core
+            .cancel(CancelReason::Requested { note, by }, false);
+    }
+
+    #[track_caller]
+    fn start<F>(
+        &self,
+        future: F,
+        kind: Kind,
+    ) -> Result<OutcomeHandle<<F::Output as TaskOutput<E>>::Value>, SpawnError<F>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let (join, serial) = start(&self.core, self.runtime.as_ref(), future, kind, None)?;
+        Ok(TaskHandle::spawned(join, serial, &self.core).detached())
+    }
+
+    fn refuse<F, T>(&self, refused: &SpawnError<F>) -> OutcomeHandle<T> {
+        TaskHandle::refused(refused.reason().clone(), &self.core).detached()
+    }
+}
+
+impl<E> Spawner<E> {
+    /// Returns the group's token.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        Token::of(self.core.clone(), 0)
+    }
+
+    /// Asks whether the group was cancelled, by whatever reason.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.core.word().read().is_cancelled()
+    }
+
+    /// Asks whether the group takes new children.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.core.word().read().is_open()
+    }
+
+    fn describe(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.core.word().read();
+        f.debug_struct(name)
+            .field("name", &self.core.path())
+            .field("state", &word)
+            .finish()
+    }
+}
+
+impl<E> Clone for Spawner<E> {
+    fn clone(&self) -> Self {
+        Self {
+            core: self.core.clone(),
+            runtime: self.runtime.clone(),
+            error: PhantomData,
+        }
+    }
+}
+
+impl<E> fmt::Debug for Spawner<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.describe("Spawner", f)
+    }
+}

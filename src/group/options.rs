@@ -1,0 +1,148 @@
+//! A scope with options.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::group::TaskGroup;
+use crate::group::driver::{Clock, Driver};
+use crate::group::error::{GroupError, capped};
+use crate::observe::{Observer, path};
+use crate::state::{Core, Settings};
+use crate::time::Deadline;
+
+/// A scope with options; [`scope`](crate::scope) is its default.
+///
+/// # Default
+///
+/// No name, no grace, no deadline but the inherited one, panics go on in the caller, the observer of the enclosing scope.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), ringfence::GroupError<std::io::Error>> {
+/// use std::time::Duration;
+/// use ringfence::{Deadline, Scope};
+///
+/// let sum = Scope::new()
+///     .name("sums")
+///     .deadline(Deadline::after(Duration::from_secs(1)))
+///     .run(async |group| {
+///         let a = group.spawn(async { Ok(1) });
+///         let b = group.spawn(async { Ok(2) });
+///         Ok(a.await + b.await)
+///     })
+///     .await?;
+/// assert_eq!(sum, 3);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+#[must_use = "a scope does nothing unless it is run"]
+pub struct Scope {
+    name: Option<Arc<str>>,
+    grace: Duration,
+    deadline: Option<Deadline>,
+    panics_as_errors: bool,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl Scope {
+    /// A scope without options.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Names the scope, for errors, events and snapshots. Names of nested scopes form a path.
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Puts a grace between the two rungs of a cancel: tokens fire at once, and whoever is still there when the grace is
+    /// over is dropped where it is parked, the body included.
+    ///
+    /// With none, which is the default, everything is dropped where it is parked as soon as the scope is cancelled. The grace
+    /// is a lower bound: it is kept by the task that awaits the scope.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = capped(grace);
+        self
+    }
+
+    /// Sets a deadline: when it passes, the group is cancelled, and waited for.
+    ///
+    /// It can only be earlier than what the scope inherits. One that is past cancels the scope when its body is first
+    /// pending.
+    pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
+        self.deadline = Some(deadline.into());
+        self
+    }
+
+    /// Makes panics of children and body entries of the [`GroupError`] instead of letting the first go on in the caller.
+    pub fn panics_as_errors(mut self) -> Self {
+        self.panics_as_errors = true;
+        self
+    }
+
+    /// Has an observer told of what happens in this scope and in all that are opened in it.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Runs `body` and waits for it and all its children: see [`scope`](crate::scope).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`scope`](crate::scope): dropped before it is ready, it cancels its children at once, and whatever encloses it
+    /// does not end until they are gone.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError`] if the body or a child failed, or the group was cancelled, or its deadline passed.
+    ///
+    /// # Panics
+    ///
+    /// With the first panic of the body or a child, after all of them are gone, unless
+    /// [`panics_as_errors`](Self::panics_as_errors) was set. When there is a grace or a deadline and the runtime has no
+    /// time driver.
+    pub async fn run<E, T, F>(self, body: F) -> Result<T, GroupError<E>>
+    where
+        E: Send + 'static,
+        F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
+    {
+        let runtime = crate::runtime::current();
+        let parent = crate::context::current().map(|(core, _)| core);
+        let outer = parent
+            .as_ref()
+            .map_or(Deadline::NEVER, |core| core.deadline());
+        // An inherited deadline is kept by the scope that set it.
+        let own = self
+            .deadline
+            .filter(|own| *own < outer)
+            .and_then(Deadline::instant);
+        let settings = Settings {
+            path: path(
+                parent.as_ref().and_then(|core| core.path()),
+                self.name.as_deref().map(Into::into),
+            ),
+            has_grace: !self.grace.is_zero(),
+            deadline: self.deadline,
+            observer: self.observer,
+        };
+        let core = Core::new(settings, parent);
+        let group = TaskGroup::new(core.clone(), runtime.clone());
+        let clock = Clock::new(self.grace, own);
+        Driver::new(core, body(&group), clock, runtime, self.panics_as_errors).await
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope")
+            .field("name", &self.name)
+            .field("grace", &self.grace)
+            .field("deadline", &self.deadline)
+            .field("panics_as_errors", &self.panics_as_errors)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,274 @@
+//! What happens inside groups, told to whoever asked to hear it.
+//!
+//! O1. A hook runs outside every lock of the library, in the thread in which the event happened. O2. A hook that panics
+//! harms nobody: the panic is caught, and dropped. O3. Without an observer an event costs one test of a pointer.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::panic::Location;
+use std::sync::{Arc, OnceLock};
+
+use crate::panic::{PanicPayload, catch};
+
+/// Identifies a task: the number of its group, and its number within the group, each unique in the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId {
+    pub(crate) group: u64,
+    pub(crate) serial: u64,
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.group, self.serial)
+    }
+}
+
+/// A task's name, id and place of birth.
+#[derive(Clone, Debug)]
+pub struct TaskInfo {
+    pub(crate) id: TaskId,
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) group: Option<Arc<str>>,
+    pub(crate) location: &'static Location<'static>,
+}
+
+impl TaskInfo {
+    /// Returns the task's id.
+    #[must_use]
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// Returns the name given with [`TaskGroup::named`](crate::TaskGroup::named).
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Returns the path of names of the group that the task belongs to, outermost first: `server/conn`.
+    #[must_use]
+    pub fn group(&self) -> Option<&str> {
+        self.group.as_deref()
+    }
+
+    /// Returns the place of the call that spawned it.
+    #[must_use]
+    pub fn location(&self) -> &'static Location<'static> {
+        self.location
+    }
+}
+
+impl fmt::Display for TaskInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.group, &self.name) {
+            (Some(group), Some(name)) => write!(f, "task `{group}/{name}`")?,
+            (None, Some(name)) => write!(f, "task `{name}`")?,
+            (Some(group), None) => write!(f, "task {} of `{group}`", self.id)?,
+            (None, None) => write!(f, "task {}", self.id)?,
+        }
+        write!(f, " spawned at {}", self.location)
+    }
+}
+
+/// How a child ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// It returned a value.
+    Completed,
+    /// It returned an error.
+    Failed,
+    /// It panicked, or one of its destructors did.
+    Panicked,
+    /// It was cancelled.
+    Cancelled(CancelReason),
+    /// Its runtime was shut down under it.
+    RuntimeGone,
+}
+
+/// Why a group, or one child, was cancelled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CancelReason {
+    /// Somebody called `cancel`, with this note if any.
+    Requested {
+        /// What `cancel_with` was given.
+        note: Option<Arc<str>>,
+        /// The task that asked, if it was one of ours.
+        by: Option<TaskId>,
+    },
+    /// A child failed.
+    Failed(TaskId),
+    /// A child panicked.
+    Panicked(TaskId),
+    /// The body returned an error.
+    BodyFailed,
+    /// The body panicked.
+    BodyPanicked,
+    /// The group's deadline passed.
+    Deadline,
+    /// Everybody else is done: what a background child is cancelled with.
+    Finished,
+    /// The scope's future was dropped before it was ready.
+    ScopeDropped,
+    /// The child was cancelled through its handle.
+    Handle,
+    /// The children were cancelled, the body was not: [`TaskGroup::cancel_children`](crate::TaskGroup::cancel_children).
+    ChildrenCancelled,
+    /// The body awaited the value of a child that had been cancelled on its own.
+    AwaitedCancelled(TaskId),
+    /// The runtime that the children ran on was shut down.
+    RuntimeGone,
+    /// The group was already done.
+    Closed,
+}
+
+impl fmt::Display for CancelReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Requested {
+                note: Some(note), ..
+            } => write!(f, "on request: {note}"),
+            Self::Requested { note: None, .. } => f.write_str("on request"),
+            Self::Failed(id) => write!(f, "because task {id} failed"),
+            Self::Panicked(id) => write!(f, "because task {id} panicked"),
+            Self::BodyFailed => f.write_str("because the body failed"),
+            Self::BodyPanicked => f.write_str("because the body panicked"),
+            Self::Deadline => f.write_str("because the deadline passed"),
+            Self::Finished => f.write_str("because everybody else was done"),
+            Self::ScopeDropped => f.write_str("because the scope was dropped"),
+            Self::Handle => f.write_str("through its handle"),
+            Self::ChildrenCancelled => f.write_str("together with all children"),
+            Self::AwaitedCancelled(id) => {
+                write!(f, "because the body awaited the cancelled task {id}")
+            }
+            Self::RuntimeGone => f.write_str("because the runtime was shut down"),
+            Self::Closed => f.write_str("because the group was already done"),
+        }
+    }
+}
+
+/// Something that had nobody to be returned to.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Displaced {
+    /// The task it came from; `None` if it was a scope's body, or is not known any more.
+    pub task: Option<TaskInfo>,
+    /// What it is.
+    pub what: DisplacedWhat,
+}
+
+/// The two kinds of things that can be displaced.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DisplacedWhat {
+    /// A panic: a second one, or one out of a destructor, or one in a scope that nobody waits for.
+    Panic(PanicPayload),
+    /// An error, type-erased, because a panic took its place or nobody waits for its scope.
+    Error(Box<dyn std::any::Any + Send>),
+}
+
+impl fmt::Display for Displaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.what, &self.task) {
+            (DisplacedWhat::Panic(p), Some(task)) => write!(f, "{task} panicked: {p}"),
+            (DisplacedWhat::Panic(p), None) => write!(f, "panicked: {p}"),
+            (DisplacedWhat::Error(_), Some(task)) => write!(f, "{task} failed"),
+            (DisplacedWhat::Error(_), None) => f.write_str("a scope's body failed"),
+        }
+    }
+}
+
+/// A child that did not end within the grace.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Straggler {
+    /// Which task it was.
+    pub task: TaskInfo,
+    /// Why it had been asked to end.
+    pub reason: CancelReason,
+    /// How long it had lived when it was forced, where that is known: from its first wait on.
+    pub age: Option<std::time::Duration>,
+}
+
+/// Hears of what happens to the children of groups.
+///
+/// All methods do nothing by default. They run in the middle of things: in the task that the event is about, in a
+/// destructor, in the thread that cancels. So keep them short, and do not block. A panic in one is caught and dropped.
+///
+/// Install one for a scope and what is opened in it with [`Scope::observer`](crate::Scope::observer), or for the
+/// process with [`observe`].
+pub trait Observer: Send + Sync + 'static {
+    /// A child was spawned.
+    fn spawned(&self, task: &TaskInfo) {
+        let _ = task;
+    }
+
+    /// A child ended; its future and all it captured have been dropped.
+    fn ended(&self, task: &TaskInfo, how: &Ended) {
+        let _ = (task, how);
+    }
+
+    /// An error or a panic had nobody to be returned to.
+    fn displaced(&self, what: &Displaced) {
+        let _ = what;
+    }
+
+    /// A child had to be forced because it did not end within the grace.
+    fn forced(&self, straggler: &Straggler) {
+        let _ = straggler;
+    }
+}
+
+static PROCESS: OnceLock<Arc<dyn Observer>> = OnceLock::new();
+
+/// Installs the observer of the process: for scopes that have no other one, and for what belongs to no scope any more.
+///
+/// # Errors
+///
+/// Gives the observer back if one is installed already.
+pub fn observe(observer: Arc<dyn Observer>) -> Result<(), Arc<dyn Observer>> {
+    PROCESS.set(observer)
+}
+
+pub(crate) fn process() -> Option<&'static Arc<dyn Observer>> {
+    PROCESS.get()
+}
+
+/// Runs a hook (O2).
+pub(crate) fn tell(observer: Option<&Arc<dyn Observer>>, event: impl FnOnce(&dyn Observer)) {
+    if let Some(observer) = observer {
+        drop(catch(|| event(&**observer)));
+    }
+}
+
+/// Reports what nobody can be given, to `observer` or the process's one, and to `tracing`.
+pub(crate) fn displace(
+    observer: Option<&Arc<dyn Observer>>,
+    task: Option<TaskInfo>,
+    what: DisplacedWhat,
+) {
+    // A match, because `or_else` would ask for an observer that lives for ever.
+    let observer = match observer {
+        Some(observer) => Some(observer),
+        None => process(),
+    };
+    let displaced = Displaced { task, what };
+    crate::trace::displaced(&displaced);
+    tell(observer, |o| o.displaced(&displaced));
+    // The error's own destructor is user code as well.
+    if let Err(panic) = catch(|| drop(displaced)) {
+        let what = DisplacedWhat::Panic(panic);
+        tell(observer, |o| o.displaced(&Displaced { task: None, what }));
+    }
+}
+
+/// Joins the names of nested groups.
+pub(crate) fn path(parent: Option<&Arc<str>>, name: Option<Cow<'_, str>>) -> Option<Arc<str>> {
+    match (parent, name) {
+        (Some(parent), Some(name)) => Some(Arc::from(format!("{parent}/{name}"))),
+        (Some(parent), None) => Some(parent.clone()),
+        (None, Some(name)) => Some(Arc::from(name)),
+        (None, None) => None,
+    }
+}

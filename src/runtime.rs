@@ -1,0 +1,30 @@
+//! The one door to the runtime.
+
+use std::future::Future;
+
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+/// Returns the runtime that the caller is in.
+pub(crate) fn current() -> Option<Handle> {
+    Handle::try_current().ok()
+}
+
+/// Starts a task on the group's runtime; on the caller's, if the scope was opened outside every runtime.
+///
+/// # Panics
+///
+/// Where there is neither.
+#[track_caller]
+pub(crate) fn spawn<F>(handle: Option<&Handle>, future: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    match handle {
+        Some(handle) => handle.spawn(future),
+        None => match current() {
+            Some(handle) => handle.spawn(future),
+            None => panic!("ringfence: cannot spawn a child outside a tokio runtime"),
+        },
+    }
+}

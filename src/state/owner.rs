@@ -1,0 +1,149 @@
+//! Who waits for the children of a scope whose future was dropped: adoption.
+//!
+//! A scope that is dropped with children alive is adopted by the task that dropped it, else by the group in whose body
+//! or child it was opened, else by the root of its runtime. The adopter is counted up; whoever leaves the orphaned
+//! group last counts it down.
+//!
+//! | adopter      | counts in      | waits by                                          |
+//! |--------------|----------------|---------------------------------------------------|
+//! | a child      | its [`Adopter`] | staying pending at its end until the count is 0   |
+//! | a body       | the group's word | the group does not close                        |
+//! | the root     | the root       | nobody, or whoever calls [`Root::wait`](crate::Root::wait) |
+//!
+//! A1. A count is taken before the orphan's last member can leave, since the dropped future still holds the body's own.
+//! A2. An [`Adopter`] accepts while its child lives: only code inside the child's poll or destructor can reach it. A3. If
+//! the child's wrapper is itself destroyed early (its runtime was shut down), the child's own place in its group becomes
+//! the heir, and is given up with the last count. A4. Settling is a loop, not a recursion: chains may be long.
+
+use std::any::Any;
+use std::task::Waker;
+
+use crate::root::RootState;
+use crate::state::Core;
+use crate::state::word::Kind;
+use crate::sync::{Arc, Lock, PlainArc};
+
+/// A child's list of adopted scopes: how many there are, and what is to happen when there are none.
+pub(crate) struct Adopter(Lock<Adopted>);
+
+#[derive(Default)]
+struct Adopted {
+    scopes: usize,
+    waker: Option<Waker>,
+    heir: Option<(Arc<Core>, Kind)>,
+    outcome: Option<Box<dyn Any + Send>>,
+}
+
+impl Adopter {
+    pub(crate) fn new() -> Self {
+        Self(Lock::new(Adopted::default()))
+    }
+
+    fn adopt(&self) {
+        self.0.lock().scopes += 1;
+    }
+
+    /// Counts one scope down. Wakes the child that waits, or returns the place to give up (A3).
+    fn settle(&self) -> Option<(Arc<Core>, Kind)> {
+        let (waker, heir) = {
+            let mut adopted = self.0.lock();
+            adopted.scopes -= 1;
+            if adopted.scopes > 0 {
+                return None;
+            }
+            (adopted.waker.take(), adopted.heir.take())
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        heir
+    }
+
+    /// Whether all adopted scopes are gone; if not, `waker` is woken when they are.
+    pub(crate) fn poll_empty(&self, waker: &Waker) -> bool {
+        let waker = waker.clone();
+        let mut adopted = self.0.lock();
+        if adopted.scopes == 0 {
+            drop(adopted);
+            return true;
+        }
+        let old = adopted.waker.replace(waker);
+        drop(adopted);
+        drop(old);
+        false
+    }
+
+    /// Keeps the child's outcome while it waits.
+    pub(crate) fn keep(&self, outcome: Box<dyn Any + Send>) {
+        self.0.lock().outcome = Some(outcome);
+    }
+
+    pub(crate) fn take_kept(&self) -> Option<Box<dyn Any + Send>> {
+        self.0.lock().outcome.take()
+    }
+
+    /// Names the place to give up when the last scope is gone. Returns it if that is now.
+    pub(crate) fn inherit(&self, core: Arc<Core>, kind: Kind) -> Option<(Arc<Core>, Kind)> {
+        let mut adopted = self.0.lock();
+        if adopted.scopes == 0 {
+            drop(adopted);
+            return Some((core, kind));
+        }
+        adopted.heir = Some((core, kind));
+        None
+    }
+}
+
+/// A count held on whoever adopted a scope.
+pub(crate) enum Owner {
+    Child(Arc<Adopter>),
+    Group(Arc<Core>),
+    Root(PlainArc<RootState>),
+}
+
+impl Owner {
+    /// Takes a count on a child.
+    pub(crate) fn child(adopter: &Arc<Adopter>) -> Self {
+        adopter.adopt();
+        Self::Child(adopter.clone())
+    }
+
+    /// Takes a count on a group whose body is running.
+    pub(crate) fn body(core: &Arc<Core>) -> Self {
+        core.word().adopt();
+        Self::Group(core.clone())
+    }
+
+    /// Takes a count on the nearest group of the chain that is not closed, or on the root.
+    pub(crate) fn nearest(
+        mut group: Option<&Arc<Core>>,
+        root: impl FnOnce() -> PlainArc<RootState>,
+    ) -> Self {
+        while let Some(core) = group {
+            if core.word().try_adopt() {
+                return Self::Group(core.clone());
+            }
+            group = core.parent();
+        }
+        let root = root();
+        root.adopt();
+        Self::Root(root)
+    }
+
+    /// Gives the count up, and all that hang on it (A4).
+    pub(crate) fn settle(self) {
+        let mut next = Some(self);
+        while let Some(owner) = next.take() {
+            next = match owner {
+                Self::Child(adopter) => adopter
+                    .settle()
+                    .and_then(|(core, kind)| core.leave_step(kind)),
+                Self::Group(core) => core.leave_step(Kind::Normal),
+                Self::Root(root) => {
+                    root.settle();
+                    None
+                }
+            };
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The group's one atomic word: flags and two counts.
+//!
+//! ```text
+//! bit   0        CANCELLED   cancel was asked for: no new children, tokens fire
+//! bit   1        FORCED      children and body end where they are parked (implies CANCELLED)
+//! bit   2        ATTENTION   some child was singled out: look beyond this word
+//! bit   3        ORPHANED    the scope future is gone: the last one out settles with the adopter
+//! bits  4..34    normal      the body, its normal children, and scopes adopted by the group
+//! bits 34..64    background  background children
+//! ```
+//!
+//! | state   | flags        | counts                 | spawn    | left by                              |
+//! |---------|--------------|------------------------|----------|--------------------------------------|
+//! | open    | none         | normal ≥ 1             | accepted | cancel, failure, last normal one out |
+//! | closing | CANCELLED, or normal = 0 | live ≥ 1   | refused  | last one out                         |
+//! | closed  | any          | live = 0               | refused  | nothing: final                       |
+//!
+//! W1. Flags are only ever set. W2. Whoever adds to a count takes it off again exactly once.
+//! W3. A group is open exactly when no flag closes it and `normal > 0`; a refused entry undoes itself by the ordinary
+//! exit, so it looks like a child that ended at once, and every exit may be the last one any number of times.
+//! W4. Once closed, no entry is accepted (from W1 and W3: `normal = 0` can only be left by an accepted entry).
+
+use crate::sync::{AtomicU64, Ordering};
+
+const CANCELLED: u64 = 1;
+const FORCED: u64 = 1 << 1;
+const ATTENTION: u64 = 1 << 2;
+const ORPHANED: u64 = 1 << 3;
+const COUNT_BITS: u32 = 30;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+const NORMAL_SHIFT: u32 = 4;
+const BACKGROUND_SHIFT: u32 = NORMAL_SHIFT + COUNT_BITS;
+/// Half of what a count can hold: the other half is room for entries that are about to be refused.
+const MOST: u64 = COUNT_MASK / 2;
+
+/// Which of the two counts a member is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Normal,
+    Background,
+}
+
+impl Kind {
+    const fn unit(self) -> u64 {
+        match self {
+            Self::Normal => 1 << NORMAL_SHIFT,
+            Self::Background => 1 << BACKGROUND_SHIFT,
+        }
+    }
+}
+
+/// One reading of the word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reading(u64);
+
+impl Reading {
+    pub(crate) const fn is_cancelled(self) -> bool {
+        self.0 & CANCELLED != 0
+    }
+
+    pub(crate) const fn is_forced(self) -> bool {
+        self.0 & FORCED != 0
+    }
+
+    /// Whether a child has to look beyond the word: one test for the common answer, no.
+    pub(crate) const fn is_calm(self) -> bool {
+        self.0 & (FORCED | ATTENTION) == 0
+    }
+
+    pub(crate) const fn is_orphaned(self) -> bool {
+        self.0 & ORPHANED != 0
+    }
+
+    pub(crate) const fn is_open(self) -> bool {
+        !self.is_cancelled() && self.normal() > 0
+    }
+
+    pub(crate) const fn normal(self) -> u64 {
+        (self.0 >> NORMAL_SHIFT) & COUNT_MASK
+    }
+
+    pub(crate) const fn background(self) -> u64 {
+        (self.0 >> BACKGROUND_SHIFT) & COUNT_MASK
+    }
+
+    pub(crate) const fn live(self) -> u64 {
+        self.normal() + self.background()
+    }
+}
+
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reading")
+            .field("cancelled", &self.is_cancelled())
+            .field("forced", &self.is_forced())
+            .field("orphaned", &self.is_orphaned())
+            .field("normal", &self.normal())
+            .field("background", &self.background())
+            .finish()
+    }
+}
+
+/// What came of an attempt to enter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Accepted,
+    /// Counted nevertheless: undo it with [`Word::leave`] (W3).
+    Refused,
+    /// As `Refused`, because the count is full.
+    Full,
+}
+
+pub(crate) struct Word(AtomicU64);
+
+impl Word {
+    /// An open group with one normal member: its body.
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(Kind::Normal.unit()))
+    }
+
+    pub(crate) fn read(&self) -> Reading {
+        // Acquire pairs with the AcqRel in `leave` (what the children wrote is seen by whoever finds them gone) and in
+        // `set` (who sees a flag sees the reason behind it).
+        Reading(self.0.load(Ordering::Acquire))
+    }
+
+    /// Counts a newcomer in. One `fetch_add`: a failed attempt is undone by the caller, so nobody ever spins.
+    pub(crate) fn enter(&self, kind: Kind) -> Entry {
+        // Relaxed as in `Arc::clone`: an accepted newcomer publishes nothing, and acceptance is decided by the place
+        // of this operation among all others on this one word.
+        let before = Reading(self.0.fetch_add(kind.unit(), Ordering::Relaxed));
+        if !before.is_open() {
+            Entry::Refused
+        } else if before.normal() >= MOST || before.background() >= MOST {
+            Entry::Full
+        } else {
+            Entry::Accepted
+        }
+    }
+
+    /// Counts in somebody who is inside already, on behalf of another: never refused.
+    pub(crate) fn adopt(&self) {
+        self.0.fetch_add(Kind::Normal.unit(), Ordering::Relaxed);
+    }
+
+    /// Counts in on behalf of another unless the group is closed.
+    pub(crate) fn try_adopt(&self) -> bool {
+        let mut now = self.0.load(Ordering::Relaxed);
+        loop {
+            if Reading(now).live() == 0 {
+                return false;
+            }
+            match self.0.compare_exchange_weak(
+                now,
+                now + Kind::Normal.unit(),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(seen) => now = seen,
+            }
+        }
+    }
+
+    /// Counts one out, and returns the word as it stands after.
+    pub(crate) fn leave(&self, kind: Kind) -> Reading {
+        // Release: all that this member did, its destructors included, happens before whoever reads the lower count.
+        // Acquire: the last one out acts for all the others.
+        Reading(self.0.fetch_sub(kind.unit(), Ordering::AcqRel) - kind.unit())
+    }
+
+    /// Asks for the end. Returns the word as it stood before.
+    pub(crate) fn cancel(&self, force: bool) -> Reading {
+        self.set(if force { CANCELLED | FORCED } else { CANCELLED })
+    }
+
+    /// Tells all members to look beyond the word.
+    pub(crate) fn call_attention(&self) {
+        self.set(ATTENTION);
+    }
+
+    /// Says that nobody waits any more.
+    pub(crate) fn orphan(&self) {
+        self.set(ORPHANED);
+    }
+
+    fn set(&self, flags: u64) -> Reading {
+        Reading(self.0.fetch_or(flags, Ordering::AcqRel))
+    }
+}
+
+#[cfg(all(test, not(any(ringfence_loom, ringfence_shuttle))))]
+mod tests {
+    use super::{Entry, Kind, MOST, Word};
+
+    #[test]
+    fn a_new_word_is_open_with_the_body_inside() {
+        let word = Word::new();
+        assert!(word.read().is_open());
+        assert_eq!(word.read().live(), 1);
+    }
+
+    #[test]
+    fn entries_and_exits_balance_in_both_counts() {
+        let word = Word::new();
+        for kind in [Kind::Normal, Kind::Background] {
+            assert_eq!(word.enter(kind), Entry::Accepted);
+        }
+        assert_eq!((word.read().normal(), word.read().background()), (2, 1));
+        assert_eq!(word.leave(Kind::Normal).normal(), 1);
+        assert_eq!(word.leave(Kind::Normal).normal(), 0);
+        assert!(
+            !word.read().is_open(),
+            "background children do not keep it open"
+        );
+        assert_eq!(word.leave(Kind::Background).live(), 0);
+    }
+
+    #[test]
+    fn a_refused_entry_undone_leaves_no_trace() {
+        let word = Word::new();
+        word.cancel(false);
+        assert_eq!(word.enter(Kind::Background), Entry::Refused);
+        assert_eq!(word.leave(Kind::Background).live(), 1);
+        word.leave(Kind::Normal);
+        assert_eq!(word.enter(Kind::Normal), Entry::Refused, "closed is final");
+        assert_eq!(word.leave(Kind::Normal).live(), 0);
+        assert!(!word.try_adopt());
+    }
+
+    #[test]
+    fn the_first_to_force_is_told_apart() {
+        let word = Word::new();
+        assert!(!word.cancel(false).is_cancelled());
+        assert!(!word.cancel(true).is_forced());
+        assert!(word.cancel(true).is_forced());
+    }
+
+    #[test]
+    fn a_full_count_refuses_instead_of_wrapping() {
+        let word = Word::new();
+        word.0
+            .fetch_add((MOST - 1) << super::NORMAL_SHIFT, super::Ordering::Relaxed);
+        assert_eq!(word.enter(Kind::Normal), Entry::Full);
+        assert_eq!(
+            word.leave(Kind::Normal).background(),
+            0,
+            "no carry into the other count"
+        );
+    }
+}

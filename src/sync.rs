@@ -1,0 +1,55 @@
+//! Atomics and locks: std's, or the model checkers' under their own cfgs.
+//!
+//! The only room that names `std::sync` atomics and locks, so that a lane that swaps them swaps all of them.
+
+#[cfg(not(any(ringfence_loom, ringfence_shuttle)))]
+mod imp {
+    pub(crate) use std::sync::Arc;
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64};
+    pub(super) use std::sync::{Mutex, MutexGuard};
+    pub(crate) use std::thread_local;
+}
+#[cfg(ringfence_loom)]
+mod imp {
+    pub(crate) use loom::sync::Arc;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64};
+    pub(super) use loom::sync::{Mutex, MutexGuard};
+    pub(crate) use loom::thread_local;
+}
+#[cfg(ringfence_shuttle)]
+mod imp {
+    pub(crate) use shuttle::sync::Arc;
+    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64};
+    pub(super) use shuttle::sync::{Mutex, MutexGuard};
+    pub(crate) use shuttle::thread_local;
+}
+
+pub(crate) use imp::{Arc, AtomicBool, AtomicU64, thread_local};
+pub(crate) use std::sync::atomic::Ordering;
+
+/// std's own in every lane: for names and hooks, which are no part of any protocol.
+pub(crate) use std::sync::Arc as PlainArc;
+use std::sync::atomic::AtomicU64 as PlainAtomic;
+
+/// Returns a number that no other call returns.
+pub(crate) fn unique() -> u64 {
+    static NEXT: PlainAtomic = PlainAtomic::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A lock that ignores poisoning.
+///
+/// No user code runs under a lock of ours, so a poisoned one says nothing about what it guards.
+pub(crate) struct Lock<T>(imp::Mutex<T>);
+
+impl<T> Lock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(imp::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> imp::MutexGuard<'_, T> {
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,25 @@
+//! `tracing` behind its feature, or nothing.
+
+use crate::observe::{Displaced, Straggler};
+
+#[cfg(feature = "tracing")]
+pub(crate) fn displaced(displaced: &Displaced) {
+    // A subscriber is user code: what it throws must not reach the destructor that we may be in.
+    drop(crate::panic::catch(
+        || tracing::error!(target: "ringfence", "{displaced}"),
+    ));
+}
+
+#[cfg(feature = "tracing")]
+pub(crate) fn forced(straggler: &Straggler) {
+    let Straggler { task, reason, .. } = straggler;
+    drop(crate::panic::catch(
+        || tracing::warn!(target: "ringfence", "{task} had to be forced, cancelled {reason}"),
+    ));
+}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) fn displaced(_: &Displaced) {}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) fn forced(_: &Straggler) {}
