@@ -1,0 +1,1 @@
+//! Adoption: what becomes of the children when the scope itself is dropped.

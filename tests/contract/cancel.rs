@@ -1,0 +1,1 @@
+//! Cancel: of one child, of all, of the group; signal, grace, force; reasons.

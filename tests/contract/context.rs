@@ -1,0 +1,1 @@
+//! Context: what a task inherits and what it cannot leak.

@@ -1,0 +1,1 @@
+//! Fault and abuse: scenarios that break peers.

@@ -1,0 +1,1 @@
+//! Group: spawning and waiting, spawners, background children, closed groups.

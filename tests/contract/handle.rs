@@ -1,0 +1,1 @@
+//! Handle: values and outcomes.

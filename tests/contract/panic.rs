@@ -1,0 +1,1 @@
+//! Panic: whose payload resumes, when, and where the others go.

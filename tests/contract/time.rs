@@ -1,0 +1,1 @@
+//! Time: timeouts and deadlines, on the paused clock.
