@@ -1,0 +1,58 @@
+//! The children that all contenders run.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Children that reached their end; counted in tests only, so that nobody pays for it in a measurement.
+pub static ENDED: AtomicUsize = AtomicUsize::new(0);
+/// Children of the row `cancel` that have been polled and wait for ever; counted before the clock starts.
+pub static PARKED: AtomicUsize = AtomicUsize::new(0);
+/// Children of the row `cancel` whose captured state has been dropped; counted in tests only.
+pub static GONE: AtomicUsize = AtomicUsize::new(0);
+
+#[inline(always)]
+fn count(what: &AtomicUsize) {
+    if cfg!(test) {
+        what.fetch_add(1, Relaxed);
+    }
+}
+
+/// Does nothing, captures nothing.
+pub async fn noop() {
+    count(&ENDED);
+}
+
+/// Gives back what it was made with.
+pub async fn value(i: u64) -> u64 {
+    count(&ENDED);
+    std::hint::black_box(i)
+}
+
+/// Goes to the back of the run queue three times.
+pub async fn yields() {
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+    }
+    count(&ENDED);
+}
+
+struct CountedDrop;
+
+impl Drop for CountedDrop {
+    fn drop(&mut self) {
+        count(&GONE);
+    }
+}
+
+/// Waits for ever.
+pub async fn parked() {
+    let _counted = CountedDrop;
+    PARKED.fetch_add(1, Relaxed);
+    std::future::pending::<()>().await;
+}
+
+/// Comes back when `n` children are parked.
+pub async fn all_parked(n: usize) {
+    while PARKED.load(Relaxed) < n {
+        tokio::task::yield_now().await;
+    }
+}
