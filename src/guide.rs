@@ -1,0 +1,29 @@
+//! The pages of `docs/`, as part of the documentation, with their programs compiled and run.
+//!
+//! Built for rustdoc and for doc tests only. A guard in `tests/house` sees that no page is left out.
+
+#![expect(missing_docs, reason = "each module is a page, and the page is its documentation")]
+
+/// What the library promises, one heading a promise.
+#[doc = include_str!("../docs/contract.md")]
+pub mod contract {}
+
+#[doc = include_str!("../docs/cancellation.md")]
+pub mod cancellation {}
+
+#[doc = include_str!("../docs/cookbook.md")]
+pub mod cookbook {}
+
+#[doc = include_str!("../docs/comparison.md")]
+pub mod comparison {}
+
+#[doc = include_str!("../docs/glossary.md")]
+pub mod glossary {}
+
+#[doc = include_str!("../docs/CONTRIBUTING.md")]
+pub mod contributing {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[derive(Debug)]
+pub struct Readme;
