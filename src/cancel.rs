@@ -107,6 +107,10 @@ impl fmt::Debug for Token {
 }
 
 /// The future of [`Token::cancelled`].
+///
+/// # Cancel safety
+///
+/// Cancel safe: it only waits.
 #[must_use = "futures do nothing unless polled"]
 pub struct Cancelled {
     token: Token,

@@ -6,6 +6,8 @@
 mod cancel;
 mod context;
 mod group;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod observe;
 mod panic;
 mod root;

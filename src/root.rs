@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use crate::sync::Lock;
+use crate::sync::{Lock, PlainMutex};
 use crate::time::{Elapsed, timeout};
 
 /// The scopes of one runtime that were dropped outside every group and still have children alive.
@@ -56,7 +56,7 @@ type Roots = HashMap<Option<tokio::runtime::Id>, std::sync::Weak<RootState>>;
 
 /// Finds or makes the root of a runtime. Only the adoption of an orphan and [`root`] come here, so one lock will do.
 pub(crate) fn of(runtime: Option<tokio::runtime::Id>) -> Arc<RootState> {
-    static ROOTS: OnceLock<std::sync::Mutex<Roots>> = OnceLock::new();
+    static ROOTS: OnceLock<PlainMutex<Roots>> = OnceLock::new();
     let mut roots = ROOTS
         .get_or_init(Default::default)
         .lock()
@@ -88,7 +88,7 @@ pub struct Root(Arc<RootState>);
 /// use ringfence::{root, scope, timeout};
 ///
 /// let work = scope(async |group| -> std::io::Result<()> {
-///     group.spawn(async { loop { tokio::task::yield_now().await } });
+///     group.spawn(std::future::pending::<()>());
 ///     std::future::pending().await
 /// });
 /// assert!(timeout(Duration::from_millis(10), work).await.is_err());
@@ -98,10 +98,7 @@ pub struct Root(Arc<RootState>);
 /// ```
 #[must_use]
 pub fn root() -> Root {
-    let runtime = tokio::runtime::Handle::try_current()
-        .ok()
-        .map(|handle| handle.id());
-    Root(of(runtime))
+    Root(of(crate::runtime::current().map(|handle| handle.id())))
 }
 
 impl Root {

@@ -27,9 +27,9 @@ mod imp {
 pub(crate) use imp::{Arc, AtomicBool, AtomicU64, thread_local};
 pub(crate) use std::sync::atomic::Ordering;
 
-/// std's own in every lane: for names and hooks, which are no part of any protocol.
-pub(crate) use std::sync::Arc as PlainArc;
 use std::sync::atomic::AtomicU64 as PlainAtomic;
+/// std's own in every lane: for names and hooks, which are no part of any protocol.
+pub(crate) use std::sync::{Arc as PlainArc, Mutex as PlainMutex};
 
 /// Returns a number that no other call returns.
 pub(crate) fn unique() -> u64 {

@@ -223,6 +223,10 @@ pub fn move_on_after<F: IntoFuture>(limit: Duration, future: F) -> MoveOn<F::Int
 
 pin_project! {
     /// The future of [`timeout`] and [`timeout_at`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As cancel safe as the future it limits, which is dropped with it.
     #[must_use = "futures do nothing unless polled"]
     pub struct Timeout<F> {
         #[pin]
@@ -299,6 +303,10 @@ impl<F> fmt::Debug for Timeout<F> {
 
 pin_project! {
     /// The future of [`move_on_after`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As cancel safe as the future it limits, which is dropped with it.
     #[must_use = "futures do nothing unless polled"]
     #[derive(Debug)]
     pub struct MoveOn<F> {

@@ -7,13 +7,14 @@ use crate::{code, files, read, report};
 /// The floors, from the ground up. A module imports from lower floors and from itself; on the floors marked so, also
 /// from its own floor.
 const FLOORS: &[(&str, bool, &[&str])] = &[
-    ("ground", false, &["sync", "trace"]),
+    ("ground", false, &["sync"]),
     (
         "pure",
         true,
         &[
-            "state",
             "panic",
+            "state/word",
+            "state/registry",
             "admission",
             "ring",
             "backoff",
@@ -24,7 +25,9 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
     (
         "base",
         true,
-        &["context", "cancel", "time", "observe", "root", "runtime"],
+        &[
+            "state", "context", "cancel", "time", "observe", "trace", "root", "runtime",
+        ],
     ),
     ("rooms", false, &["group", "queue", "retry", "limit"]),
     (
@@ -42,9 +45,6 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
     ("front", true, &["lib", "guide"]),
 ];
 
-/// Modules that hold decisions and no waiting, as folders or files of `src`.
-const PURE: &[&str] = &["state"];
-
 fn floor(module: &str) -> Option<(usize, bool)> {
     FLOORS
         .iter()
@@ -53,11 +53,14 @@ fn floor(module: &str) -> Option<(usize, bool)> {
         .map(|(floor, (_, same, _))| (floor, *same))
 }
 
-/// `src/group/state.rs` and `src/group.rs` are both `group`.
+/// `src/group/handle.rs` and `src/group.rs` are both `group`; a file that has a floor of its own is itself.
 fn module(path: &str) -> &str {
     let inside = path.strip_prefix("src/").unwrap_or(path);
-    let first = inside.split('/').next().unwrap_or(inside);
-    first.strip_suffix(".rs").unwrap_or(first)
+    let inside = inside.strip_suffix(".rs").unwrap_or(inside);
+    if floor(inside).is_some() {
+        return inside;
+    }
+    inside.split('/').next().unwrap_or(inside)
 }
 
 /// The modules named after `crate::`, with the line, also in `use crate::{a::B, c}`.
@@ -82,19 +85,28 @@ fn named(text: &str) -> Vec<(usize, String)> {
                     _ => {}
                 }
             }
-            found.extend(heads.iter().map(|head| (line, first(head.trim()))));
+            found.extend(heads.iter().map(|head| (line, target(head.trim()))));
         } else {
-            found.push((line, first(rest)));
+            found.push((line, target(rest)));
         }
     }
     found.retain(|(_, name)| !name.is_empty());
     found
 }
 
-fn first(path: &str) -> String {
-    path.chars()
-        .take_while(|c| c.is_alphanumeric() || *c == '_')
-        .collect()
+/// The module that a path leads to: `state` or, where that has a floor of its own, `state/word`.
+fn target(path: &str) -> String {
+    let mut names = path.split("::").map(|name| {
+        let end = name.find(|c: char| !c.is_alphanumeric() && c != '_');
+        &name[..end.unwrap_or(name.len())]
+    });
+    let first = names.next().unwrap_or_default();
+    let both = format!("{first}/{}", names.next().unwrap_or_default());
+    if floor(&both).is_some() {
+        both
+    } else {
+        first.to_owned()
+    }
 }
 
 #[test]
@@ -110,7 +122,10 @@ fn imports_point_down() {
             continue;
         }
         for (line, to) in named(&code(&read(&path))) {
-            if to != from {
+            let is_inside = from
+                .strip_prefix(to.as_str())
+                .is_some_and(|rest| rest.starts_with('/'));
+            if to != from && !(is_inside && floor(&from) == floor(&to)) {
                 arrows
                     .entry((from.clone(), to))
                     .or_insert_with(|| format!("{path}:{line}"));
@@ -141,10 +156,9 @@ fn imports_point_down() {
 #[test]
 fn the_pure_floor_does_not_wait() {
     let mut complaints = Vec::new();
-    for path in files("src", "rs")
-        .into_iter()
-        .filter(|path| PURE.contains(&module(path)))
-    {
+    let is_pure =
+        |path: &String| floor(module(path)).is_some_and(|(floor, _)| FLOORS[floor].0 == "pure");
+    for path in files("src", "rs").into_iter().filter(is_pure) {
         for (number, line) in code(&read(&path)).lines().enumerate() {
             if ["async fn", "async move", "async {", ".await", "tokio"]
                 .iter()
