@@ -15,7 +15,10 @@ fn names(folder: &str) -> BTreeSet<String> {
 fn every_case_fails_as_written_and_its_twin_compiles() {
     let (fail, pass) = (names("cases/fail"), names("cases/pass"));
     assert!(!fail.is_empty(), "no cases: this lane would prove nothing");
-    assert_eq!(fail, pass, "each case in cases/fail has a twin of the same name in cases/pass");
+    assert_eq!(
+        fail, pass,
+        "each case in cases/fail has a twin of the same name in cases/pass"
+    );
     let cases = trybuild::TestCases::new();
     cases.compile_fail("cases/fail/*.rs");
     cases.pass("cases/pass/*.rs");
