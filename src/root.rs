@@ -98,7 +98,10 @@ pub struct Root(Arc<RootState>);
 /// ```
 #[must_use]
 pub fn root() -> Root {
-    Root(of(crate::runtime::current().map(|handle| handle.id())))
+    let runtime = tokio::runtime::Handle::try_current()
+        .ok()
+        .map(|handle| handle.id());
+    Root(of(runtime))
 }
 
 impl Root {
