@@ -217,9 +217,10 @@ where
         let mut remains = this.core.take_remains();
         let value = this.value.take();
         let is_panic = |failure: &RawFailure| matches!(failure.kind, RawKind::Panic(_));
-        if !*this.panics_as_errors
-            && let Some(place) = remains.failures.iter().position(is_panic)
-        {
+        let place = (!*this.panics_as_errors)
+            .then(|| remains.failures.iter().position(is_panic))
+            .flatten();
+        if let Some(place) = place {
             // G4. The first panic goes on in the caller; all else has nobody else to go to but the observer.
             let first = remains.failures.remove(place);
             if let Err(panic) = catch(|| drop(value)) {

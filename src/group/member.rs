@@ -133,9 +133,8 @@ where
             return Poll::Ready(Outcome::RuntimeGone);
         };
         let outcome = record(context, this.location, std::mem::take(this.registered), end);
-        if let Some(adopter) = &context.adopter
-            && !adopter.poll_empty(cx.waker())
-        {
+        let adopter = context.adopter.as_ref();
+        if let Some(adopter) = adopter.filter(|adopter| !adopter.poll_empty(cx.waker())) {
             adopter.keep(Box::new(outcome));
             return Poll::Pending;
         }
