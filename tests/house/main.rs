@@ -58,22 +58,22 @@ fn report(what_to_do: &str, complaints: &[String]) {
     );
 }
 
-/// The code of a source file: line comments and doc comments blanked, and everything from the unit tests on left
-/// out. Line numbers stay as they are.
+/// The code of a source file: comments blanked, and the unit tests in it too. Line numbers stay as they are.
 fn code(text: &str) -> String {
     let mut out = String::new();
+    let mut is_test = false;
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
-        let opens_tests = line.trim_start().starts_with("#[cfg(") && line.contains("test");
-        if opens_tests
-            && lines
-                .peek()
-                .is_some_and(|next| next.trim_start().starts_with("mod tests {"))
-        {
-            break;
+        let is_cfg_test = line.starts_with("#[cfg(") && line.contains("test");
+        if is_cfg_test && lines.peek().is_some_and(|next| *next == "mod tests {") {
+            is_test = true;
         }
-        let kept = line.find("//").map_or(line, |at| &line[..at]);
-        out.push_str(kept);
+        if !is_test {
+            let kept = line.find("//").map_or(line, |at| &line[..at]);
+            out.push_str(kept);
+        } else if line == "}" {
+            is_test = false;
+        }
         out.push('\n');
     }
     out
