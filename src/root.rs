@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use crate::sync::{Lock, PlainMutex};
+use crate::sync::Lock;
 use crate::time::{Elapsed, timeout};
 
 /// The scopes of one runtime that were dropped outside every group and still have children alive.
@@ -56,7 +56,7 @@ type Roots = HashMap<Option<tokio::runtime::Id>, std::sync::Weak<RootState>>;
 
 /// Finds or makes the root of a runtime. Only the adoption of an orphan and [`root`] come here, so one lock will do.
 pub(crate) fn of(runtime: Option<tokio::runtime::Id>) -> Arc<RootState> {
-    static ROOTS: OnceLock<PlainMutex<Roots>> = OnceLock::new();
+    static ROOTS: OnceLock<crate::sync::PlainMutex<Roots>> = OnceLock::new();
     let mut roots = ROOTS
         .get_or_init(Default::default)
         .lock()
