@@ -137,10 +137,10 @@ impl Ledger {
         findings
     }
 
-    /// Why the very first URL failed, if it did: then there is nothing to report on.
-    pub(crate) fn false_start(&self) -> Option<Arc<str>> {
+    /// What the very first URL failed with, if it did: then there is nothing to report on.
+    pub(crate) fn false_start(&self) -> Option<String> {
         match &self.entries[0].state {
-            State::Broken(reason) => Some(Arc::clone(reason)),
+            State::Broken(reason) => Some(format!("{}: {reason}", self.start)),
             _ => None,
         }
     }

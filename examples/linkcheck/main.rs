@@ -116,8 +116,8 @@ async fn check(options: &Options) -> anyhow::Result<Report> {
         bail!("the deadline passed before anything was done")
     };
     let ledger = crawl.ledger();
-    if let Some(reason) = ledger.false_start() {
-        bail!("cannot start at {reason}");
+    if let Some(failure) = ledger.false_start() {
+        bail!("cannot start at {failure}");
     }
     let (requests, retries) = crawl.client.requests();
     Ok(Report {

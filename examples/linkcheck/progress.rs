@@ -15,9 +15,9 @@ pub(crate) async fn draw(crawl: &Crawl) -> ! {
     loop {
         ticks.tick().await;
         let counts = crawl.ledger().counts();
+        bar.0.set_message(format!("{} links", counts.links));
         bar.0.set_length(counts.asked as u64);
         bar.0.set_position(counts.answered as u64);
-        bar.0.set_message(format!("{} links", counts.links));
     }
 }
 

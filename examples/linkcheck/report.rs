@@ -45,7 +45,7 @@ impl fmt::Display for Report {
             }
             writeln!(f, "    {}  ({})", finding.link, finding.reason)?;
         }
-        if self.findings.len() > self.show {
+        if self.show > 0 && self.findings.len() > self.show {
             writeln!(
                 f,
                 "    … and {} more (--show N)",
