@@ -22,7 +22,7 @@ Exit codes:
 
 /// Check every link of an HTML site, concurrently.
 #[derive(Debug, Parser)]
-#[command(name = "linkcheck", after_help = EXIT_CODES)]
+#[command(name = "linkcheck", after_help = EXIT_CODES, allow_negative_numbers = true)]
 pub(crate) struct Options {
     /// What to check
     #[arg(value_parser = site)]
@@ -34,11 +34,11 @@ pub(crate) struct Options {
     pub(crate) in_flight: u16,
 
     /// Longest time for one request, body included
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time, allow_hyphen_values = true)]
     pub(crate) timeout: Duration,
 
     /// Longest time for the whole run
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
     pub(crate) deadline: Option<Duration>,
 
     /// Most pages to fetch; which ones depends on who answers first
@@ -174,6 +174,8 @@ mod tests {
             ("--in-flight", "many"),
             ("--in-flight", "70000"),
             ("--timeout", "0s"),
+            ("--timeout", "-1s"),
+            ("--in-flight", "-1"),
             ("--deadline", "soon"),
             ("--pages", "0"),
             ("--seed", "x"),
