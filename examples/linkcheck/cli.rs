@@ -1,5 +1,6 @@
 //! The command line. What cannot be done is refused here, with the value named.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,8 +43,8 @@ pub(crate) struct Options {
     pub(crate) deadline: Option<Duration>,
 
     /// Most pages to fetch; which ones depends on who answers first
-    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
-    pub(crate) pages: Option<u64>,
+    #[arg(long, value_name = "N")]
+    pub(crate) pages: Option<NonZeroUsize>,
 
     /// Broken links to print
     #[arg(long, value_name = "N", default_value = "20")]

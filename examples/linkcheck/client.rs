@@ -14,6 +14,8 @@ use ringfence::Spawner;
 use tokio::time::sleep;
 use url::Url;
 
+use crate::html::resolve;
+
 /// Larger than any page somebody wrote; a stream without end is not read to its end.
 const MAX_PAGE: usize = 64 << 20;
 const ATTEMPTS: u32 = 4;
@@ -129,7 +131,7 @@ impl Client {
         let response = self.http.request(request).await?;
         let status = response.status();
         if status.is_redirection() {
-            let target = header(&response, LOCATION).and_then(|target| url.join(target).ok());
+            let target = header(&response, LOCATION).and_then(|target| resolve(url, target).ok());
             return target.map(Fetched::Moved).ok_or(FetchError::Redirect);
         }
         if !status.is_success() {

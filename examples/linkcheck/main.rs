@@ -38,6 +38,7 @@ mod server;
 mod site;
 
 use std::io::Write as _;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
@@ -88,9 +89,7 @@ async fn check(options: &Options) -> anyhow::Result<Report> {
         .run(async |group| {
             let start = serve(group, site, options).await?;
             let client = Client::new(group.spawner(), options.in_flight.into(), options.timeout);
-            let page_cap = options
-                .pages
-                .map_or(usize::MAX, |pages| pages.try_into().unwrap_or(usize::MAX));
+            let page_cap = options.pages.map_or(usize::MAX, NonZeroUsize::get);
             let crawl = crawl.get_or_init(|| Arc::new(Crawl::new(start, page_cap, client)));
             select! {
                 // First of all, so that Ctrl-C is taken care of before there is work to stop.
