@@ -7,7 +7,7 @@
 //! cargo run --release --example linkcheck -- --faults --seed 7 # the same with a bad server
 //! ```
 //!
-//! Everything that runs at the same time is a child of one scope, in [`check`]:
+//! Everything that runs at the same time is a child of one scope, in `check`:
 //!
 //! ```text
 //! linkcheck                     ends when the body has its report, on Ctrl-C, or at the deadline
@@ -20,7 +20,7 @@
 //!
 //! There is no code to shut any of it down. Background children end with the last worker; Ctrl-C
 //! cancels the children, the deadline cancels the scope, and in every case nothing is left running
-//! when `check` returns. What the workers found is in the [`Crawl`], which outlives them.
+//! when the scope has ended. What the workers found is in the `Crawl`, which outlives them.
 
 #![expect(clippy::print_stderr, reason = "a program talks to its user")]
 
@@ -36,6 +36,8 @@ mod progress;
 mod report;
 mod server;
 mod site;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write as _;
 use std::num::NonZeroUsize;
