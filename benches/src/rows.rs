@@ -25,6 +25,7 @@ pub static ALL: &[&Row] = &[
     &ready::ROW,
     &many::ROW,
     &free::ROW,
+    &free::SMALL,
 ];
 
 /// The row of that name.
