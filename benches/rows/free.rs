@@ -7,6 +7,7 @@ use ringfence_benches::rows;
 
 fn free(criterion: &mut Criterion) {
     drive::row(criterion, &rows::free::ROW);
+    drive::row(criterion, &rows::free::SMALL);
 }
 
 criterion_group!(benches, free);

@@ -21,6 +21,12 @@ pub async fn noop() {
     count(&ENDED);
 }
 
+/// Does nothing, with 64 bytes that it was made with.
+pub async fn laden(load: [u64; 8]) {
+    std::hint::black_box(&load);
+    count(&ENDED);
+}
+
 /// Gives back what it was made with.
 pub async fn value(i: u64) -> u64 {
     count(&ENDED);

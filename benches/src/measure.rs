@@ -77,16 +77,19 @@ impl Place {
         }
     }
 
-    /// One iteration of `n` units: the time of its measured phase.
+    /// One iteration of `n` units: what its measured phase took.
     ///
     /// # Panics
     ///
     /// If the contender's checksum is wrong: it has not done the row's work.
-    pub fn once(&self, row: &Row, contender: &Contender, n: usize) -> Duration {
+    pub fn once(&self, row: &Row, contender: &Contender, n: usize) -> Taken {
         let body = self.made(row, contender, n);
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), cpu_time());
         let checksum = std::hint::black_box(measured_phase(self, body));
-        let elapsed = start.elapsed();
+        let taken = Taken {
+            wall: start.elapsed(),
+            cpu: cpu_time().saturating_sub(before),
+        };
         assert_eq!(
             checksum,
             (row.checksum)(n),
@@ -94,7 +97,7 @@ impl Place {
             row.name,
             contender.name
         );
-        elapsed
+        taken
     }
 
     /// A body that is ready to be measured: at its beginning, or at its gate.
@@ -118,13 +121,19 @@ pub fn measured_phase(place: &Place, body: Body) -> u64 {
     place.run(body)
 }
 
-/// CPU time of all threads of this process so far, where the system tells.
-#[must_use]
-pub fn cpu_time() -> Option<Duration> {
-    let mut total = 0;
-    for thread in std::fs::read_dir("/proc/self/task").ok()? {
-        let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-        total += text.split_whitespace().next()?.parse::<u64>().ok()?;
-    }
-    Some(Duration::from_nanos(total))
+/// What an iteration took.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// On the clock on the wall.
+    pub wall: Duration,
+    /// Of the processors, all threads of the process together: what others do on the machine matters less to it.
+    pub cpu: Duration,
+}
+
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        time.tv_nsec.unsigned_abs() as u32,
+    )
 }

@@ -2,6 +2,7 @@
 
 pub mod cancel;
 pub mod free;
+pub mod laden;
 pub mod many;
 pub mod ready;
 pub mod result;
@@ -15,6 +16,7 @@ use crate::Row;
 /// All of them.
 pub static ALL: &[&Row] = &[
     &void::ROW,
+    &laden::ROW,
     &result::ROW,
     &yields::ROW,
     &small::ROW,
@@ -23,6 +25,7 @@ pub static ALL: &[&Row] = &[
     &ready::ROW,
     &many::ROW,
     &free::ROW,
+    &free::SMALL,
 ];
 
 /// The row of that name.

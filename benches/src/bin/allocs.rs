@@ -78,7 +78,7 @@ fn kept(place: &Place, contender: &Contender, n: usize) -> f64 {
 }
 
 /// Rows whose bodies stop at their gate with all children spawned and none waited for.
-const KEEPS: &[&str] = &["void", "result", "yield", "free"];
+const KEEPS: &[&str] = &["void", "laden", "result", "yield", "free"];
 
 fn main() {
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();

@@ -26,7 +26,7 @@ impl Drop for Counted {
 }
 
 /// One counter for all; with or without the handles kept until it says that all are done.
-async fn counter(n: usize, gate: Gate, keep: bool) -> u64 {
+async fn counter(n: usize, gate: &Gate, keep: bool) -> u64 {
     let left = Arc::new((AtomicUsize::new(n), Notify::new()));
     let mut handles = Vec::with_capacity(if keep { n } else { 0 });
     for _ in 0..n {
@@ -44,6 +44,9 @@ async fn counter(n: usize, gate: Gate, keep: bool) -> u64 {
     drop(handles);
     n as u64
 }
+
+/// Children of a group, in the row of small ones.
+const GROUP: usize = 10;
 
 /// 100,000 children that do nothing; what differs is who drops the last reference to each task.
 pub static ROW: Row = Row {
@@ -68,11 +71,11 @@ pub static ROW: Row = Row {
         },
         Contender {
             name: "counter, the worker frees",
-            run: |n, gate| Box::pin(counter(n, gate, false)),
+            run: |n, gate| Box::pin(async move { counter(n, &gate, false).await }),
         },
         Contender {
             name: "counter, the joiner frees",
-            run: |n, gate| Box::pin(counter(n, gate, true)),
+            run: |n, gate| Box::pin(async move { counter(n, &gate, true).await }),
         },
         Contender {
             name: "ringfence, handles dropped",
@@ -81,6 +84,100 @@ pub static ROW: Row = Row {
         Contender {
             name: "ringfence, handles kept and awaited",
             run: |n, gate| Box::pin(async move { void::ours_kept(n, &gate, child::noop).await }),
+        },
+    ],
+    goals: &[],
+    limits: Limits {
+        locked: None,
+        allocations: None,
+        bytes: None,
+    },
+};
+
+/// The same in groups of ten, one group after another: what differs is who drops the last reference to each task.
+pub static SMALL: Row = Row {
+    name: "free-small",
+    question: "And in groups of ten?",
+    unit: "children",
+    units: 100_000,
+    counted: (10_000, 20_000),
+    round: |n| n / GROUP * GROUP,
+    from_gate: false,
+    checksum: |n| n as u64,
+    ended: |n| n,
+    bases: ("bare spawn + Vec of handles", Some("JoinSet")),
+    contenders: &[
+        Contender {
+            name: "bare spawn + Vec of handles",
+            run: |n, gate| {
+                Box::pin(async move {
+                    let mut ended = 0;
+                    for _ in 0..n / GROUP {
+                        ended += void::bare(GROUP, &gate, child::noop).await;
+                    }
+                    ended
+                })
+            },
+        },
+        Contender {
+            name: "JoinSet",
+            run: |n, gate| {
+                Box::pin(async move {
+                    let mut ended = 0;
+                    for _ in 0..n / GROUP {
+                        ended += void::join_set(GROUP, &gate, child::noop).await;
+                    }
+                    ended
+                })
+            },
+        },
+        Contender {
+            name: "counter, the worker frees",
+            run: |n, gate| {
+                Box::pin(async move {
+                    let mut ended = 0;
+                    for _ in 0..n / GROUP {
+                        ended += counter(GROUP, &gate, false).await;
+                    }
+                    ended
+                })
+            },
+        },
+        Contender {
+            name: "counter, the joiner frees",
+            run: |n, gate| {
+                Box::pin(async move {
+                    let mut ended = 0;
+                    for _ in 0..n / GROUP {
+                        ended += counter(GROUP, &gate, true).await;
+                    }
+                    ended
+                })
+            },
+        },
+        Contender {
+            name: "ringfence, handles dropped",
+            run: |n, gate| {
+                Box::pin(async move {
+                    let mut ended = 0;
+                    for _ in 0..n / GROUP {
+                        ended += void::ours(GROUP, &gate, child::noop).await;
+                    }
+                    ended
+                })
+            },
+        },
+        Contender {
+            name: "ringfence, handles kept and awaited",
+            run: |n, gate| {
+                Box::pin(async move {
+                    let mut ended = 0;
+                    for _ in 0..n / GROUP {
+                        ended += void::ours_kept(GROUP, &gate, child::noop).await;
+                    }
+                    ended
+                })
+            },
         },
     ],
     goals: &[],
