@@ -20,7 +20,7 @@ use std::panic::Location;
 use tokio::runtime::Handle;
 
 use crate::cancel::Token;
-use crate::group::error::{GroupError, SpawnError};
+use crate::group::error::{BoxError, GroupError, SpawnError};
 use crate::group::handle::{OutcomeHandle, TaskHandle};
 use crate::group::member::Member;
 use crate::group::options::Scope;
@@ -29,9 +29,6 @@ use crate::observe::{CancelReason, tell};
 use crate::state::Core;
 use crate::state::word::Kind;
 use crate::sync::{Arc, PlainArc};
-
-/// Any error: what a group's children fail with unless it says otherwise.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs `body` with a group of tasks, and comes back when the body and every task have ended and are gone.
 ///
