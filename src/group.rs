@@ -260,8 +260,8 @@ impl<E: Send + 'static> TaskGroup<E> {
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
         let Spawner { core, runtime, .. } = &self.spawner;
-        let (join, serial) = start(core, runtime.as_ref(), future, kind, name)?;
-        Ok(TaskHandle::spawned(join, serial, core))
+        let (join, serial) = start(core, runtime.as_ref(), future, kind, name.clone())?;
+        Ok(TaskHandle::spawned(join, serial, name, core))
     }
 
     fn refuse<F, T>(&self, refused: SpawnError<F>) -> TaskHandle<'_, T> {
@@ -470,7 +470,7 @@ impl<E: Send + 'static> Spawner<E> {
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
         let (join, serial) = start(&self.core, self.runtime.as_ref(), future, kind, None)?;
-        Ok(TaskHandle::spawned(join, serial, &self.core).detached())
+        Ok(TaskHandle::spawned(join, serial, None, &self.core).detached())
     }
 
     fn refuse<F, T>(&self, refused: &SpawnError<F>) -> OutcomeHandle<T> {
