@@ -20,7 +20,7 @@ use std::panic::Location;
 use tokio::runtime::Handle;
 
 use crate::cancel::Token;
-use crate::group::error::{GroupError, SpawnError};
+use crate::group::error::{BoxError, GroupError, SpawnError};
 use crate::group::handle::{OutcomeHandle, TaskHandle};
 use crate::group::member::Member;
 use crate::group::options::Scope;
@@ -29,9 +29,6 @@ use crate::observe::{CancelReason, tell};
 use crate::state::Core;
 use crate::state::word::Kind;
 use crate::sync::{Arc, PlainArc};
-
-/// Any error: what a group's children fail with unless it says otherwise.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs `body` with a group of tasks, and comes back when the body and every task have ended and are gone.
 ///
@@ -263,8 +260,8 @@ impl<E: Send + 'static> TaskGroup<E> {
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
         let Spawner { core, runtime, .. } = &self.spawner;
-        let (join, serial) = start(core, runtime.as_ref(), future, kind, name)?;
-        Ok(TaskHandle::spawned(join, serial, core))
+        let (join, serial) = start(core, runtime.as_ref(), future, kind, name.clone())?;
+        Ok(TaskHandle::spawned(join, serial, name, core))
     }
 
     fn refuse<F, T>(&self, refused: SpawnError<F>) -> TaskHandle<'_, T> {
@@ -473,7 +470,7 @@ impl<E: Send + 'static> Spawner<E> {
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
         let (join, serial) = start(&self.core, self.runtime.as_ref(), future, kind, None)?;
-        Ok(TaskHandle::spawned(join, serial, &self.core).detached())
+        Ok(TaskHandle::spawned(join, serial, None, &self.core).detached())
     }
 
     fn refuse<F, T>(&self, refused: &SpawnError<F>) -> OutcomeHandle<T> {

@@ -18,11 +18,11 @@ mod time;
 mod trace;
 
 pub use cancel::{Cancelled, Token, token};
-pub use group::error::{Cause, Failure, FailureKind, GroupError, SpawnError};
+pub use group::error::{BoxError, Cause, Failure, FailureKind, GroupError, SpawnError};
 pub use group::handle::{Outcome, OutcomeHandle, TaskHandle};
 pub use group::options::Scope;
 pub use group::output::{FnReturn, Never, TaskOutput};
-pub use group::{BoxError, Named, ScopeBody, Spawner, TaskGroup, scope};
+pub use group::{Named, ScopeBody, Spawner, TaskGroup, scope};
 pub use observe::{
     CancelReason, Displaced, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, observe,
 };

@@ -3,7 +3,6 @@
 //! O1. A hook runs outside every lock of the library, in the thread in which the event happened. O2. A hook that panics
 //! harms nobody: the panic is caught, and dropped. O3. Without an observer an event costs one test of a pointer.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::panic::Location;
 use std::sync::{Arc, OnceLock};
@@ -263,8 +262,8 @@ pub(crate) fn displace(
     }
 }
 
-/// Joins the names of nested groups.
-pub(crate) fn path(parent: Option<&Arc<str>>, name: Option<Cow<'_, str>>) -> Option<Arc<str>> {
+/// Joins the names of nested groups and children.
+pub(crate) fn path(parent: Option<&Arc<str>>, name: Option<&str>) -> Option<Arc<str>> {
     match (parent, name) {
         (Some(parent), Some(name)) => Some(Arc::from(format!("{parent}/{name}"))),
         (Some(parent), None) => Some(parent.clone()),

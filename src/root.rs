@@ -81,6 +81,12 @@ pub struct Root(Arc<RootState>);
 /// plain `block_on`, a raw tokio task), its children are cancelled all the same, and the root of the runtime holds them
 /// until they are gone. A `main` that wants to be sure waits for it before it returns.
 ///
+/// # Panics
+///
+/// Outside a tokio runtime.
+///
+/// # Examples
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), ringfence::Elapsed> {
@@ -97,11 +103,12 @@ pub struct Root(Arc<RootState>);
 /// # }
 /// ```
 #[must_use]
+#[track_caller]
 pub fn root() -> Root {
-    let runtime = tokio::runtime::Handle::try_current()
-        .ok()
-        .map(|handle| handle.id());
-    Root(of(runtime))
+    match crate::runtime::current() {
+        Some(handle) => Root(of(Some(handle.id()))),
+        None => panic!("ringfence: a root belongs to a tokio runtime, and there is none here"),
+    }
 }
 
 impl Root {

@@ -4,6 +4,7 @@ use std::future::Future;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep};
 
 /// Returns the runtime that the caller is in.
 pub(crate) fn current() -> Option<Handle> {
@@ -27,4 +28,18 @@ where
             None => panic!("ringfence: cannot spawn a child outside a tokio runtime"),
         },
     }
+}
+
+/// Makes a timer.
+///
+/// # Panics
+///
+/// Outside a runtime.
+#[track_caller]
+pub(crate) fn sleep_until(at: Instant) -> Sleep {
+    assert!(
+        current().is_some(),
+        "ringfence: cannot wait for time outside a tokio runtime"
+    );
+    tokio::time::sleep_until(at)
 }

@@ -17,7 +17,7 @@ use std::panic::Location;
 use std::task::Waker;
 
 use crate::observe::{
-    CancelReason, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, displace, tell,
+    CancelReason, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, displace, path, tell,
 };
 use crate::panic::{PanicPayload, catch};
 use crate::state::owner::Owner;
@@ -133,6 +133,16 @@ impl Core {
 
     pub(crate) fn path(&self) -> Option<&PlainArc<str>> {
         self.settings.path.as_ref()
+    }
+
+    /// Returns the path of names that leads to a member: the group's own for the body, and for a child without a name.
+    pub(crate) fn path_of(&self, serial: u64) -> Option<PlainArc<str>> {
+        let name = if serial > 0 {
+            self.registry.name_of(serial)
+        } else {
+            None
+        };
+        path(self.path(), name.as_deref())
     }
 
     pub(crate) fn observer(&self) -> Option<&PlainArc<dyn Observer>> {

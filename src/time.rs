@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::task::coop;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
+
+use crate::runtime::sleep_until;
 
 /// A point in time by which something has to be done; or never.
 ///
@@ -259,6 +261,8 @@ impl<F> Timeout<F> {
 impl<F: Future> Future for Timeout<F> {
     type Output = Result<F::Output, Elapsed>;
 
+    // An `await` is a call of this, so that a panic names its place.
+    #[track_caller]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let had_budget = coop::has_budget_remaining();
@@ -318,6 +322,7 @@ pin_project! {
 impl<F: Future> Future for MoveOn<F> {
     type Output = Option<F::Output>;
 
+    #[track_caller]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.project().timeout.poll(cx).map(Result::ok)
     }

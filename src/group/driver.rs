@@ -18,12 +18,13 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::task::coop;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
 
 use crate::context::{self, Context, Enter};
 use crate::group::error::GroupError;
 use crate::observe::{CancelReason, DisplacedWhat, displace};
 use crate::panic::{PanicPayload, catch};
+use crate::runtime::sleep_until;
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind, Target};
 use crate::sync::Arc;

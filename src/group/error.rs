@@ -1,12 +1,69 @@
 //! Why a scope came back without a value.
 
+use std::error::Error;
 use std::fmt;
+use std::ops::Deref;
 use std::time::Duration;
 
 use crate::observe::{CancelReason, Straggler, TaskInfo};
 use crate::panic::PanicPayload;
 use crate::state::{RawFailure, RawKind, Remains};
 use crate::sync::PlainArc;
+
+/// Any error: what a group's children fail with unless it says otherwise.
+///
+/// Everything that `?` takes into a `Box<dyn Error + Send + Sync>` it takes into this too: errors, strings, boxes.
+///
+/// It is a type of its own because a scope whose error type *names a lifetime*, as `Box<dyn Error + Send + Sync + 'static>`
+/// and `&'static str` do, cannot be part of a spawned task: the compiler forgets the lifetime there, and then finds that
+/// "implementation of `AsyncFnOnce` is not general enough". Where nothing is spawned around the scope, all of them work.
+///
+/// ```
+/// use ringfence::BoxError;
+///
+/// fn port(text: &str) -> Result<u16, BoxError> {
+///     if text.is_empty() {
+///         return Err("no port".into());
+///     }
+///     Ok(text.parse()?)
+/// }
+/// assert!(port("http").unwrap_err().is::<std::num::ParseIntError>());
+/// ```
+pub struct BoxError(Box<dyn Error + Send + Sync>);
+
+impl BoxError {
+    /// Takes the box out.
+    #[must_use]
+    pub fn into_inner(self) -> Box<dyn Error + Send + Sync> {
+        self.0
+    }
+}
+
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for BoxError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl Deref for BoxError {
+    type Target = dyn Error + Send + Sync;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl fmt::Debug for BoxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for BoxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
 
 /// What made a scope fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -336,7 +393,7 @@ impl<E: fmt::Debug> fmt::Debug for GroupError<E> {
     }
 }
 
-impl<E: fmt::Debug + fmt::Display> std::error::Error for GroupError<E> {}
+impl<E: fmt::Debug + fmt::Display> Error for GroupError<E> {}
 
 /// The error of `try_spawn`: the group takes no more children. It gives the future back, never polled.
 pub struct SpawnError<F> {
@@ -379,7 +436,7 @@ impl<F> fmt::Display for SpawnError<F> {
     }
 }
 
-impl<F> std::error::Error for SpawnError<F> {}
+impl<F> Error for SpawnError<F> {}
 
 /// A grace that no clock can hold is as good as for ever.
 pub(crate) fn capped(grace: Duration) -> Duration {

@@ -6,14 +6,15 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::task::JoinHandle;
+use tokio::task::coop::unconstrained;
 
 use crate::observe::{CancelReason, DisplacedWhat, TaskId, displace};
 use crate::panic::catch;
 use crate::state::Core;
-use crate::sync::Arc;
+use crate::sync::{Arc, Lock, PlainArc};
 
 /// How a child ended, as its handle tells it.
 ///
@@ -75,6 +76,9 @@ impl<T> Kept<T> {
     }
 }
 
+// The value is only moved, never pinned, so a handle may be moved whatever it is a handle to.
+impl<T> Unpin for Kept<T> {}
+
 impl<T> Drop for Kept<T> {
     fn drop(&mut self) {
         if std::mem::needs_drop::<T>()
@@ -88,30 +92,46 @@ impl<T> Drop for Kept<T> {
 
 /// The part that both handles share.
 struct Join<T> {
-    state: State<T>,
+    // Behind a lock only so that `Debug` can look at how a child has ended: all else has it to itself, or reads.
+    state: Lock<State<T>>,
     serial: u64,
+    name: Option<PlainArc<str>>,
 }
 
 enum State<T> {
     Spawned(JoinHandle<Outcome<Kept<T>>>),
+    /// Ended, as `Debug` found out before anybody took the outcome.
+    Ended(Outcome<Kept<T>>),
     Refused(CancelReason),
     Taken,
 }
 
 impl<T> Join<T> {
+    fn new(state: State<T>, serial: u64, name: Option<PlainArc<str>>) -> Self {
+        Self {
+            state: Lock::new(state),
+            serial,
+            name,
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
-        let outcome = match &mut self.state {
+        let state = self.state.get_mut();
+        let ended = match state {
             State::Spawned(join) => match Pin::new(join).poll(cx) {
                 Poll::Pending => return Poll::Pending,
                 // A wrapper that the runtime dropped has no outcome to give.
-                Poll::Ready(joined) => joined.unwrap_or(Outcome::RuntimeGone),
+                Poll::Ready(joined) => Some(joined.unwrap_or(Outcome::RuntimeGone)),
             },
-            State::Refused(reason) => Outcome::Cancelled(reason.clone()),
-            State::Taken => {
+            State::Ended(_) | State::Refused(_) | State::Taken => None,
+        };
+        let outcome = match (ended, std::mem::replace(state, State::Taken)) {
+            (Some(outcome), _) | (None, State::Ended(outcome)) => outcome,
+            (None, State::Refused(reason)) => Outcome::Cancelled(reason),
+            (None, State::Spawned(_) | State::Taken) => {
                 panic!("ringfence: a handle was polled after it had yielded its child's outcome")
             }
         };
-        self.state = State::Taken;
         Poll::Ready(match outcome {
             Outcome::Completed(mut kept) => match kept.0.take() {
                 Some(value) => Outcome::Completed(value),
@@ -122,32 +142,62 @@ impl<T> Join<T> {
     }
 
     fn cancel(&self, core: &Core) {
-        if let State::Spawned(join) = &self.state
-            && !join.is_finished()
-        {
+        if !self.is_finished(core) {
             core.cancel_child(self.serial);
         }
     }
 
-    fn is_finished(&self) -> bool {
-        match &self.state {
-            State::Spawned(join) => join.is_finished(),
-            State::Refused(_) | State::Taken => true,
+    fn is_finished(&self, core: &Core) -> bool {
+        match &*self.state.lock() {
+            // The runtime needs a moment to put a task away after its group was left.
+            State::Spawned(join) => join.is_finished() || core.word().read().live() == 0,
+            State::Ended(_) | State::Refused(_) | State::Taken => true,
         }
     }
 
-    fn fmt(&self, core: &Core, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
+    /// Names the state, for `Debug`.
+    fn describe(&self, core: &Core) -> &'static str {
+        let mut state = self.state.lock();
+        if let State::Spawned(join) = &mut *state {
+            // Asked only when it has ended, so that no waker of anybody is replaced.
+            let mut nobody = Context::from_waker(Waker::noop());
+            if !join.is_finished() {
+                drop(state);
+                return if core.word().read().live() == 0 {
+                    "ended"
+                } else if core.is_signalled(self.serial) {
+                    "cancelling"
+                } else {
+                    "running"
+                };
+            }
+            if let Poll::Ready(joined) = Pin::new(&mut unconstrained(join)).poll(&mut nobody) {
+                let ended = State::Ended(joined.unwrap_or(Outcome::RuntimeGone));
+                let old = std::mem::replace(&mut *state, ended);
+                drop(state);
+                drop(old); // with somebody's waker
+                state = self.state.lock();
+            }
+        }
+        match &*state {
+            State::Spawned(_) => "ended",
+            State::Ended(Outcome::Completed(_)) => "completed",
+            State::Ended(Outcome::Failed) => "failed",
+            State::Ended(Outcome::Panicked) => "panicked",
+            State::Ended(Outcome::Cancelled(_)) => "cancelled",
+            State::Ended(Outcome::RuntimeGone) => "runtime gone",
             State::Refused(_) => "refused",
             State::Taken => "taken",
-            State::Spawned(join) if join.is_finished() => "ended",
-            State::Spawned(_) if core.is_signalled(self.serial) => "cancelling",
-            State::Spawned(_) => "running",
-        };
-        f.debug_struct(name)
-            .field("id", &core.task_id(self.serial))
-            .field("state", &state)
-            .finish()
+        }
+    }
+
+    fn fmt(&self, core: &Core, kind: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct(kind);
+        shown.field("id", &core.task_id(self.serial));
+        if let Some(name) = &self.name {
+            shown.field("name", name);
+        }
+        shown.field("state", &self.describe(core)).finish()
     }
 }
 
@@ -175,23 +225,18 @@ impl<'g, T> TaskHandle<'g, T> {
     pub(crate) fn spawned(
         join: JoinHandle<Outcome<Kept<T>>>,
         serial: u64,
+        name: Option<PlainArc<str>>,
         core: &'g Arc<Core>,
     ) -> Self {
         Self {
-            join: Join {
-                state: State::Spawned(join),
-                serial,
-            },
+            join: Join::new(State::Spawned(join), serial, name),
             core,
         }
     }
 
     pub(crate) fn refused(reason: CancelReason, core: &'g Arc<Core>) -> Self {
         Self {
-            join: Join {
-                state: State::Refused(reason),
-                serial: 0,
-            },
+            join: Join::new(State::Refused(reason), 0, None),
             core,
         }
     }
@@ -241,7 +286,7 @@ impl<'g, T> TaskHandle<'g, T> {
     /// Asks whether the child has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.join.is_finished()
+        self.join.is_finished(self.core)
     }
 }
 
@@ -264,7 +309,7 @@ impl<T> Future for TaskHandle<'_, T> {
             false,
         );
         me.core.set_stuck();
-        me.join.state = State::Refused(reason);
+        *me.join.state.get_mut() = State::Refused(reason);
         Poll::Pending
     }
 }
@@ -316,7 +361,7 @@ impl<T> OutcomeHandle<T> {
     /// Asks whether the child has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.join.is_finished()
+        self.join.is_finished(&self.core)
     }
 }
 

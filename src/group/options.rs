@@ -52,7 +52,8 @@ impl Scope {
         Self::default()
     }
 
-    /// Names the scope, for errors, events and snapshots. Names of nested scopes form a path.
+    /// Names the scope, for errors, events and snapshots. Names of nested scopes, and of the children that they are opened
+    /// in, form a path.
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
         self
@@ -111,7 +112,12 @@ impl Scope {
         F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
     {
         let runtime = crate::runtime::current();
-        let parent = crate::context::current().map(|(core, _)| core);
+        let parent = crate::context::current();
+        // Through the child it is opened in, if that one has a name.
+        let around = parent
+            .as_ref()
+            .and_then(|(core, serial)| core.path_of(*serial));
+        let parent = parent.map(|(core, _)| core);
         let outer = parent
             .as_ref()
             .map_or(Deadline::NEVER, |core| core.deadline());
@@ -121,10 +127,7 @@ impl Scope {
             .filter(|own| *own < outer)
             .and_then(Deadline::instant);
         let settings = Settings {
-            path: path(
-                parent.as_ref().and_then(|core| core.path()),
-                self.name.as_deref().map(Into::into),
-            ),
+            path: path(around.as_ref(), self.name.as_deref()),
             has_grace: !self.grace.is_zero(),
             deadline: self.deadline,
             observer: self.observer,

@@ -89,6 +89,10 @@ impl Registry {
         self.shard(serial).lock().entry(serial).or_default().name = Some(name);
     }
 
+    pub(crate) fn name_of(&self, serial: u64) -> Option<Arc<str>> {
+        self.shard(serial).lock().get(&serial)?.name.clone()
+    }
+
     pub(crate) fn mark(&self, serial: u64) -> Mark {
         self.shard(serial)
             .lock()

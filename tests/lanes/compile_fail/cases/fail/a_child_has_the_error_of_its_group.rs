@@ -1,0 +1,19 @@
+//! A child fails with exactly the group's error, so that it can be inferred.
+
+use ringfence::{BoxError, GroupError, TaskGroup, scope};
+
+async fn fetch() -> Result<u32, std::io::Error> {
+    Ok(3)
+}
+
+async fn three() -> Result<u32, GroupError<BoxError>> {
+    scope(async |group: &TaskGroup| {
+        let child = group.spawn(fetch());
+        Ok(child.await)
+    })
+    .await
+}
+
+fn main() {
+    drop(three());
+}
