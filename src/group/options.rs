@@ -132,7 +132,8 @@ impl Scope {
         let core = Core::new(settings, parent);
         let group = TaskGroup::new(core.clone(), runtime.clone());
         let clock = Clock::new(self.grace, own);
-        Driver::new(core, body(&group), clock, runtime, self.panics_as_errors).await
+        let start = || body(&group);
+        Driver::new(core, start, clock, runtime, self.panics_as_errors).await
     }
 }
 
