@@ -3,6 +3,7 @@
 //! S1. The reason is written before the flag that announces it, both under the lock. S2. Whoever waits leaves a waker
 //! under the lock and looks at the word after; whoever changes the word takes the waker under the lock after. S3. Wakers,
 //! hooks, payloads and errors are woken, called and dropped outside the lock. S4. The first reason stands.
+//! S5. A request finds a closed group as it ended: only the drop of its scope still counts.
 //!
 //! Free of tokio but for the instants of deadlines, and of futures: decisions are made here, `group` drives them.
 
@@ -252,6 +253,9 @@ impl Core {
         let force = now || !self.settings.has_grace;
         let (before, waiter, listeners) = {
             let mut cold = self.cold.lock();
+            if !now && failure.is_none() && self.word.read().live() == 0 {
+                return; // S5
+            }
             cold.failures.extend(failure);
             if cold.reason.is_none() {
                 cold.reason = reason; // S4
