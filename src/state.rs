@@ -5,7 +5,7 @@
 //! hooks, payloads and errors are woken, called and dropped outside the lock. S4. The first reason stands.
 //! S5. A request finds a closed group as it ended: only the drop of its scope still counts.
 //!
-//! Free of tokio but for the instants of deadlines, and of futures: decisions are made here, `group` drives them.
+//! Free of tokio but for the instants of deadlines and ages, and of futures: decisions are made here, `group` drives them.
 
 pub(crate) mod owner;
 pub(crate) mod registry;
@@ -25,7 +25,7 @@ use crate::state::owner::Owner;
 use crate::state::registry::{Mark, Registry, SerialHasher};
 use crate::state::word::{Entry, Kind, Reading, Word};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Lock, Ordering, PlainArc, unique};
-use crate::time::Deadline;
+use crate::time::{Deadline, Instant};
 
 /// What a scope is made with.
 #[derive(Clone, Default)]
@@ -385,7 +385,9 @@ impl Core {
         waker: &Waker,
         location: &'static Location<'static>,
     ) -> bool {
-        self.registry.park(serial, waker, location, |mark| {
+        // The age is told of those who outlast a grace only.
+        let since = self.has_grace().then(|| Instant::now().into_std());
+        self.registry.park(serial, waker, location, since, |mark| {
             let word = self.word.read();
             !word.is_calm() && self.is_forced_with(word, serial, || mark)
         })

@@ -26,6 +26,7 @@ use crate::state::registry::Mark;
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind};
 use crate::sync::Arc;
+use crate::time::Instant;
 
 pin_project! {
     /// See the module.
@@ -223,6 +224,7 @@ fn record<V>(
         .then(|| core.registry().remove(*serial))
         .flatten();
     let mark = entry.as_ref().map_or(Mark::None, |entry| entry.mark);
+    let since = entry.as_ref().and_then(|entry| entry.since);
     let name = entry.and_then(|entry| entry.name);
     let info = || core.info(*serial, name.clone(), location);
     let (outcome, how) = match end {
@@ -247,7 +249,7 @@ fn record<V>(
                 core.straggled(Straggler {
                     task: info(),
                     reason: reason.clone(),
-                    age: None,
+                    age: since.map(|since| Instant::from_std(since).elapsed()),
                 });
             }
             (Outcome::Cancelled(reason.clone()), Ended::Cancelled(reason))
