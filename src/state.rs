@@ -281,6 +281,9 @@ impl Core {
 
     /// Singles one child out to be ended: at once, or after the grace that the scope keeps time of.
     pub(crate) fn cancel_child(&self, serial: u64) {
+        if self.is_signalled(serial) {
+            return; // S4
+        }
         let force = !self.settings.has_grace;
         let mark = if force { Mark::Forced } else { Mark::Signalled };
         let waker = self.registry.single_out(serial, mark);
@@ -294,6 +297,9 @@ impl Core {
 
     /// Singles all present children out, the body not.
     pub(crate) fn cancel_children(&self) {
+        if self.word.read().is_cancelled() {
+            return; // S4
+        }
         let cut = self.next.load(Ordering::Relaxed);
         if self.settings.has_grace {
             self.signal_cut.fetch_max(cut, Ordering::AcqRel);
@@ -355,26 +361,23 @@ impl Core {
         word.is_cancelled()
             || (!word.is_calm()
                 && serial > 0
-                && (serial < self.signal_cut.load(Ordering::Acquire)
-                    || serial < self.force_cut.load(Ordering::Acquire)
-                    || self.registry.mark(serial) > Mark::None))
+                && (serial < self.cut() || self.registry.mark(serial) > Mark::None))
+    }
+
+    /// Children below were asked to end together.
+    fn cut(&self) -> u64 {
+        let signalled = self.signal_cut.load(Ordering::Acquire);
+        signalled.max(self.force_cut.load(Ordering::Acquire))
     }
 
     /// Returns why a member was cancelled. Only meaningful for one that was.
     pub(crate) fn reason_for(&self, serial: u64, mark: Mark) -> CancelReason {
         if mark > Mark::None {
             CancelReason::Handle
-        } else if let Some(reason) = self.reason() {
-            reason
-        } else if serial
-            < self
-                .signal_cut
-                .load(Ordering::Acquire)
-                .max(self.force_cut.load(Ordering::Acquire))
-        {
+        } else if serial > 0 && serial < self.cut() {
             CancelReason::ChildrenCancelled
         } else {
-            CancelReason::RuntimeGone
+            self.reason().unwrap_or(CancelReason::RuntimeGone)
         }
     }
 
