@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) has_grace: bool,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) observer: Option<PlainArc<dyn Observer>>,
+    /// The member of the parent that the scope was opened in.
+    pub(crate) opener: u64,
 }
 
 /// A failure as it is kept: the error's type is known to the scope, not here.
@@ -126,6 +128,12 @@ impl Core {
 
     pub(crate) fn parent(&self) -> Option<&Arc<Self>> {
         self.parent.as_ref()
+    }
+
+    /// Returns the group, and the member there, that the scope was opened in.
+    pub(crate) fn opened_in(&self) -> Option<(&Self, u64)> {
+        let parent = self.parent.as_deref()?;
+        Some((parent, self.settings.opener))
     }
 
     pub(crate) fn deadline(&self) -> Deadline {

@@ -111,7 +111,7 @@ impl Scope {
         F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
     {
         let runtime = crate::runtime::current();
-        let parent = crate::context::current().map(|(core, _)| core);
+        let (parent, opener) = crate::context::current().unzip();
         let outer = parent
             .as_ref()
             .map_or(Deadline::NEVER, |core| core.deadline());
@@ -128,6 +128,7 @@ impl Scope {
             has_grace: !self.grace.is_zero(),
             deadline: self.deadline,
             observer: self.observer,
+            opener: opener.unwrap_or(0),
         };
         let core = Core::new(settings, parent);
         let group = TaskGroup::new(core.clone(), runtime.clone());
