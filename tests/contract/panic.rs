@@ -226,14 +226,13 @@ fn by_option_a_panic_is_an_entry_of_the_error() {
         let error = Scope::new()
             .panics_as_errors()
             .grace(LONG)
-            .run(async |group: &Group| {
+            .run(async |group: &Group| -> Result<(), Lost> {
                 let child = group.named("fetch").spawn(async { panic!("boom {}", 7) });
                 id = Some(child.id());
                 token().cancelled().await;
                 panic_any(Lost(1))
             })
             .await
-            .map(|()| ())
             .unwrap_err();
         assert_eq!(
             (error.cause(), error.len(), error.first()),
