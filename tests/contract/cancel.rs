@@ -7,8 +7,9 @@ mod reason;
 use std::{
     future::{Future, pending, poll_fn},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Barrier},
     task::Poll,
+    thread,
     time::Duration,
 };
 
@@ -23,7 +24,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::support::{Count, Drops, Log, OnDrop, Parked, every_runtime, paused, until};
+use crate::support::{
+    Count, Drops, Log, OnDrop, PATIENCE, Parked, Watchdog, every_runtime, multi_thread, paused,
+    until,
+};
 
 /// Longer than any test lasts: a grace that nobody is to see the end of.
 const LONG: Duration = Duration::from_secs(3600);
@@ -134,6 +138,34 @@ fn a_cancel_after_the_end_changes_nothing() {
             assert!(!spawner.is_cancelled() && !spawner.token().is_cancelled());
         }
     });
+
+    // At the very end, from another thread: either it came in time, for all to see, or it did nothing.
+    let runtime = multi_thread(2);
+    let _watchdog = Watchdog::start("multi_thread, 2 workers", PATIENCE);
+    for round in 0..500 {
+        let (meet, spawners) = (Arc::new(Barrier::new(2)), Log::new());
+        let there = meet.clone();
+        let ended = runtime.block_on(scope(async |group: &Group| {
+            let spawner = group.spawner();
+            spawners.push(spawner.clone());
+            let stranger = thread::spawn(move || {
+                there.wait();
+                (0..round).for_each(|_| std::hint::spin_loop());
+                spawner.cancel();
+            });
+            let child = group.spawn(async { Ok(7) });
+            meet.wait();
+            Ok((stranger, child.await))
+        }));
+        let was_cancelled = spawners.entries()[0].is_cancelled();
+        if let Ok((stranger, value)) = ended {
+            assert!(!was_cancelled && value == 7);
+            stranger.join().expect("a quiet thread");
+            assert!(!spawners.entries()[0].is_cancelled());
+        } else {
+            assert!(was_cancelled);
+        }
+    }
 }
 
 #[test]
@@ -259,7 +291,7 @@ impl Observer for Displacements {
 #[test]
 fn an_outer_cancel_cuts_the_grace_of_an_inner_group_that_is_closing() {
     // The inner group closes for an error at 0, and its child would need 1000 of its grace; the outer cancel is at 20.
-    for (outer_grace, expected) in [(0, 20), (50, 70), (500, 100)] {
+    for (outer_grace, expected) in [(0, 20), (50, 70), (80, 100), (500, 100)] {
         paused(async || {
             let (start, displaced, drops) = (Instant::now(), Count::new(), Drops::new());
             let gone = Log::new();

@@ -3,7 +3,7 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use ringfence::{CancelReason, Observer, Outcome, Scope, Straggler, TaskInfo, token};
+use ringfence::{CancelReason, Deadline, Observer, Outcome, Scope, Straggler, TaskInfo, token};
 use tokio::{
     task::yield_now,
     time::{Instant, sleep},
@@ -123,21 +123,28 @@ fn what_ignores_the_signal_is_dropped_when_the_grace_ends() {
         assert_eq!(start.elapsed(), ms(100));
     });
 
-    // The wait for the end of the grace starts with the cancel, from wherever it comes.
-    paused(async || {
-        let start = Instant::now();
-        let ended = Scope::new().grace(ms(100)).run(async |group: &Group| {
-            let spawner = group.spawner();
-            group.spawn(async move {
-                sleep(ms(7)).await;
-                spawner.cancel();
-                sleep(ms(1000)).await;
-            });
-            Ok(())
+    // The wait for the end of the grace starts with the cancel, from wherever it comes: a child at 7, the deadline at 30.
+    for (cancels, expected) in [(true, 107), (false, 130)] {
+        paused(async || {
+            let start = Instant::now();
+            let made = Scope::new().grace(ms(100));
+            let ended = made
+                .deadline(Deadline::after(ms(30)))
+                .run(async |group: &Group| {
+                    let spawner = group.spawner();
+                    group.spawn(async move {
+                        sleep(ms(7)).await;
+                        if cancels {
+                            spawner.cancel();
+                        }
+                        sleep(ms(1000)).await;
+                    });
+                    Ok(())
+                });
+            assert_eq!(ended.await.unwrap_err().is_deadline_exceeded(), !cancels);
+            assert_eq!(start.elapsed(), ms(expected));
         });
-        assert!(ended.await.is_err());
-        assert_eq!(start.elapsed(), ms(107));
-    });
+    }
 }
 
 #[test]

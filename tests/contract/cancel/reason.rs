@@ -6,7 +6,7 @@ use std::{
 };
 
 use ringfence::{CancelReason, Cause, Deadline, Outcome, Scope, scope, token};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Group, LONG, Lost, ms, parked, requested};
 use crate::support::{Count, Log, OnDrop, every_runtime, paused, single_thread, until};
@@ -56,6 +56,26 @@ fn a_second_cancel_changes_nothing() {
             assert!(error.forced().iter().all(|forced| forced.reason == reason));
         });
     }
+
+    // The end came first: what is cancelled within the grace of a background child, or by the deadline, is its end only.
+    paused(async || {
+        let start = Instant::now();
+        let (heard, made) = (Log::new(), Scope::new().grace(ms(100)));
+        let made = made.deadline(Deadline::after(ms(30)));
+        let ended = made.run(async |group: &Group| {
+            let (spawner, hears) = (group.spawner(), heard.clone());
+            group.spawn_background(async move {
+                token().cancelled().await;
+                spawner.cancel_with("late");
+                sleep(ms(50)).await;
+                hears.push(token().reason());
+            });
+            Ok(7)
+        });
+        assert_eq!(ended.await.unwrap(), 7);
+        assert_eq!(heard.entries(), [Some(CancelReason::Finished)]);
+        assert_eq!(start.elapsed(), ms(50));
+    });
 
     // By several threads at once: one of them is the first, for all who ask.
     every_runtime(async || {
