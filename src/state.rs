@@ -17,6 +17,8 @@ use std::hash::BuildHasherDefault;
 use std::panic::Location;
 use std::task::Waker;
 
+use tokio::time::Instant;
+
 use crate::observe::{
     CancelReason, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, displace, tell,
 };
@@ -25,7 +27,7 @@ use crate::state::owner::Owner;
 use crate::state::registry::{Mark, Registry, SerialHasher};
 use crate::state::word::{Entry, Kind, Reading, Word};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Lock, Ordering, PlainArc, unique};
-use crate::time::{Deadline, Instant};
+use crate::time::Deadline;
 
 /// What a scope is made with.
 #[derive(Clone, Default)]

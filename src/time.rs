@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::task::coop;
-pub(crate) use tokio::time::Instant;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A point in time by which something has to be done; or never.
 ///

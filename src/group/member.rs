@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
 use crate::context::{Context, Enter};
 use crate::group::handle::{Kept, Outcome};
@@ -26,7 +27,6 @@ use crate::state::registry::Mark;
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind};
 use crate::sync::Arc;
-use crate::time::Instant;
 
 pin_project! {
     /// See the module.
