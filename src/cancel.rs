@@ -1,7 +1,7 @@
 //! Tokens: how a task learns that it is asked to end.
 //!
 //! K1. A token is sticky and level-triggered: once cancelled, always cancelled. K2. It is cancelled when its own group is,
-//! or any group around it. K3. Who waits is registered with each of them before it looks (S2).
+//! or any group around it, or the child of one that it is in. K3. Who waits is registered with each of them before it looks (S2).
 
 use std::fmt;
 use std::future::Future;
@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 
 use crate::observe::CancelReason;
 use crate::state::Core;
-use crate::state::registry::Mark;
 use crate::sync::Arc;
 
 /// Tells a task that it, its group, or a group around it was asked to end.
@@ -65,24 +64,15 @@ impl Token {
     /// Returns why, once it was asked to end.
     #[must_use]
     pub fn reason(&self) -> Option<CancelReason> {
-        let (own, serial) = self.place.as_ref()?;
-        let core = self.cancelled_in()?;
-        if std::ptr::eq(core, &raw const **own) {
-            Some(own.reason_for(*serial, own.registry().mark(*serial)))
-        } else {
-            Some(core.reason_for(0, Mark::None))
-        }
+        let (core, serial) = self.cancelled_in()?;
+        Some(core.reason_for(serial, core.registry().mark(serial)))
     }
 
-    /// Finds the innermost group that was asked to end.
-    fn cancelled_in(&self) -> Option<&Core> {
+    /// Finds the innermost member, of this group or of one around it, that was asked to end.
+    fn cancelled_in(&self) -> Option<(&Core, u64)> {
         let (own, serial) = self.place.as_ref()?;
-        if own.is_signalled(*serial) {
-            return Some(own);
-        }
-        std::iter::successors(own.parent(), |core| core.parent())
-            .map(|core| &**core)
-            .find(|core| core.is_signalled(0))
+        std::iter::successors(Some((&**own, *serial)), |(core, _)| core.opened_in())
+            .find(|(core, serial)| core.is_signalled(*serial))
     }
 
     /// Waits until the task is asked to end; for ever outside every group.

@@ -3,8 +3,9 @@
 //! S1. The reason is written before the flag that announces it, both under the lock. S2. Whoever waits leaves a waker
 //! under the lock and looks at the word after; whoever changes the word takes the waker under the lock after. S3. Wakers,
 //! hooks, payloads and errors are woken, called and dropped outside the lock. S4. The first reason stands.
+//! S5. A request finds a closed group as it ended: only the drop of its scope still counts.
 //!
-//! Free of tokio but for the instants of deadlines, and of futures: decisions are made here, `group` drives them.
+//! Free of tokio but for the instants of deadlines and ages, and of futures: decisions are made here, `group` drives them.
 
 pub(crate) mod owner;
 pub(crate) mod registry;
@@ -15,6 +16,8 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::panic::Location;
 use std::task::Waker;
+
+use tokio::time::Instant;
 
 use crate::observe::{
     CancelReason, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, displace, path, tell,
@@ -33,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) has_grace: bool,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) observer: Option<PlainArc<dyn Observer>>,
+    /// The member of the parent that the scope was opened in.
+    pub(crate) opener: u64,
 }
 
 /// A failure as it is kept: the error's type is known to the scope, not here.
@@ -125,6 +130,12 @@ impl Core {
 
     pub(crate) fn parent(&self) -> Option<&Arc<Self>> {
         self.parent.as_ref()
+    }
+
+    /// Returns the group, and the member there, that the scope was opened in.
+    pub(crate) fn opened_in(&self) -> Option<(&Self, u64)> {
+        let parent = self.parent.as_deref()?;
+        Some((parent, self.settings.opener))
     }
 
     pub(crate) fn deadline(&self) -> Deadline {
@@ -262,6 +273,9 @@ impl Core {
         let force = now || !self.settings.has_grace;
         let (before, waiter, listeners) = {
             let mut cold = self.cold.lock();
+            if !now && failure.is_none() && self.word.read().live() == 0 {
+                return; // S5
+            }
             cold.failures.extend(failure);
             if cold.reason.is_none() {
                 cold.reason = reason; // S4
@@ -287,6 +301,9 @@ impl Core {
 
     /// Singles one child out to be ended: at once, or after the grace that the scope keeps time of.
     pub(crate) fn cancel_child(&self, serial: u64) {
+        if self.is_signalled(serial) {
+            return; // S4
+        }
         let force = !self.settings.has_grace;
         let mark = if force { Mark::Forced } else { Mark::Signalled };
         let waker = self.registry.single_out(serial, mark);
@@ -300,6 +317,9 @@ impl Core {
 
     /// Singles all present children out, the body not.
     pub(crate) fn cancel_children(&self) {
+        if self.word.read().is_cancelled() {
+            return; // S4
+        }
         let cut = self.next.load(Ordering::Relaxed);
         if self.settings.has_grace {
             self.signal_cut.fetch_max(cut, Ordering::AcqRel);
@@ -361,26 +381,23 @@ impl Core {
         word.is_cancelled()
             || (!word.is_calm()
                 && serial > 0
-                && (serial < self.signal_cut.load(Ordering::Acquire)
-                    || serial < self.force_cut.load(Ordering::Acquire)
-                    || self.registry.mark(serial) > Mark::None))
+                && (serial < self.cut() || self.registry.mark(serial) > Mark::None))
+    }
+
+    /// Children below were asked to end together.
+    fn cut(&self) -> u64 {
+        let signalled = self.signal_cut.load(Ordering::Acquire);
+        signalled.max(self.force_cut.load(Ordering::Acquire))
     }
 
     /// Returns why a member was cancelled. Only meaningful for one that was.
     pub(crate) fn reason_for(&self, serial: u64, mark: Mark) -> CancelReason {
         if mark > Mark::None {
             CancelReason::Handle
-        } else if let Some(reason) = self.reason() {
-            reason
-        } else if serial
-            < self
-                .signal_cut
-                .load(Ordering::Acquire)
-                .max(self.force_cut.load(Ordering::Acquire))
-        {
+        } else if serial > 0 && serial < self.cut() {
             CancelReason::ChildrenCancelled
         } else {
-            CancelReason::RuntimeGone
+            self.reason().unwrap_or(CancelReason::RuntimeGone)
         }
     }
 
@@ -391,7 +408,9 @@ impl Core {
         waker: &Waker,
         location: &'static Location<'static>,
     ) -> bool {
-        self.registry.park(serial, waker, location, |mark| {
+        // The age is told of those who outlast a grace only.
+        let since = self.has_grace().then(|| Instant::now().into_std());
+        self.registry.park(serial, waker, location, since, |mark| {
             let word = self.word.read();
             !word.is_calm() && self.is_forced_with(word, serial, || mark)
         })

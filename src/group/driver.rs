@@ -140,22 +140,38 @@ where
     Fut: Future<Output = Result<T, E>>,
     E: Send + 'static,
 {
+    /// Calls `body` for its future. A plain function may spawn, and throw, before it gives one: D2 holds for that, too.
     pub(crate) fn new(
         core: Arc<Core>,
-        body: Fut,
+        body: impl FnOnce() -> Fut,
         clock: Clock,
         runtime: Option<Handle>,
         panics_as_errors: bool,
     ) -> Self {
-        let context = Context {
+        let mut context = Some(Context {
             core: core.clone(),
             serial: 0,
             adopter: None,
+        });
+        let called = {
+            let _inside = Enter::new(&mut context);
+            catch(body)
+        };
+        let body = match called {
+            Ok(body) => Some(body),
+            Err(panic) => {
+                core.fail(RawFailure {
+                    task: None,
+                    kind: RawKind::Panic(panic),
+                });
+                core.leave(Kind::Normal);
+                None
+            }
         };
         Self {
             core,
-            context: Some(context),
-            body: Some(body),
+            context,
+            body,
             value: None,
             clock,
             runtime,

@@ -197,7 +197,7 @@ impl<E> GroupError<E> {
         &self.inner.cause
     }
 
-    /// Asks whether it was cancelled without any failure, or its deadline passed.
+    /// Asks whether its cause is a cancel. Failures on the way out may be listed beside it.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         matches!(self.inner.cause, Cause::Cancelled(_))

@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
 use crate::context::{Context, Enter};
 use crate::group::handle::{Kept, Outcome};
@@ -222,6 +223,7 @@ fn record<V>(
         .then(|| core.registry().remove(*serial))
         .flatten();
     let mark = entry.as_ref().map_or(Mark::None, |entry| entry.mark);
+    let since = entry.as_ref().and_then(|entry| entry.since);
     let name = entry.and_then(|entry| entry.name);
     let info = || core.info(*serial, name.clone(), location);
     let (outcome, how) = match end {
@@ -246,7 +248,7 @@ fn record<V>(
                 core.straggled(Straggler {
                     task: info(),
                     reason: reason.clone(),
-                    age: None,
+                    age: since.map(|since| Instant::from_std(since).elapsed()),
                 });
             }
             (Outcome::Cancelled(reason.clone()), Ended::Cancelled(reason))

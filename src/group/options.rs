@@ -117,7 +117,7 @@ impl Scope {
         let around = parent
             .as_ref()
             .and_then(|(core, serial)| core.path_of(*serial));
-        let parent = parent.map(|(core, _)| core);
+        let (parent, opener) = parent.unzip();
         let outer = parent
             .as_ref()
             .map_or(Deadline::NEVER, |core| core.deadline());
@@ -131,11 +131,13 @@ impl Scope {
             has_grace: !self.grace.is_zero(),
             deadline: self.deadline,
             observer: self.observer,
+            opener: opener.unwrap_or(0),
         };
         let core = Core::new(settings, parent);
         let group = TaskGroup::new(core.clone(), runtime.clone());
         let clock = Clock::new(self.grace, own);
-        Driver::new(core, body(&group), clock, runtime, self.panics_as_errors).await
+        let start = || body(&group);
+        Driver::new(core, start, clock, runtime, self.panics_as_errors).await
     }
 }
 

@@ -10,6 +10,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::Location;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 
 use crate::sync::Lock;
 
@@ -30,6 +31,7 @@ pub(crate) struct Entry {
     waker: Option<Waker>,
     pub(crate) name: Option<Arc<str>>,
     location: Option<&'static Location<'static>>,
+    pub(crate) since: Option<Instant>,
     pub(crate) mark: Mark,
 }
 
@@ -70,6 +72,7 @@ impl Registry {
         serial: u64,
         waker: &Waker,
         location: &'static Location<'static>,
+        since: Option<Instant>,
         forced: impl FnOnce(Mark) -> bool,
     ) -> bool {
         let waker = waker.clone();
@@ -81,6 +84,7 @@ impl Registry {
         }
         let entry = shard.entry(serial).or_default();
         entry.location = Some(location);
+        entry.since = since;
         entry.waker = Some(waker);
         true
     }
