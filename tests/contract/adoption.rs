@@ -31,7 +31,7 @@ fn parked(polls: &Count, drops: &Drops) -> impl Future<Output = ()> + Send + use
     async move {
         let _captured = captured;
         polls.add();
-        pending().await
+        pending::<()>().await;
     }
 }
 
@@ -65,7 +65,7 @@ fn gated(polls: &Count, entered: &Count) -> (mpsc::Sender<()>, impl Future<Outpu
     let child = async move {
         let _captured = captured;
         polls.add();
-        pending().await
+        pending::<()>().await;
     };
     (open, child)
 }
@@ -89,7 +89,10 @@ struct Notes {
 impl Observer for Notes {
     fn displaced(&self, what: &Displaced) {
         self.displaced.push(match &what.what {
-            DisplacedWhat::Error(error) => error.downcast_ref::<String>().cloned().unwrap(),
+            DisplacedWhat::Error(error) => error
+                .downcast_ref::<String>()
+                .expect("an error of the group")
+                .clone(),
             other => format!("{other:?}"),
         });
     }
@@ -308,7 +311,7 @@ fn a_child_of_an_adopted_child_is_waited_for_too() {
                                 abandon(2, &drops).await;
                                 polls.add();
                                 polls.add();
-                                pending().await
+                                pending::<()>().await;
                             }
                             endless(2, &polls, &drops).await;
                         });
@@ -557,8 +560,8 @@ type Slot = Arc<Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>>;
 async fn emptied_from_inside(slot: Slot, go: oneshot::Receiver<()>, deep: bool, drops: Drops) {
     let innermost = async move {
         let _here = drops.guard();
-        go.await.unwrap();
-        drop(slot.lock().unwrap().take());
+        go.await.expect("a start");
+        drop(slot.lock().expect("no panic").take());
     };
     let never = scope(async |group: &Group| -> Done {
         if deep {
