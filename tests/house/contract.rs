@@ -18,11 +18,21 @@ fn promises() -> BTreeMap<String, usize> {
     found
 }
 
-/// The tests of one family: functions under an attribute that ends in `test` or `test(…)`.
+/// The tests of one family, in its file and in its folder: functions under an attribute that ends in `test` or
+/// `test(…)`.
 fn tests(family: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut is_test = false;
-    for line in read(&format!("tests/contract/{family}.rs")).lines() {
+    let (file, folder) = (
+        format!("tests/contract/{family}.rs"),
+        format!("tests/contract/{family}/"),
+    );
+    let text: String = files("tests/contract", "rs")
+        .iter()
+        .filter(|path| **path == file || path.starts_with(&folder))
+        .map(|path| read(path))
+        .collect();
+    for line in text.lines() {
         let line = line.trim_start();
         if let Some(attribute) = line.strip_prefix("#[") {
             let path = attribute.split(['(', ']']).next().unwrap_or_default();
@@ -42,7 +52,7 @@ fn families() -> Vec<String> {
     files("tests/contract", "rs")
         .iter()
         .filter_map(|path| path.strip_prefix("tests/contract/")?.strip_suffix(".rs"))
-        .filter(|family| *family != "main")
+        .filter(|family| *family != "main" && !family.contains('/'))
         .map(str::to_owned)
         .collect()
 }
