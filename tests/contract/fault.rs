@@ -370,7 +370,7 @@ fn spawns_in_its_drop(
     async move {
         let _captured = captured;
         polls.add();
-        pending().await
+        pending::<()>().await;
     }
 }
 

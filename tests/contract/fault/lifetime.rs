@@ -158,13 +158,15 @@ fn a_scope_moved_between_threads_and_runtimes_loses_no_wake() {
         });
         let mut moved: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(moved);
         home.block_on(async { assert!(poll!(&mut moved).is_pending()) });
-        let mut moved = other.block_on(async {
+        let (give, mut given) = oneshot::channel();
+        other.block_on(async {
             let there = spawn(async move {
                 assert!(poll!(&mut moved).is_pending());
-                moved
+                drop(give.send(moved));
             });
-            there.await.unwrap()
+            there.await.unwrap();
         });
+        let mut moved = given.try_recv().unwrap();
         let there = thread::spawn(move || {
             current_thread().block_on(async {
                 if round % 2 == 0 {

@@ -36,7 +36,9 @@ fn a_million_children_at_once_and_ten_million_short_ones_fit() {
                 for _ in 0..batches {
                     for _ in 0..1_000 {
                         let polls = polls.clone();
-                        group.spawn(async move { drop(polls.add()) });
+                        group.spawn(async move {
+                            polls.add();
+                        });
                     }
                     until(|| group.is_empty()).await;
                     // What has ended is freed, while the scope goes on; a worker may be about to free its last.
@@ -111,7 +113,7 @@ fn inline(depth: usize, parks: bool, drops: Drops) -> Boxed<usize> {
             }
         })
         .await
-        .unwrap()
+        .expect("nobody fails")
     })
 }
 
@@ -218,7 +220,7 @@ fn a_wait_that_loses_against_cancel_has_exactly_one_outcome() {
                             child.cancel();
                         } else {
                             child.cancel();
-                            drop(go.send(7));
+                            let _unless_cancelled = go.send(7);
                         }
                         // Neither has run yet, so the cancel is seen first, in every order of the two.
                         let outcome = child.outcome().await;
@@ -245,7 +247,7 @@ fn a_wait_that_loses_against_cancel_has_exactly_one_outcome() {
                     let (go, gate) = oneshot::channel::<u8>();
                     let child = group.spawn(async move { gate.await.map_err(|_| "?".to_owned()) });
                     let sender = group.spawn(async move {
-                        drop(go.send(7));
+                        let _unless_cancelled = go.send(7);
                     });
                     for _ in 0..round % 4 {
                         yield_now().await;

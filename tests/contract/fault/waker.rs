@@ -55,7 +55,7 @@ fn a_waker_that_panics_harms_no_other_waiter() {
                         poll_with(wait.as_mut(), &waker);
                         if !on_wake && place % 2 == 0 {
                             // The clone inside is the last one now.
-                            std::mem::drop(waker);
+                            drop(waker);
                         }
                     }
                     group.cancel();
@@ -240,11 +240,10 @@ fn spurious_polls_and_changing_wakers_change_nothing() {
 }
 
 /// A waker that does things to a group when it is woken.
-struct Meddler(OnceLock<Spawner<String>>, CountingWaker);
+struct Meddler(OnceLock<Spawner<String>>);
 
 impl Wake for Meddler {
     fn wake(self: Arc<Self>) {
-        Arc::new(CountingWaker::default()).wake();
         if let Some(spawner) = self.0.get() {
             assert!(!format!("{spawner:?}").is_empty());
             drop(spawner.spawn(async {}));
@@ -283,7 +282,7 @@ fn a_waker_that_wakes_inside_its_own_poll_does_not_deadlock() {
         .unwrap();
     });
     every_runtime(async || {
-        let meddler = Arc::new(Meddler(OnceLock::new(), CountingWaker::default()));
+        let meddler = Arc::new(Meddler(OnceLock::new()));
         let (go, gate) = oneshot::channel::<()>();
         let mut meddled = Box::pin(scope(async |group: &Group| -> Done {
             meddler.0.set(group.spawner()).expect("once");
