@@ -71,20 +71,21 @@ pub(crate) fn deadline() -> Deadline {
 }
 
 /// Finds who adopts a scope that is dropped here and now: see [`crate::state::owner`].
-pub(crate) fn adopter(
-    opened_in: Option<&Arc<Core>>,
-    root: impl FnOnce() -> PlainArc<RootState>,
-) -> Owner {
+pub(crate) fn adopter(scope: &Arc<Core>, root: impl FnOnce() -> PlainArc<RootState>) -> Owner {
     with(|context| {
-        if context.serial == 0 {
-            Owner::body(&context.core)
+        if context.core.is_within(scope) {
+            // A5: it would wait for itself.
+            None
+        } else if context.serial == 0 {
+            Some(Owner::body(&context.core))
         } else {
-            Owner::child(
+            Some(Owner::child(
                 context
                     .adopter
                     .get_or_insert_with(|| Arc::new(Adopter::new())),
-            )
+            ))
         }
     })
-    .unwrap_or_else(|| Owner::nearest(opened_in, root))
+    .flatten()
+    .unwrap_or_else(|| Owner::nearest(scope.parent(), root))
 }

@@ -255,8 +255,12 @@ pub(crate) fn displace(
     let displaced = Displaced { task, what };
     crate::trace::displaced(&displaced);
     tell(observer, |o| o.displaced(&displaced));
-    // The error's own destructor is user code as well.
-    if let Err(panic) = catch(|| drop(displaced)) {
+    // The destructors of the error and of the payload are user code as well.
+    let dropped = catch(|| match displaced.what {
+        DisplacedWhat::Panic(panic) => drop(panic.into_inner()),
+        DisplacedWhat::Error(error) => drop(error),
+    });
+    if let Err(panic) = dropped {
         let what = DisplacedWhat::Panic(panic);
         tell(observer, |o| o.displaced(&Displaced { task: None, what }));
     }

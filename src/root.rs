@@ -1,10 +1,14 @@
 //! The root of a runtime: it adopts what nobody else can.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::observe::{DisplacedWhat, displace};
+use crate::panic::catch;
 use crate::sync::Lock;
 use crate::time::{Elapsed, timeout};
 
@@ -14,7 +18,9 @@ pub(crate) struct RootState(Lock<Orphans>);
 #[derive(Default)]
 struct Orphans {
     scopes: usize,
-    wakers: Vec<Waker>,
+    /// One for each wait, under its number.
+    waiters: HashMap<u64, Waker>,
+    next_waiter: u64,
 }
 
 impl RootState {
@@ -27,28 +33,55 @@ impl RootState {
     }
 
     pub(crate) fn settle(&self) {
-        let wakers = {
+        let waiters = {
             let mut orphans = self.0.lock();
             orphans.scopes -= 1;
             if orphans.scopes > 0 {
                 return;
             }
-            std::mem::take(&mut orphans.wakers)
+            std::mem::take(&mut orphans.waiters)
         };
-        wakers.into_iter().for_each(Waker::wake);
+        for waiter in waiters.into_values() {
+            // A waker may throw: that must not cost the others their turn.
+            if let Err(panic) = catch(|| waiter.wake()) {
+                displace(None, None, DisplacedWhat::Panic(panic));
+            }
+        }
     }
+}
 
-    fn poll_empty(&self, waker: &Waker) -> Poll<()> {
-        let waker = waker.clone();
-        let mut orphans = self.0.lock();
+/// Waits until no orphan is left.
+struct Waiting<'a> {
+    state: &'a RootState,
+    number: Option<u64>,
+}
+
+impl Future for Waiting<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let waker = cx.waker().clone();
+        let mut orphans = self.state.0.lock();
         if orphans.scopes == 0 {
             drop(orphans);
             return Poll::Ready(());
         }
-        if !orphans.wakers.iter().any(|known| known.will_wake(&waker)) {
-            orphans.wakers.push(waker);
-        }
+        let number = self.number.unwrap_or(orphans.next_waiter);
+        orphans.next_waiter = orphans.next_waiter.max(number + 1);
+        let old = orphans.waiters.insert(number, waker);
+        drop(orphans);
+        self.number = Some(number);
+        drop(old);
         Poll::Pending
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let old = self.state.0.lock().waiters.remove(&number);
+            drop(old);
+        }
     }
 }
 
@@ -128,11 +161,11 @@ impl Root {
     ///
     /// [`Elapsed`] if children are still alive when the time is up: they are in the middle of a poll, or blocked.
     pub async fn wait(&self, limit: Duration) -> Result<(), Elapsed> {
-        timeout(
-            limit,
-            std::future::poll_fn(|cx| self.0.poll_empty(cx.waker())),
-        )
-        .await
+        let waiting = Waiting {
+            state: &self.0,
+            number: None,
+        };
+        timeout(limit, waiting).await
     }
 }
 

@@ -138,6 +138,14 @@ impl Core {
         Some((parent, self.settings.opener))
     }
 
+    /// Asks whether this is `outer`, or was opened somewhere inside it.
+    pub(crate) fn is_within(&self, outer: &Self) -> bool {
+        // A group is younger than its parent, so the search is over at once in the usual case.
+        std::iter::successors(Some(self), |core| core.parent.as_deref())
+            .take_while(|core| core.id >= outer.id)
+            .any(|core| core.id == outer.id)
+    }
+
     pub(crate) fn deadline(&self) -> Deadline {
         self.settings.deadline.unwrap_or(Deadline::NEVER)
     }

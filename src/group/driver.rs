@@ -272,7 +272,7 @@ where
             displace(self.core.observer(), None, DisplacedWhat::Panic(panic));
         }
         let this = self.project();
-        let core = &*this.core;
+        let core = this.core;
         // The value's destructor is the caller's business now; the group's is to be gone.
         core.cancel(CancelReason::ScopeDropped, true);
         if !was_in {
@@ -283,7 +283,7 @@ where
             core.orphan_empty();
         } else {
             let runtime = this.runtime.as_ref().map(Handle::id);
-            let owner = context::adopter(core.parent(), || crate::root::of(runtime));
+            let owner = context::adopter(core, || crate::root::of(runtime));
             core.orphan(owner);
         }
     }

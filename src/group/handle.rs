@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::task::JoinHandle;
 use tokio::task::coop::unconstrained;
 
-use crate::observe::{CancelReason, DisplacedWhat, TaskId, displace};
+use crate::observe::{CancelReason, DisplacedWhat, Observer, TaskId, displace};
 use crate::panic::catch;
 use crate::state::Core;
 use crate::sync::{Arc, Lock, PlainArc};
@@ -68,11 +68,15 @@ impl<T> Outcome<T> {
 }
 
 /// A value on its way from the child to whoever takes it. If nobody does, what its destructor throws is observed.
-pub(crate) struct Kept<T>(Option<T>);
+pub(crate) struct Kept<T>(Option<T>, Option<PlainArc<dyn Observer>>);
 
 impl<T> Kept<T> {
-    pub(crate) fn new(value: T) -> Self {
-        Self(Some(value))
+    pub(crate) fn new(value: T, core: &Core) -> Self {
+        let observer = core
+            .observer()
+            .filter(|_| std::mem::needs_drop::<T>())
+            .cloned();
+        Self(Some(value), observer)
     }
 }
 
@@ -85,7 +89,7 @@ impl<T> Drop for Kept<T> {
             && let Some(value) = self.0.take()
             && let Err(panic) = catch(|| drop(value))
         {
-            displace(None, None, DisplacedWhat::Panic(panic));
+            displace(self.1.as_ref(), None, DisplacedWhat::Panic(panic));
         }
     }
 }

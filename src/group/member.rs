@@ -227,7 +227,7 @@ fn record<V>(
     let name = entry.and_then(|entry| entry.name);
     let info = || core.info(*serial, name.clone(), location);
     let (outcome, how) = match end {
-        End::Returned(value) => (Outcome::Completed(Kept::new(value)), Ended::Completed),
+        End::Returned(value) => (Outcome::Completed(Kept::new(value, core)), Ended::Completed),
         End::Failed(error) => {
             core.fail(RawFailure {
                 task: Some(info()),

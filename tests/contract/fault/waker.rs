@@ -1,0 +1,301 @@
+//! Wakers that panic, are kept, change, or meddle.
+
+use std::{
+    future::{Future, pending, poll_fn},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, OnceLock},
+    task::{Context, Poll, Wake, Waker},
+    thread,
+    time::Duration,
+};
+
+use futures::poll;
+use ringfence::{Outcome, Spawner, move_on_after, root, scope, timeout};
+use tokio::{sync::oneshot, time::sleep};
+
+use super::{Done, Group, Notes, ms, observed, scaled};
+use crate::support::{
+    Count, CountingWaker, Drops, PATIENCE, Parked, Watchdog, current_thread, every_runtime,
+    multi_thread, paused, settle, until,
+};
+
+/// A waker that panics: when it is woken, or when it is dropped.
+struct Bomb {
+    on_wake: bool,
+}
+
+impl Wake for Bomb {
+    fn wake(self: Arc<Self>) {
+        assert!(!self.on_wake, "wake");
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(self.on_wake || thread::panicking(), "drop");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_harms_no_other_waiter() {
+    fn poll_with<F: Future>(future: Pin<&mut F>, waker: &Waker) {
+        assert!(future.poll(&mut Context::from_waker(waker)).is_pending());
+    }
+    for on_wake in [true, false] {
+        paused(async || {
+            let (notes, good) = (Notes::default(), CountingWaker::new());
+            let bomb = || Waker::from(Arc::new(Bomb { on_wake }));
+            // Those who wait for a token.
+            let mut tokens = Vec::new();
+            observed(&notes)
+                .run(async |group: &Group| -> Done {
+                    tokens.extend((0..4).map(|_| Box::pin(group.token().cancelled())));
+                    for (place, wait) in tokens.iter_mut().enumerate() {
+                        let waker = if place % 2 == 0 { bomb() } else { good.waker() };
+                        poll_with(wait.as_mut(), &waker);
+                        if !on_wake && place % 2 == 0 {
+                            // The clone inside is the last one now.
+                            drop(waker);
+                        }
+                    }
+                    group.cancel();
+                    Ok(())
+                })
+                .await
+                .unwrap_err();
+            assert_eq!(good.wakes(), 2);
+            assert_eq!(notes.displaced.entries().len(), 2);
+            // The one who waits for the scope, and those who wait for the root.
+            let drops = Drops::new();
+            let mut waits: Vec<_> = (0..4)
+                .map(|_| {
+                    let root = root();
+                    Box::pin(async move { root.wait(Duration::MAX).await })
+                })
+                .collect();
+            let mut dropped = Box::pin(observed(&notes).run(async |group: &Group| -> Done {
+                group.spawn(Parked::new(&Count::new(), &drops));
+                group.spawn(async { Err::<(), _>("woke".to_owned()) });
+                pending().await
+            }));
+            poll_with(dropped.as_mut(), &bomb());
+            settle().await;
+            assert_eq!(
+                drops.alive(),
+                0,
+                "the panic of its waker did not stop the group"
+            );
+            drop(dropped);
+            let mut orphan = Box::pin(scope(async |group: &Group| -> Done {
+                group.spawn(Parked::new(&Count::new(), &drops));
+                pending().await
+            }));
+            assert!(poll!(&mut orphan).is_pending());
+            settle().await;
+            drop(orphan);
+            for (place, wait) in waits.iter_mut().enumerate() {
+                let waker = if place % 2 == 0 { bomb() } else { good.waker() };
+                poll_with(wait.as_mut(), &waker);
+            }
+            settle().await;
+            assert_eq!((drops.alive(), root().orphans()), (0, 0));
+            assert_eq!(good.wakes(), 4);
+        });
+    }
+}
+
+#[test]
+fn a_waker_kept_from_an_ended_child_is_harmless() {
+    let _watchdog = Watchdog::start("a waker kept", PATIENCE);
+    for runtime in [current_thread(), multi_thread(2)] {
+        let (polls, drops) = (Count::new(), Drops::new());
+        let kept = Arc::new(OnceLock::<Waker>::new());
+        let value = runtime.block_on(scope(async |group: &Group| {
+            let (kept_inside, polls, guard) = (kept.clone(), polls.clone(), drops.guard());
+            group.spawn(poll_fn(move |cx| {
+                let _guard = &guard;
+                polls.add();
+                kept_inside.get_or_init(|| cx.waker().clone());
+                Poll::Ready(())
+            }));
+            until(|| group.is_empty()).await;
+            assert_eq!(drops.alive(), 0, "the waker does not keep the future");
+            let waker = kept.get().unwrap().clone();
+            let stranger = thread::spawn(move || {
+                (0..scaled(1_000_000, 50_000)).for_each(|_| waker.wake_by_ref());
+            });
+            let child = group.spawn(async { Ok(7) });
+            until(|| stranger.is_finished()).await;
+            stranger.join().unwrap();
+            Ok(child.await)
+        }));
+        assert_eq!((value.unwrap(), polls.get()), (7, 1));
+        kept.get().unwrap().wake_by_ref();
+    }
+}
+
+/// Polls a future ten times with a new waker each time; then has it made ready, and polls it to its output.
+async fn poll_spuriously<T>(future: impl Future<Output = T>, ready: impl FnOnce()) -> T {
+    let mut future = pin!(future);
+    let wakers: Vec<_> = (0..10).map(|_| CountingWaker::new()).collect();
+    for waker in &wakers {
+        let polled = future
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker.waker()));
+        assert!(polled.is_pending());
+        settle().await;
+    }
+    let wakes = || wakers.iter().map(|waker| waker.wakes()).collect::<Vec<_>>();
+    assert_eq!(wakes(), [0; 10], "there was no need");
+    ready();
+    sleep(ms(5)).await;
+    assert_eq!(wakes()[..9], [0; 9], "only the last one");
+    assert!(wakes()[9] > 0);
+    future.await
+}
+
+#[test]
+fn spurious_polls_and_changing_wakers_change_nothing() {
+    paused(async || {
+        let (go, gate) = oneshot::channel::<()>();
+        let whole = scope(async |group: &Group| {
+            let child = group.spawn(async move {
+                drop(gate.await);
+                Ok(7)
+            });
+            Ok(child.await)
+        });
+        assert_eq!(poll_spuriously(whole, || drop(go)).await.unwrap(), 7);
+        let (go, gate) = oneshot::channel::<()>();
+        let waiting = scope(async |group: &Group| {
+            group.spawn(async move { drop(gate.await) });
+            Ok(7)
+        });
+        assert_eq!(poll_spuriously(waiting, || drop(go)).await.unwrap(), 7);
+        let error = scope(async |group: &Group| -> Done {
+            let gated = || {
+                let (go, gate) = oneshot::channel::<()>();
+                let child = async move {
+                    drop(gate.await);
+                    Ok(7)
+                };
+                (go, child)
+            };
+            let (go, child) = gated();
+            assert_eq!(poll_spuriously(group.spawn(child), || drop(go)).await, 7);
+            let (go, child) = gated();
+            let handle = group.spawn(child).detached();
+            assert_eq!(
+                poll_spuriously(handle, || drop(go)).await,
+                Outcome::Completed(7)
+            );
+            let (go, child) = gated();
+            let handle = group.spawn(child);
+            let outcome = poll_spuriously(handle.outcome(), || drop(go)).await;
+            assert_eq!(outcome, Outcome::Completed(7));
+            let parked = group.spawn(pending::<()>());
+            let ended = poll_spuriously(group.token().cancelled(), || group.cancel());
+            ended.await;
+            drop(parked);
+            Ok(())
+        })
+        .await
+        .unwrap_err();
+        assert!(error.is_cancelled());
+        let (go, gate) = oneshot::channel::<u8>();
+        let timed = timeout(ms(100), gate);
+        assert_eq!(
+            poll_spuriously(timed, || go.send(7).unwrap()).await,
+            Ok(Ok(7))
+        );
+        let late = timeout(ms(5), pending::<()>());
+        assert!(poll_spuriously(late, || {}).await.is_err());
+        assert!(
+            poll_spuriously(move_on_after(ms(5), pending::<()>()), || {})
+                .await
+                .is_none()
+        );
+        // The root, with a child whose end is held up by one that it adopted itself.
+        let (root, orphan) = (root(), Mutex::new(None));
+        let mut dropped = Box::pin(scope(async |group: &Group| -> Done {
+            group.spawn(async { pending::<()>().await });
+            pending().await
+        }));
+        assert!(poll!(&mut dropped).is_pending());
+        *orphan.lock().unwrap() = Some(dropped);
+        drop(orphan.lock().unwrap().take());
+        let (mut wait, wakers) = (
+            pin!(root.wait(PATIENCE)),
+            [(); 10].map(|()| CountingWaker::new()),
+        );
+        for waker in &wakers {
+            let polled = wait.as_mut().poll(&mut Context::from_waker(&waker.waker()));
+            assert!(polled.is_pending());
+        }
+        settle().await;
+        let wakes = wakers.each_ref().map(|waker| waker.wakes());
+        assert_eq!(wakes, [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        wait.await.unwrap();
+    });
+}
+
+/// A waker that does things to a group when it is woken.
+struct Meddler(OnceLock<Spawner<String>>);
+
+impl Wake for Meddler {
+    fn wake(self: Arc<Self>) {
+        if let Some(spawner) = self.0.get() {
+            assert!(!format!("{spawner:?}").is_empty());
+            drop(spawner.spawn(async {}));
+            drop(spawner.token().reason());
+            spawner.cancel_with("from a waker");
+        }
+    }
+}
+
+#[test]
+fn a_waker_that_wakes_inside_its_own_poll_does_not_deadlock() {
+    every_runtime(async || {
+        let wakes_itself = || {
+            let mut left = 1_000;
+            poll_fn(move |cx| {
+                left -= 1;
+                cx.waker().wake_by_ref();
+                if left == 0 {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+        };
+        scope(async |group: &Group| -> Done {
+            group.spawn(wakes_itself());
+            group.spawn_background(async move {
+                loop {
+                    wakes_itself().await;
+                }
+            });
+            wakes_itself().await;
+            Ok(())
+        })
+        .await
+        .unwrap();
+    });
+    every_runtime(async || {
+        let meddler = Arc::new(Meddler(OnceLock::new()));
+        let (go, gate) = oneshot::channel::<()>();
+        let mut meddled = Box::pin(scope(async |group: &Group| -> Done {
+            meddler.0.set(group.spawner()).expect("once");
+            group.spawn(async move { drop(gate.await) });
+            group.token().cancelled().await;
+            pending().await
+        }));
+        let waker = Waker::from(meddler.clone());
+        let polled = meddled.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        waker.wake_by_ref();
+        drop(go);
+        let error = meddled.await.unwrap_err();
+        assert!(error.to_string().contains("from a waker"), "{error}");
+    });
+}
