@@ -178,7 +178,6 @@ impl Core {
         match self.word.enter(kind) {
             Entry::Accepted => Ok(self.next.fetch_add(1, Ordering::Relaxed)),
             refused => {
-                self.leave(kind); // W3
                 assert!(
                     refused != Entry::Full,
                     "a ringfence group holds at most 2^29 children of a kind"
