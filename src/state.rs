@@ -278,9 +278,8 @@ impl Core {
     pub(crate) fn cancel_child(&self, serial: u64) {
         let force = !self.settings.has_grace;
         let mark = if force { Mark::Forced } else { Mark::Signalled };
-        let waker = self.registry.single_out(serial, mark);
-        self.word.call_attention();
-        match waker {
+        self.word.call_attention(); // R2
+        match self.registry.single_out(serial, mark) {
             Some(waker) => self.wake(waker),
             None if force => {}
             None => self.signalled(Target::Child(serial)),
