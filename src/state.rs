@@ -318,11 +318,8 @@ impl Core {
     pub(crate) fn force_target(&self, target: Target) {
         match target {
             Target::Child(serial) => {
-                // One that has ended meanwhile has no entry, and must not get one again.
-                if self.registry.mark(serial) == Mark::Signalled {
-                    let waker = self.registry.single_out(serial, Mark::Forced);
-                    waker.into_iter().for_each(|waker| self.wake(waker));
-                }
+                let waker = self.registry.force(serial);
+                waker.into_iter().for_each(|waker| self.wake(waker));
             }
             Target::Below(cut) => {
                 self.force_cut.fetch_max(cut, Ordering::AcqRel);
