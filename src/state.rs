@@ -479,10 +479,14 @@ impl Core {
         self.leave(Kind::Normal);
     }
 
-    /// Takes the body out when nobody else is in, so that there is nothing to adopt.
-    pub(crate) fn orphan_empty(&self) {
-        self.word.orphan();
-        self.leave(Kind::Normal);
+    /// Takes the body out if nobody else is in, so that there is nothing to adopt.
+    pub(crate) fn orphan_empty(&self) -> bool {
+        let is_empty = self.word.orphan_alone();
+        if is_empty {
+            let failures = std::mem::take(&mut self.cold.lock().failures);
+            self.displace_all(failures);
+        }
+        is_empty
     }
 
     pub(crate) fn tell_ended(&self, info: impl FnOnce() -> TaskInfo, how: &Ended) {

@@ -154,21 +154,23 @@ impl Word {
         self.0.fetch_add(Kind::Normal.unit(), Ordering::Relaxed);
     }
 
-    /// Counts in on behalf of another unless the group is closed.
-    pub(crate) fn try_adopt(&self) -> bool {
-        let mut now = self.0.load(Ordering::Relaxed);
+    /// Counts in on behalf of another unless the group is closed. Returns where.
+    pub(crate) fn try_adopt(&self) -> Option<Kind> {
+        let mut now = Reading(self.0.load(Ordering::Relaxed));
         loop {
-            if Reading(now).live() == 0 {
-                return false;
-            }
+            let kind = match (now.normal(), now.background()) {
+                (0, 0) => return None,
+                (0, _) => Kind::Background, // W3: as a normal one it would open the group again.
+                _ => Kind::Normal,
+            };
             match self.0.compare_exchange_weak(
-                now,
-                now + Kind::Normal.unit(),
+                now.0,
+                now.0 + kind.unit(),
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return true,
-                Err(seen) => now = seen,
+                Ok(_) => return Some(kind),
+                Err(seen) => now = Reading(seen),
             }
         }
     }
@@ -193,6 +195,23 @@ impl Word {
     /// Says that nobody waits any more.
     pub(crate) fn orphan(&self) {
         self.set(ORPHANED);
+    }
+
+    /// Says that nobody waits any more, and counts the body out, in one step, if there is nobody else.
+    pub(crate) fn orphan_alone(&self) -> bool {
+        let mut now = self.0.load(Ordering::Acquire);
+        while Reading(now).live() == 1 {
+            match self.0.compare_exchange_weak(
+                now,
+                (now | ORPHANED) - Kind::Normal.unit(),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return true,
+                Err(seen) => now = seen,
+            }
+        }
+        false
     }
 
     fn set(&self, flags: u64) -> Reading {
@@ -235,7 +254,7 @@ mod tests {
             assert_eq!(word.enter(Kind::Normal), Entry::Refused, "closed is final");
             assert_eq!(word.read().live(), 0);
         }
-        assert!(!word.try_adopt());
+        assert_eq!(word.try_adopt(), None);
     }
 
     #[test]
