@@ -456,7 +456,8 @@ impl Core {
     pub(crate) fn take_remains(&self) -> Remains {
         let mut cold = self.cold.lock();
         Remains {
-            reason: cold.reason.take(),
+            // Left here: whoever comes later is refused with it, and tokens tell it.
+            reason: cold.reason.clone(),
             failures: std::mem::take(&mut cold.failures),
             stragglers: std::mem::take(&mut cold.stragglers),
         }
