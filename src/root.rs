@@ -38,7 +38,7 @@ impl RootState {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    fn poll_empty(&self, waker: &Waker) -> Poll<()> {
+    pub(crate) fn poll_empty(&self, waker: &Waker) -> Poll<()> {
         let waker = waker.clone();
         let mut orphans = self.0.lock();
         if orphans.scopes == 0 {
