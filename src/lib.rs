@@ -32,3 +32,6 @@ pub use time::{Deadline, Elapsed, Limit, MoveOn, Timeout, move_on_after, timeout
 #[cfg(all(test, ringfence_loom))]
 #[cfg_attr(ringfence_loom, path = "../tests/lanes/loom/models.rs")]
 mod loom_models;
+#[cfg(all(test, ringfence_shuttle))]
+#[cfg_attr(ringfence_shuttle, path = "../tests/lanes/shuttle/models.rs")]
+mod shuttle_models;
