@@ -88,7 +88,7 @@ pub struct Root(Arc<RootState>);
 /// use ringfence::{root, scope, timeout};
 ///
 /// let work = scope(async |group| -> std::io::Result<()> {
-///     group.spawn(async { loop { tokio::task::yield_now().await } });
+///     group.spawn(std::future::pending::<()>());
 ///     std::future::pending().await
 /// });
 /// assert!(timeout(Duration::from_millis(10), work).await.is_err());
