@@ -29,3 +29,11 @@ pub use observe::{
 pub use panic::PanicPayload;
 pub use root::{Root, root};
 pub use time::{Deadline, Elapsed, Limit, MoveOn, Timeout, move_on_after, timeout, timeout_at};
+
+// The models of the lanes: they see what is private, and are part of no other build.
+#[cfg(all(test, ringfence_loom))]
+#[cfg_attr(ringfence_loom, path = "../tests/lanes/loom/models.rs")]
+mod loom_models;
+#[cfg(all(test, ringfence_shuttle))]
+#[cfg_attr(ringfence_shuttle, path = "../tests/lanes/shuttle/models.rs")]
+mod shuttle_models;

@@ -32,6 +32,14 @@ impl RootState {
         self.0.lock().scopes += 1;
     }
 
+    /// Waits until no orphan is left.
+    pub(crate) fn emptied(&self) -> Waiting<'_> {
+        Waiting {
+            state: self,
+            number: None,
+        }
+    }
+
     pub(crate) fn settle(&self) {
         let waiters = {
             let mut orphans = self.0.lock();
@@ -50,8 +58,8 @@ impl RootState {
     }
 }
 
-/// Waits until no orphan is left.
-struct Waiting<'a> {
+/// See [`RootState::emptied`].
+pub(crate) struct Waiting<'a> {
     state: &'a RootState,
     number: Option<u64>,
 }
@@ -161,11 +169,7 @@ impl Root {
     ///
     /// [`Elapsed`] if children are still alive when the time is up: they are in the middle of a poll, or blocked.
     pub async fn wait(&self, limit: Duration) -> Result<(), Elapsed> {
-        let waiting = Waiting {
-            state: &self.0,
-            number: None,
-        };
-        timeout(limit, waiting).await
+        timeout(limit, self.0.emptied()).await
     }
 }
 

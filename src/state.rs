@@ -207,7 +207,6 @@ impl Core {
         match self.word.enter(kind) {
             Entry::Accepted => Ok(self.next.fetch_add(1, Ordering::Relaxed)),
             refused => {
-                self.leave(kind); // W3
                 assert!(
                     refused != Entry::Full,
                     "a ringfence group holds at most 2^29 children of a kind"
@@ -314,9 +313,8 @@ impl Core {
         }
         let force = !self.settings.has_grace;
         let mark = if force { Mark::Forced } else { Mark::Signalled };
-        let waker = self.registry.single_out(serial, mark);
-        self.word.call_attention();
-        match waker {
+        self.word.call_attention(); // R2
+        match self.registry.single_out(serial, mark) {
             Some(waker) => self.wake(waker),
             None if force => {}
             None => self.signalled(Target::Child(serial)),
@@ -358,11 +356,8 @@ impl Core {
     pub(crate) fn force_target(&self, target: Target) {
         match target {
             Target::Child(serial) => {
-                // One that has ended meanwhile has no entry, and must not get one again.
-                if self.registry.mark(serial) == Mark::Signalled {
-                    let waker = self.registry.single_out(serial, Mark::Forced);
-                    waker.into_iter().for_each(|waker| self.wake(waker));
-                }
+                let waker = self.registry.force(serial);
+                waker.into_iter().for_each(|waker| self.wake(waker));
             }
             Target::Below(cut) => {
                 self.force_cut.fetch_max(cut, Ordering::AcqRel);
@@ -498,7 +493,8 @@ impl Core {
     pub(crate) fn take_remains(&self) -> Remains {
         let mut cold = self.cold.lock();
         Remains {
-            reason: cold.reason.take(),
+            // Left here: whoever comes later is refused with it, and tokens tell it.
+            reason: cold.reason.clone(),
             failures: std::mem::take(&mut cold.failures),
             stragglers: std::mem::take(&mut cold.stragglers),
         }
@@ -521,10 +517,14 @@ impl Core {
         self.leave(Kind::Normal);
     }
 
-    /// Takes the body out when nobody else is in, so that there is nothing to adopt.
-    pub(crate) fn orphan_empty(&self) {
-        self.word.orphan();
-        self.leave(Kind::Normal);
+    /// Takes the body out if nobody else is in, so that there is nothing to adopt.
+    pub(crate) fn orphan_empty(&self) -> bool {
+        let is_empty = self.word.orphan_alone();
+        if is_empty {
+            let failures = std::mem::take(&mut self.cold.lock().failures);
+            self.displace_all(failures);
+        }
+        is_empty
     }
 
     pub(crate) fn tell_ended(&self, info: impl FnOnce() -> TaskInfo, how: &Ended) {

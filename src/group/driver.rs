@@ -279,9 +279,7 @@ where
             // Counted out already: come in again, so that the last one out is not missed (A1).
             core.word().adopt();
         }
-        if core.word().read().live() == 1 {
-            core.orphan_empty();
-        } else {
+        if !core.orphan_empty() {
             let runtime = this.runtime.as_ref().map(Handle::id);
             let owner = context::adopter(core, || crate::root::of(runtime));
             core.orphan(owner);

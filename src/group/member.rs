@@ -121,8 +121,12 @@ where
         let kept = adopter
             .take_kept()
             .and_then(|kept| kept.downcast::<Outcome<Kept<V>>>().ok());
-        if let Some(context) = this.context.take() {
-            context.core.leave(*this.kind);
+        if let Some(Context { core, serial, .. }) = this.context.take() {
+            if !core.word().read().is_calm() {
+                // Singled out while it waited, after its entry was taken out.
+                drop(core.registry().remove(serial));
+            }
+            core.leave(*this.kind);
         }
         Poll::Ready(kept.map_or(Outcome::RuntimeGone, |kept| *kept))
     }

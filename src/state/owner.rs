@@ -98,7 +98,7 @@ impl Adopter {
 /// A count held on whoever adopted a scope.
 pub(crate) enum Owner {
     Child(Arc<Adopter>),
-    Group(Arc<Core>),
+    Group(Arc<Core>, Kind),
     Root(PlainArc<RootState>),
 }
 
@@ -112,7 +112,7 @@ impl Owner {
     /// Takes a count on a group whose body is running.
     pub(crate) fn body(core: &Arc<Core>) -> Self {
         core.word().adopt();
-        Self::Group(core.clone())
+        Self::Group(core.clone(), Kind::Normal)
     }
 
     /// Takes a count on the nearest group of the chain that is not closed, or on the root.
@@ -121,8 +121,8 @@ impl Owner {
         root: impl FnOnce() -> PlainArc<RootState>,
     ) -> Self {
         while let Some(core) = group {
-            if core.word().try_adopt() {
-                return Self::Group(core.clone());
+            if let Some(kind) = core.word().try_adopt() {
+                return Self::Group(core.clone(), kind);
             }
             group = core.parent();
         }
@@ -139,7 +139,7 @@ impl Owner {
                 Self::Child(adopter) => adopter
                     .settle()
                     .and_then(|(core, kind)| core.leave_step(kind)),
-                Self::Group(core) => core.leave_step(Kind::Normal),
+                Self::Group(core, kind) => core.leave_step(kind),
                 Self::Root(root) => {
                     root.settle();
                     None

@@ -116,6 +116,14 @@ impl Registry {
         }
     }
 
+    /// Raises a child's mark from signalled to forced. One that has ended has no entry, and must not get one again.
+    pub(crate) fn force(&self, serial: u64) -> Option<Waker> {
+        let mut shard = self.shard(serial).lock();
+        let entry = shard.get_mut(&serial)?;
+        entry.mark = Mark::Forced;
+        entry.waker.take()
+    }
+
     /// Takes a child's entry out, at its end.
     pub(crate) fn remove(&self, serial: u64) -> Option<Entry> {
         self.shard(serial).lock().remove(&serial)

@@ -16,9 +16,10 @@
 //! | closed  | any          | live = 0               | refused  | nothing: final                       |
 //!
 //! W1. Flags are only ever set. W2. Whoever adds to a count takes it off again exactly once.
-//! W3. A group is open exactly when no flag closes it and `normal > 0`; a refused entry undoes itself by the ordinary
-//! exit, so it looks like a child that ended at once, and every exit may be the last one any number of times.
-//! W4. Once closed, no entry is accepted (from W1 and W3: `normal = 0` can only be left by an accepted entry).
+//! W3. A group is open exactly when no flag closes it and `normal > 0`. A refused entry leaves the word as it is: were it
+//! counted for a moment, the next one would find `normal > 0` again, and a closed group open.
+//! W4. Once closing, no entry is accepted; once closed, nobody is counted in (from W1 and W3: `normal = 0` is never left,
+//! but by a scope that is dropped after its body was counted out, and that has cancelled the group before).
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -30,7 +31,7 @@ const COUNT_BITS: u32 = 30;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 const NORMAL_SHIFT: u32 = 4;
 const BACKGROUND_SHIFT: u32 = NORMAL_SHIFT + COUNT_BITS;
-/// Half of what a count can hold: the other half is room for entries that are about to be refused.
+/// Half of what a count can hold: the other half is room for adopted scopes, which are never refused.
 const MOST: u64 = COUNT_MASK / 2;
 
 /// Which of the two counts a member is in.
@@ -104,9 +105,9 @@ impl std::fmt::Debug for Reading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     Accepted,
-    /// Counted nevertheless: undo it with [`Word::leave`] (W3).
+    /// The group is closing.
     Refused,
-    /// As `Refused`, because the count is full.
+    /// The count is full.
     Full,
 }
 
@@ -124,17 +125,27 @@ impl Word {
         Reading(self.0.load(Ordering::Acquire))
     }
 
-    /// Counts a newcomer in. One `fetch_add`: a failed attempt is undone by the caller, so nobody ever spins.
+    /// Counts a newcomer in, or leaves the word as it is (W3).
     pub(crate) fn enter(&self, kind: Kind) -> Entry {
         // Relaxed as in `Arc::clone`: an accepted newcomer publishes nothing, and acceptance is decided by the place
         // of this operation among all others on this one word.
-        let before = Reading(self.0.fetch_add(kind.unit(), Ordering::Relaxed));
-        if !before.is_open() {
-            Entry::Refused
-        } else if before.normal() >= MOST || before.background() >= MOST {
-            Entry::Full
-        } else {
-            Entry::Accepted
+        let mut now = Reading(self.0.load(Ordering::Relaxed));
+        loop {
+            if !now.is_open() {
+                return Entry::Refused;
+            }
+            if now.normal() >= MOST || now.background() >= MOST {
+                return Entry::Full;
+            }
+            match self.0.compare_exchange_weak(
+                now.0,
+                now.0 + kind.unit(),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Entry::Accepted,
+                Err(seen) => now = Reading(seen),
+            }
         }
     }
 
@@ -143,21 +154,23 @@ impl Word {
         self.0.fetch_add(Kind::Normal.unit(), Ordering::Relaxed);
     }
 
-    /// Counts in on behalf of another unless the group is closed.
-    pub(crate) fn try_adopt(&self) -> bool {
-        let mut now = self.0.load(Ordering::Relaxed);
+    /// Counts in on behalf of another unless the group is closed. Returns where.
+    pub(crate) fn try_adopt(&self) -> Option<Kind> {
+        let mut now = Reading(self.0.load(Ordering::Relaxed));
         loop {
-            if Reading(now).live() == 0 {
-                return false;
-            }
+            let kind = match (now.normal(), now.background()) {
+                (0, 0) => return None,
+                (0, _) => Kind::Background, // W3: as a normal one it would open the group again.
+                _ => Kind::Normal,
+            };
             match self.0.compare_exchange_weak(
-                now,
-                now + Kind::Normal.unit(),
+                now.0,
+                now.0 + kind.unit(),
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return true,
-                Err(seen) => now = seen,
+                Ok(_) => return Some(kind),
+                Err(seen) => now = Reading(seen),
             }
         }
     }
@@ -182,6 +195,23 @@ impl Word {
     /// Says that nobody waits any more.
     pub(crate) fn orphan(&self) {
         self.set(ORPHANED);
+    }
+
+    /// Says that nobody waits any more, and counts the body out, in one step, if there is nobody else.
+    pub(crate) fn orphan_alone(&self) -> bool {
+        let mut now = self.0.load(Ordering::Acquire);
+        while Reading(now).live() == 1 {
+            match self.0.compare_exchange_weak(
+                now,
+                (now | ORPHANED) - Kind::Normal.unit(),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return true,
+                Err(seen) => now = seen,
+            }
+        }
+        false
     }
 
     fn set(&self, flags: u64) -> Reading {
@@ -217,15 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_entry_undone_leaves_no_trace() {
+    fn a_refused_entry_leaves_no_trace() {
         let word = Word::new();
-        word.cancel(false);
-        assert_eq!(word.enter(Kind::Background), Entry::Refused);
-        assert_eq!(word.leave(Kind::Background).live(), 1);
         word.leave(Kind::Normal);
-        assert_eq!(word.enter(Kind::Normal), Entry::Refused, "closed is final");
-        assert_eq!(word.leave(Kind::Normal).live(), 0);
-        assert!(!word.try_adopt());
+        for _ in 0..2 {
+            assert_eq!(word.enter(Kind::Normal), Entry::Refused, "closed is final");
+            assert_eq!(word.read().live(), 0);
+        }
+        assert_eq!(word.try_adopt(), None);
     }
 
     #[test]
@@ -242,10 +271,7 @@ mod tests {
         word.0
             .fetch_add((MOST - 1) << super::NORMAL_SHIFT, super::Ordering::Relaxed);
         assert_eq!(word.enter(Kind::Normal), Entry::Full);
-        assert_eq!(
-            word.leave(Kind::Normal).background(),
-            0,
-            "no carry into the other count"
-        );
+        assert_eq!(word.read().normal(), MOST);
+        assert_eq!(word.read().background(), 0, "no carry into the other count");
     }
 }
