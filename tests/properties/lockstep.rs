@@ -26,6 +26,13 @@ struct Figures {
     adoptions: usize,
 }
 
+const ANYBODY: &[Kind] = &[Kind::Stranger, Kind::Body, Kind::Child];
+const BODIES: &[Kind] = &[Kind::Body];
+
+fn pick(list: &[Id], number: u8) -> Option<Id> {
+    list.get(usize::from(number) % list.len().max(1)).copied()
+}
+
 struct Run {
     world: Arc<World>,
     model: Model,
@@ -78,10 +85,24 @@ impl Run {
         idle.map(|(id, _)| *id).collect()
     }
 
+    /// A group to spawn into: more often than not an open one.
+    fn group(&self, number: u8) -> Option<Id> {
+        let mut groups = self.world.scopes();
+        if number % 8 > 0 {
+            groups.retain(|scope| self.model.is_open(*scope));
+        }
+        pick(&groups, number / 8)
+    }
+
+    /// The idle, children first in line.
+    fn most_children(&self) -> Vec<Id> {
+        let mut idle = self.idle(&[Kind::Child]).repeat(3);
+        idle.extend(self.idle(ANYBODY));
+        idle
+    }
+
     /// Chooses the participants of an operation; none if there are none.
     fn resolve(&mut self, op: &Op) -> Option<Action> {
-        const ANYBODY: &[Kind] = &[Kind::Stranger, Kind::Body, Kind::Child];
-        const BODIES: &[Kind] = &[Kind::Body];
         let pick =
             |list: &[Id], number: u8| list.get(usize::from(number) % list.len().max(1)).copied();
         let tell = |actor, command| Some(Action::Tell(vec![(actor, command)]));
@@ -97,7 +118,7 @@ impl Run {
             }
             Op::Spawn { by, into, spec } => {
                 let by = pick(&self.idle(ANYBODY), *by)?;
-                let into = pick(&self.world.scopes(), *into)?;
+                let into = self.group(*into)?;
                 let child = self.world.fresh();
                 tell(
                     by,
@@ -109,7 +130,7 @@ impl Run {
                 )
             }
             Op::SpawnOutside { into, spec } => Some(Action::SpawnOutside {
-                into: pick(&self.world.scopes(), *into)?,
+                into: self.group(*into)?,
                 child: self.world.fresh(),
                 spec: spec.clone(),
             }),
@@ -132,7 +153,7 @@ impl Run {
                 tell(by, Command::Await { child })
             }
             Op::Finish { who } => {
-                let mut idle = self.idle(ANYBODY);
+                let mut idle = self.most_children();
                 let mut commands = Vec::new();
                 for (number, finish) in who {
                     if let Some(actor) = pick(&idle, *number) {
@@ -308,7 +329,7 @@ fn a_group_behaves_as_the_model_says() {
     };
     let mut figures = Figures::default();
     let cell = std::cell::RefCell::new(&mut figures);
-    let result = TestRunner::new(config).run(&program(40), |program| {
+    let result = TestRunner::new(config).run(&program(60), |program| {
         run(&program, &mut cell.borrow_mut())
     });
     println!("seed {}: {figures:?}", seed());

@@ -167,7 +167,7 @@ pub(crate) struct Model {
     pub(crate) actors: BTreeMap<Id, Actor>,
     pub(crate) scopes: BTreeMap<Id, ScopeState>,
     tasks: BTreeMap<TaskId, Id>,
-    /// Whose poll goes on, as far as the log shows.
+    /// Whose task is being polled, as far as the log shows.
     running: Option<Id>,
     observed_spawn: Option<TaskId>,
     observed_force: Option<(TaskId, CancelReason)>,
@@ -653,6 +653,18 @@ impl Model {
         )
     }
 
+    /// The child or stranger in whose task an actor lives.
+    fn task_with(&self, actor: Id) -> Id {
+        match self.scopes.get(&actor) {
+            Some(scope) => self.task_with(scope.opener),
+            None => actor,
+        }
+    }
+
+    pub(crate) fn is_open(&self, scope: Id) -> bool {
+        self.scopes.get(&scope).is_some_and(ScopeState::is_open)
+    }
+
     pub(crate) fn depth(&self, actor: Id) -> usize {
         let scope = self.actors[&actor]
             .group
@@ -683,8 +695,10 @@ impl Model {
         self.advance(at)?;
         self.accept_now(event)?;
         match event {
-            Event::Ran(actor) => self.running = Some(*actor),
-            Event::FirstPoll(actor) | Event::Dropped(actor) if self.running != Some(*actor) => {
+            Event::Ran(actor) => self.running = Some(self.task_with(*actor)),
+            Event::FirstPoll(actor) | Event::Dropped(actor)
+                if self.running != Some(self.task_with(*actor)) =>
+            {
                 self.running = None;
             }
             _ => {}
@@ -705,7 +719,8 @@ impl Model {
                     expected == *reason,
                     "{actor} was told {reason:?}, expected {expected:?}"
                 );
-                if self.running != Some(*actor) {
+                // It may have been forced in the very poll that it is in, or its body in the same task is.
+                if self.running != Some(self.task_with(*actor)) {
                     self.check_may_run(*actor)?;
                 }
                 let actor_state = self.actor(*actor)?;
@@ -928,6 +943,10 @@ impl Model {
         let (group, is_handle) = (child.group.unwrap_or_default(), reason.is_none());
         if !is_handle {
             child.waiters = 0;
+            let by = child.spawned_by;
+            if let Some(by) = by.and_then(|by| self.actors.get_mut(&by)) {
+                by.handles.retain(|known| *known != id);
+            }
         }
         if self.scope(group)?.is_open() {
             self.catch_up(group)?;

@@ -166,12 +166,12 @@ impl fmt::Debug for Program {
 }
 
 fn finish() -> impl Strategy<Value = Finish> {
-    prop_oneof![5 => Just(Finish::Ok), 2 => Just(Finish::Err), 1 => Just(Finish::Panic)]
+    prop_oneof![8 => Just(Finish::Ok), 2 => Just(Finish::Err), 1 => Just(Finish::Panic)]
 }
 
 fn destructor() -> impl Strategy<Value = Destructor> {
     prop_oneof![
-        14 => Just(Destructor::Quiet),
+        30 => Just(Destructor::Quiet),
         2 => Just(Destructor::Panics),
         2 => Just(Destructor::Spawns),
         1 => Just(Destructor::TrySpawns),
@@ -257,13 +257,13 @@ fn scope() -> impl Strategy<Value = ScopeSpec> {
 fn op() -> impl Strategy<Value = Op> {
     let by = any::<u8>;
     prop_oneof![
-        1 => Just(Op::Stranger),
+        2 => Just(Op::Stranger),
         6 => (by(), scope()).prop_map(|(by, spec)| Op::Open { by, spec }),
-        8 => (by(), by(), child()).prop_map(|(by, into, spec)| Op::Spawn { by, into, spec }),
-        3 => (by(), child()).prop_map(|(into, spec)| Op::SpawnOutside { into, spec }),
-        6 => (by(), child()).prop_map(|(by, spec)| Op::SpawnHere { by, spec }),
+        14 => (by(), by(), child()).prop_map(|(by, into, spec)| Op::Spawn { by, into, spec }),
+        5 => (by(), child()).prop_map(|(into, spec)| Op::SpawnOutside { into, spec }),
+        10 => (by(), child()).prop_map(|(by, spec)| Op::SpawnHere { by, spec }),
         3 => (by(), by()).prop_map(|(by, child)| Op::Await { by, child }),
-        6 => vec((by(), finish()), 1..4).prop_map(|who| Op::Finish { who }),
+        6 => vec((by(), finish()), 1..5).prop_map(|who| Op::Finish { who }),
         2 => by().prop_map(|child| Op::CancelHandle { child }),
         2 => by().prop_map(|child| Op::CancelAndWait { child }),
         1 => by().prop_map(|child| Op::AwaitHandle { child }),
