@@ -2,10 +2,12 @@
 //!
 //! `RINGFENCE_CASES` sets how many random programs there are, `RINGFENCE_SEED` which ones.
 
+mod cuts;
 mod lockstep;
 mod model;
 mod program;
 #[path = "../support/mod.rs"]
+#[expect(unreachable_pub, reason = "shared with other test binaries")]
 mod support;
 mod world;
 

@@ -492,6 +492,13 @@ impl Model {
         Ok(())
     }
 
+    fn catch_up_all(&mut self) -> Checked {
+        let scopes = self.scopes.keys().copied().collect::<Vec<_>>();
+        scopes
+            .into_iter()
+            .try_for_each(|scope| self.catch_up(scope))
+    }
+
     fn next_timer(&self) -> Option<u64> {
         let running = self.scopes.values().filter(|scope| !scope.over);
         running
@@ -543,6 +550,9 @@ impl Model {
 
     /// Lets time pass: whatever a timer asks for has to happen at its very millisecond.
     pub(crate) fn advance(&mut self, to: u64) -> Checked {
+        if to > self.now {
+            self.catch_up_all()?; // it may start a grace
+        }
         while let Some(at) = self.next_timer().filter(|at| *at <= to) {
             if at > self.now {
                 self.check_quiet()?;
@@ -558,9 +568,7 @@ impl Model {
 
     /// Checks that nothing has still to happen.
     pub(crate) fn check_quiet(&mut self) -> Checked {
-        for scope in self.scopes.keys().copied().collect::<Vec<_>>() {
-            self.catch_up(scope)?;
-        }
+        self.catch_up_all()?;
         let now = self.now;
         for (id, actor) in &self.actors {
             ensure!(
