@@ -453,7 +453,9 @@ fn nap() -> Program {
 /// A scope whose body awaits the values of its children, so many of them one after the other.
 fn wide(children: u16, awaited: u16) -> Program {
     let child = |time| Step::Spawn(1, program([Step::Yield, Step::Sleep(time), Step::Yield]));
-    let mut steps: Vec<_> = (0..children).rev().map(child).collect();
+    // The one spawned last is the first to end, and to be awaited.
+    let times = (0..children).rev().map(|place| place.min(awaited));
+    let mut steps: Vec<_> = times.map(child).collect();
     steps.extend(std::iter::repeat_n(Step::Value, awaited.into()));
     program(steps)
 }

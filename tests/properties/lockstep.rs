@@ -94,6 +94,13 @@ impl Run {
         pick(&groups, number / 8)
     }
 
+    fn strangers(&self) -> Vec<Id> {
+        let alive = self.world.alive();
+        let mut strangers = self.world.strangers();
+        strangers.retain(|stranger| alive.contains(stranger));
+        strangers
+    }
+
     /// The idle, children first in line.
     fn most_children(&self) -> Vec<Id> {
         let mut idle = self.idle(&[Kind::Child]).repeat(3);
@@ -191,7 +198,7 @@ impl Run {
                 });
                 pick(&cuttable, *scope).map(Action::Cut)
             }
-            Op::Abort { stranger } => pick(&self.world.strangers(), *stranger).map(Action::Abort),
+            Op::Abort { stranger } => pick(&self.strangers(), *stranger).map(Action::Abort),
             Op::Sleep { steps } => Some(Action::Sleep(*steps)),
         }
     }
@@ -279,7 +286,7 @@ impl Run {
                 self.step(action).await?;
             }
         }
-        for stranger in self.world.strangers() {
+        for stranger in self.strangers() {
             self.step(Action::Abort(stranger)).await?;
         }
         let alive = self.world.alive();

@@ -2,6 +2,7 @@
 //!
 //! `RINGFENCE_CASES` sets how many random programs there are, `RINGFENCE_SEED` which ones.
 
+mod chaos;
 mod cuts;
 mod lockstep;
 mod model;

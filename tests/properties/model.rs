@@ -718,6 +718,9 @@ impl Model {
         match event {
             Event::Ran(actor) => self.ran(*actor),
             Event::Signalled(actor, reason) => {
+                if self.token(*actor).is_none() {
+                    self.catch_up_all()?;
+                }
                 let expected = self.token(*actor);
                 ensure!(
                     expected.is_some(),

@@ -149,6 +149,7 @@ pub(crate) enum Op {
     },
 }
 
+#[derive(Clone)]
 pub(crate) struct Program {
     pub(crate) first: ScopeSpec,
     pub(crate) ops: Vec<Op>,

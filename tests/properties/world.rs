@@ -231,6 +231,7 @@ struct Tables {
 pub(crate) struct World {
     start: Instant,
     next: AtomicUsize,
+    waiting: AtomicUsize,
     tables: Mutex<Tables>,
 }
 
@@ -239,6 +240,7 @@ impl World {
         Arc::new(Self {
             start: Instant::now(),
             next: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             tables: Mutex::default(),
         })
     }
@@ -291,6 +293,17 @@ impl World {
 
     pub(crate) fn strangers(&self) -> Vec<Id> {
         self.tables().strangers.keys().copied().collect()
+    }
+
+    pub(crate) fn take_strangers(&self) -> Vec<JoinHandle<Result<Id, String>>> {
+        std::mem::take(&mut self.tables().strangers)
+            .into_values()
+            .collect()
+    }
+
+    /// How many strangers await outcomes.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
     }
 
     pub(crate) fn spawner(&self, scope: Id) -> Option<Spawner<String>> {
@@ -348,7 +361,11 @@ impl World {
                 let _ = cut.map(|cut| cut.send(()));
             }
             Action::Abort(stranger) => {
-                let stranger = self.tables().strangers.remove(stranger);
+                let stranger = self
+                    .tables()
+                    .strangers
+                    .get(stranger)
+                    .map(JoinHandle::abort_handle);
                 if let Some(stranger) = stranger {
                     stranger.abort();
                 }
@@ -363,9 +380,11 @@ impl World {
         handle: impl Future<Output = Outcome<Id>> + Send + 'static,
     ) {
         let world = self.clone();
+        self.waiting.fetch_add(1, Ordering::SeqCst);
         drop(support::spawn(async move {
             let outcome = handle.await;
             world.log(Event::Outcome(child, outcome));
+            world.waiting.fetch_sub(1, Ordering::SeqCst);
         }));
     }
 
