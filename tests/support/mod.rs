@@ -2,12 +2,10 @@
 //! a watchdog that turns a hang into a failure with a name.
 //!
 //! Included by path (`#[path = "../support/mod.rs"] mod support;`), so each test binary uses a part of it.
-#![expect(
-    clippy::allow_attributes,
-    reason = "which helpers are unused differs from binary to binary"
-)]
 #![allow(
+    clippy::allow_attributes,
     dead_code,
+    unreachable_pub,
     reason = "each test binary includes this file and uses a part of it"
 )]
 
