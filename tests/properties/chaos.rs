@@ -11,7 +11,7 @@ use ringfence::root;
 use crate::program::{Op, Program, ScopeSpec, Wrap, program};
 use crate::support::{Watchdog, multi_thread, spawn, until};
 use crate::world::{Action, Command, Event, Id, Returned, Times, World};
-use crate::{cases, seed};
+use crate::{cases, figures, seed};
 
 /// Who belongs to whom.
 #[derive(Default)]
@@ -238,7 +238,7 @@ async fn run(program: Program) -> Result<Totals, String> {
     for stranger in world.take_strangers() {
         stranger.abort();
         // How it ended is of no interest: that it did is.
-        let _ = stranger.await;
+        drop(stranger.await);
     }
     root()
         .wait(Duration::from_secs(30))
@@ -286,7 +286,7 @@ async fn run(program: Program) -> Result<Totals, String> {
 
 fn chaos(workers: usize) {
     let _watchdog = Watchdog::start("chaos", Duration::from_secs(120));
-    println!("chaos on {workers} workers, seed {}", seed());
+    figures(format_args!("chaos on {workers} workers, seed {}", seed()));
     let config = Config {
         cases: (cases(600) / 10).min(10_000),
         rng_seed: RngSeed::Fixed(seed()),
@@ -309,7 +309,7 @@ fn chaos(workers: usize) {
         }
         Ok(())
     });
-    println!("{:?}", all.borrow());
+    figures(format_args!("{:?}", all.borrow()));
     if let Err(error) = result {
         panic!("seed {}: {error}", seed());
     }

@@ -13,7 +13,7 @@ use tokio::runtime::Builder;
 use crate::model::{Kind, Model};
 use crate::program::{Op, Program, ScopeSpec, Wrap, program};
 use crate::world::{Action, Command, Id, MOST_TIMERS, STEP, Times, World};
-use crate::{cases, seed};
+use crate::{cases, figures, seed};
 
 /// How far the runs went, all together.
 #[derive(Clone, Copy, Debug, Default)]
@@ -217,7 +217,7 @@ impl Run {
             }
             Action::Stranger(id) => drop(self.model.add_actor(*id, Kind::Stranger, None)),
             Action::SpawnOutside { into, child, spec } => {
-                self.model.add_child(*child, *into, None, spec)
+                self.model.add_child(*child, *into, None, spec);
             }
             Action::CancelHandle(child) => self.model.cancel_child(*child)?,
             Action::CancelAndWait(child) => {
@@ -334,12 +334,12 @@ fn a_group_behaves_as_the_model_says() {
         failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
         ..Config::default()
     };
-    let mut figures = Figures::default();
-    let cell = std::cell::RefCell::new(&mut figures);
+    let mut all = Figures::default();
+    let cell = std::cell::RefCell::new(&mut all);
     let result = TestRunner::new(config).run(&program(60), |program| {
         run(&program, &mut cell.borrow_mut())
     });
-    println!("seed {}: {figures:?}", seed());
+    figures(format_args!("seed {}: {all:?}", seed()));
     if let Err(error) = result {
         panic!("{error}");
     }

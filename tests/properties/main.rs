@@ -8,9 +8,14 @@ mod lockstep;
 mod model;
 mod program;
 #[path = "../support/mod.rs"]
-#[expect(unreachable_pub, reason = "shared with other test binaries")]
 mod support;
 mod world;
+
+/// Shows figures to whoever runs with `--nocapture`.
+#[expect(clippy::print_stdout, reason = "it is what the run has to say")]
+fn figures(text: std::fmt::Arguments<'_>) {
+    println!("{text}");
+}
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
