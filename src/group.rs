@@ -25,7 +25,8 @@ use crate::group::handle::{OutcomeHandle, TaskHandle};
 use crate::group::member::Member;
 use crate::group::options::Scope;
 use crate::group::output::TaskOutput;
-use crate::observe::{CancelReason, tell};
+use crate::observe::{CancelReason, DisplacedWhat, displace, tell};
+use crate::panic::catch;
 use crate::state::Core;
 use crate::state::word::Kind;
 use crate::sync::{Arc, PlainArc};
@@ -265,7 +266,8 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 
     fn refuse<F, T>(&self, refused: SpawnError<F>) -> TaskHandle<'_, T> {
-        TaskHandle::refused(refused.reason().clone(), &self.spawner.core)
+        let core = &self.spawner.core;
+        TaskHandle::refused(discard(core, refused), core)
     }
 }
 
@@ -308,6 +310,15 @@ where
     // From here on the member counts itself out, however it is dropped.
     let member = Member::<F, E>::new(core.clone(), serial, kind, named, location, future);
     Ok((crate::runtime::spawn(runtime, member), serial))
+}
+
+/// Drops a refused future. What its destructor throws is not the spawner's: it is observed.
+fn discard<F>(core: &Core, refused: SpawnError<F>) -> CancelReason {
+    let reason = refused.reason().clone();
+    if let Err(panic) = catch(|| drop(refused)) {
+        displace(core.observer(), None, DisplacedWhat::Panic(panic));
+    }
+    reason
 }
 
 /// Names the next child of a group: see [`TaskGroup::named`].
@@ -404,7 +415,7 @@ impl<E: Send + 'static> Spawner<E> {
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
         self.start(future, Kind::Normal)
-            .unwrap_or_else(|refused| self.refuse(&refused))
+            .unwrap_or_else(|refused| self.refuse(refused))
     }
 
     /// Spawns a child, or gives the future back, never polled, if the group is closing.
@@ -441,7 +452,7 @@ impl<E: Send + 'static> Spawner<E> {
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
         self.start(future, Kind::Background)
-            .unwrap_or_else(|refused| self.refuse(&refused))
+            .unwrap_or_else(|refused| self.refuse(refused))
     }
 
     /// Cancels the group: see [`TaskGroup::cancel`].
@@ -473,8 +484,8 @@ impl<E: Send + 'static> Spawner<E> {
         Ok(TaskHandle::spawned(join, serial, None, &self.core).detached())
     }
 
-    fn refuse<F, T>(&self, refused: &SpawnError<F>) -> OutcomeHandle<T> {
-        TaskHandle::refused(refused.reason().clone(), &self.core).detached()
+    fn refuse<F, T>(&self, refused: SpawnError<F>) -> OutcomeHandle<T> {
+        TaskHandle::refused(discard(&self.core, refused), &self.core).detached()
     }
 }
 

@@ -316,12 +316,20 @@ where
             },
             (Err(panic), output) => {
                 let core = this.context.as_ref().map(|context| context.core.clone());
-                let second = self
-                    .as_mut()
-                    .drop_future()
-                    .and_then(|()| catch(|| drop(output)));
-                if let (Some(core), Err(second)) = (core, second) {
-                    displace(core.observer(), None, DisplacedWhat::Panic(second));
+                let mut displaced = Vec::new();
+                if let Err(second) = self.as_mut().drop_future() {
+                    displaced.push(DisplacedWhat::Panic(second));
+                }
+                // It had returned, and its destructor threw then: an error that it returned must not be lost.
+                match catch(|| output.and_then(|output| output.into_result().err())) {
+                    Ok(None) => {}
+                    Ok(Some(error)) => displaced.push(DisplacedWhat::Error(Box::new(error))),
+                    Err(second) => displaced.push(DisplacedWhat::Panic(second)),
+                }
+                if let Some(core) = core {
+                    for what in displaced {
+                        displace(core.observer(), None, what);
+                    }
                 }
                 End::Panicked(panic)
             }

@@ -1,0 +1,228 @@
+//! Programs as lists of steps, and how they are run.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ringfence::{
+    Deadline, Ended, GroupError, Observer, Scope, TaskGroup, TaskId, TaskInfo, move_on_after, root,
+    timeout, timeout_at, token,
+};
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+use crate::support::Drops;
+
+/// What a program does, step by step: in a scope of its own if it spawns.
+#[derive(Clone)]
+pub(super) enum Step {
+    Yield,
+    Sleep(u16),
+    /// Spawns so many children that each do this.
+    Spawn(usize, Program),
+    Background(Program),
+    /// Awaits the value of the child spawned last.
+    Value,
+    Outcome,
+    Detached,
+    CancelAndWait,
+    CancelChildren,
+    Scope(Program),
+    Timeout(u8, Program),
+    TimeoutAt(u8, Program),
+    MoveOn(u8, Program),
+    /// Waits for the token, for so long.
+    Token(u8),
+    /// Waits for the root, for so long.
+    Root(u8),
+    Fail,
+}
+
+#[derive(Clone)]
+pub(super) struct Program {
+    pub(super) has_grace: bool,
+    pub(super) steps: Vec<Step>,
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Yield => f.write_str("yield"),
+            Self::Sleep(ms) => write!(f, "sleep({ms})"),
+            Self::Spawn(1, program) => write!(f, "spawn{program:?}"),
+            Self::Spawn(n, program) => write!(f, "spawn {n} times {program:?}"),
+            Self::Background(program) => write!(f, "background{program:?}"),
+            Self::Value => f.write_str("value"),
+            Self::Outcome => f.write_str("outcome"),
+            Self::Detached => f.write_str("detached"),
+            Self::CancelAndWait => f.write_str("cancel_and_wait"),
+            Self::CancelChildren => f.write_str("cancel_children"),
+            Self::Scope(program) => write!(f, "scope{program:?}"),
+            Self::Timeout(ms, program) => write!(f, "timeout({ms}){program:?}"),
+            Self::TimeoutAt(ms, program) => write!(f, "timeout_at({ms}){program:?}"),
+            Self::MoveOn(ms, program) => write!(f, "move_on_after({ms}){program:?}"),
+            Self::Token(ms) => write!(f, "token({ms})"),
+            Self::Root(ms) => write!(f, "root({ms})"),
+            Self::Fail => f.write_str("fail"),
+        }
+    }
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.has_grace { " with grace " } else { " " })?;
+        f.debug_list().entries(&self.steps).finish()
+    }
+}
+
+pub(super) fn ms(ms: u8) -> Duration {
+    Duration::from_millis(ms.into())
+}
+
+/// Everything that is alive, and the ends that were observed.
+#[derive(Clone, Default)]
+pub(super) struct Tally {
+    drops: Drops,
+    fates: Arc<Mutex<Fates>>,
+}
+
+#[derive(Default)]
+struct Fates {
+    spawned: HashSet<TaskId>,
+    ended: HashSet<TaskId>,
+    wrong: Vec<String>,
+}
+
+struct Ear(Arc<Mutex<Fates>>);
+
+impl Observer for Ear {
+    fn spawned(&self, task: &TaskInfo) {
+        let mut fates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        fates.spawned.insert(task.id());
+    }
+    fn ended(&self, task: &TaskInfo, how: &Ended) {
+        let mut fates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !fates.ended.insert(task.id()) || *how == Ended::RuntimeGone {
+            fates.wrong.push(format!("{} ended as {how:?}", task.id()));
+        }
+    }
+}
+
+impl Tally {
+    /// Nothing is alive, and nothing was lost.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let fates = self.fates.lock().unwrap_or_else(PoisonError::into_inner);
+        let (alive, orphans) = (self.drops.alive(), root().orphans());
+        if alive > 0 || orphans > 0 {
+            return Err(format!(
+                "{alive} futures and {orphans} orphaned scopes are alive"
+            ));
+        }
+        if fates.spawned != fates.ended || !fates.wrong.is_empty() {
+            let missing: Vec<_> = fates.spawned.symmetric_difference(&fates.ended).collect();
+            return Err(format!(
+                "ends not observed once: {missing:?} {:?}",
+                fates.wrong
+            ));
+        }
+        Ok(())
+    }
+}
+
+pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+
+/// Runs a program, in a scope if it spawns.
+pub(super) fn run(tally: Tally, program: Program) -> Running<'static> {
+    Box::pin(async move {
+        let _guard = tally.drops.guard();
+        let spawns = |step: &Step| matches!(step, Step::Spawn(..) | Step::Background(_));
+        if !program.steps.iter().any(spawns) {
+            return steps(&tally, &program, None).await;
+        }
+        let mut options = Scope::new().observer(Arc::new(Ear(tally.fates.clone())));
+        if program.has_grace {
+            options = options.grace(ms(3));
+        }
+        let result = options
+            .run(async |group: &TaskGroup<String>| steps(&tally, &program, Some(group)).await);
+        result
+            .await
+            .map_err(|error: GroupError<String>| error.to_string())
+    })
+}
+
+fn steps<'a>(
+    tally: &'a Tally,
+    program: &'a Program,
+    group: Option<&'a TaskGroup<String>>,
+) -> Running<'a> {
+    Box::pin(async move {
+        let _guard = tally.drops.guard();
+        let mut handles = Vec::new();
+        let child = |program: &Program| {
+            let (guard, running) = (tally.drops.guard(), run(tally.clone(), program.clone()));
+            async move {
+                let _guard = guard;
+                running.await
+            }
+        };
+        for step in &program.steps {
+            let inner = |program: &Program| run(tally.clone(), program.clone());
+            match step {
+                Step::Yield => yield_now().await,
+                Step::Sleep(time) => sleep(Duration::from_millis((*time).into())).await,
+                Step::Spawn(times, program) => {
+                    handles.extend(group.into_iter().flat_map(|group| {
+                        let spawned = (0..*times).map(|_| group.spawn(child(program)));
+                        spawned.collect::<Vec<_>>()
+                    }));
+                }
+                Step::Background(program) => {
+                    let running = child(program);
+                    if let Some(group) = group {
+                        drop(group.spawn_background(async move {
+                            running.await?;
+                            std::future::pending::<Result<(), String>>().await
+                        }));
+                    }
+                }
+                Step::Value => {
+                    if let Some(handle) = handles.pop() {
+                        handle.await;
+                    }
+                }
+                Step::Outcome => {
+                    if let Some(handle) = handles.pop() {
+                        drop(handle.outcome().await);
+                    }
+                }
+                Step::Detached => {
+                    if let Some(handle) = handles.pop() {
+                        drop(handle.detached().await);
+                    }
+                }
+                Step::CancelAndWait => {
+                    if let Some(handle) = handles.pop() {
+                        drop(handle.cancel_and_wait().await);
+                    }
+                }
+                Step::CancelChildren => group.into_iter().for_each(TaskGroup::cancel_children),
+                Step::Scope(program) => inner(program).await?,
+                Step::Timeout(limit, program) => drop(timeout(ms(*limit), inner(program)).await),
+                Step::TimeoutAt(limit, program) => {
+                    drop(timeout_at(Deadline::after(ms(*limit)), inner(program)).await);
+                }
+                Step::MoveOn(limit, program) => {
+                    drop(move_on_after(ms(*limit), inner(program)).await);
+                }
+                Step::Token(limit) => drop(timeout(ms(*limit), token().cancelled()).await),
+                Step::Root(limit) => drop(root().wait(ms(*limit)).await),
+                Step::Fail => return Err("failed".to_owned()),
+            }
+        }
+        Ok(())
+    })
+}

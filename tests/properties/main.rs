@@ -1,0 +1,34 @@
+//! Properties: random programs against a model, cuts at every await, chaos on real threads.
+//!
+//! `RINGFENCE_CASES` sets how many random programs there are, `RINGFENCE_SEED` which ones.
+
+mod chaos;
+mod cuts;
+mod lockstep;
+mod model;
+mod program;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+/// Shows figures to whoever runs with `--nocapture`.
+#[expect(clippy::print_stdout, reason = "it is what the run has to say")]
+fn figures(text: std::fmt::Arguments<'_>) {
+    println!("{text}");
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// How many random programs to run.
+fn cases(otherwise: u32) -> u32 {
+    number("RINGFENCE_CASES")
+        .and_then(|cases| u32::try_from(cases).ok())
+        .unwrap_or(otherwise)
+}
+
+/// Which random programs to run.
+fn seed() -> u64 {
+    number("RINGFENCE_SEED").unwrap_or(1)
+}

@@ -1,0 +1,462 @@
+//! The model: what the contract says about groups, as plain sequential data.
+//!
+//! It does not guess in which order tasks are polled. It reads the log of the real run, event by event: each must be
+//! allowed at its place, and when all is quiet nothing that had to happen may be missing.
+
+mod events;
+mod quiet;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringfence::{CancelReason, Outcome, TaskId};
+
+use crate::program::{ChildSpec, Destructor, Finish, ScopeSpec};
+use crate::world::{Command, Id, panic_of};
+
+pub(crate) type Checked = Result<(), String>;
+
+macro_rules! ensure {
+    ($holds:expr, $($text:tt)*) => {
+        if !$holds {
+            return Err(format!($($text)*));
+        }
+    };
+}
+
+use ensure;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Stranger,
+    Body,
+    Child,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doing {
+    Idle,
+    InScope(Id),
+    Awaiting(Id),
+}
+
+/// How an actor ends, once it does of its own accord.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Ok,
+    Err,
+    Panic(String),
+}
+
+impl Ending {
+    fn new(actor: Id, finish: Finish) -> Self {
+        match finish {
+            Finish::Ok => Self::Ok,
+            Finish::Err => Self::Err,
+            Finish::Panic => Self::Panic(panic_of(actor)),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Mark {
+    None,
+    Signalled,
+    Forced,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// A child that is being spawned.
+    Unborn,
+    Alive,
+    Refused,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Actor {
+    pub(crate) kind: Kind,
+    /// The scope that it is a member of.
+    pub(crate) group: Option<Id>,
+    pub(crate) doing: Doing,
+    pub(crate) command: Option<Command>,
+    pub(crate) ending: Option<Ending>,
+    fate: Fate,
+    polled: bool,
+    destructor: Destructor,
+    listens: Option<Finish>,
+    dropped: bool,
+    drop_done: bool,
+    destructor_panicked: bool,
+    aborted: bool,
+    /// Children whose handles a body keeps.
+    pub(crate) handles: Vec<Id>,
+    // Of children:
+    background: bool,
+    spawned_by: Option<Id>,
+    task: Option<TaskId>,
+    serial: u64,
+    mark: Mark,
+    /// Dropped scopes that it has to wait for.
+    adopted: BTreeSet<Id>,
+    outcome: Option<Outcome<Id>>,
+    /// Counted out.
+    out: bool,
+    /// How many strangers await its handle.
+    waiters: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Child(Id),
+    Group(Id),
+    Root,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Child(Id),
+    Below(u64),
+}
+
+#[derive(Clone, Debug)]
+struct Failure {
+    task: Option<TaskId>,
+    what: String,
+    is_panic: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ScopeState {
+    opener: Id,
+    parent: Option<Id>,
+    spec: ScopeSpec,
+    grace: Option<u64>,
+    /// The earliest of its own and all inherited ones, and its own if that is it.
+    deadline: Option<u64>,
+    own_deadline: Option<u64>,
+    timeout_at: Option<u64>,
+    cut_requested: bool,
+    cancelled: bool,
+    forced: bool,
+    reason: Option<CancelReason>,
+    failures: Vec<Failure>,
+    stragglers: Vec<TaskId>,
+    grace_end: Option<u64>,
+    targets: Vec<(u64, Target)>,
+    signal_cut: u64,
+    force_cut: u64,
+    next: u64,
+    normal: usize,
+    background: usize,
+    body_is_in: bool,
+    value: Option<Id>,
+    orphaned: bool,
+    owner: Option<Owner>,
+    /// Its future is gone.
+    pub(crate) over: bool,
+}
+
+impl ScopeState {
+    fn is_open(&self) -> bool {
+        !self.cancelled && self.normal > 0
+    }
+
+    fn live(&self) -> usize {
+        self.normal + self.background
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) now: u64,
+    pub(crate) actors: BTreeMap<Id, Actor>,
+    pub(crate) scopes: BTreeMap<Id, ScopeState>,
+    tasks: BTreeMap<TaskId, Id>,
+    /// Whose task is being polled, as far as the log shows.
+    running: Option<Id>,
+    observed_spawn: Option<TaskId>,
+    observed_force: Option<(TaskId, CancelReason)>,
+    displaced: Vec<(Option<TaskId>, String)>,
+    observed_displaced: Vec<(Option<TaskId>, String)>,
+    pub(crate) root_orphans: usize,
+    /// Children that ended, for the figures.
+    pub(crate) ended: usize,
+    pub(crate) adoptions: usize,
+}
+
+impl Model {
+    pub(crate) fn add_actor(&mut self, id: Id, kind: Kind, group: Option<Id>) -> &mut Actor {
+        self.actors.entry(id).or_insert(Actor {
+            kind,
+            group,
+            doing: Doing::Idle,
+            command: None,
+            ending: None,
+            fate: Fate::Alive,
+            polled: false,
+            destructor: Destructor::Quiet,
+            listens: None,
+            dropped: false,
+            drop_done: false,
+            destructor_panicked: false,
+            aborted: false,
+            handles: Vec::new(),
+            background: false,
+            spawned_by: None,
+            task: None,
+            serial: 0,
+            mark: Mark::None,
+            adopted: BTreeSet::new(),
+            outcome: None,
+            out: false,
+            waiters: 0,
+        })
+    }
+
+    pub(crate) fn add_child(&mut self, id: Id, into: Id, by: Option<Id>, spec: &ChildSpec) {
+        let child = self.add_actor(id, Kind::Child, Some(into));
+        child.fate = Fate::Unborn;
+        child.destructor = spec.destructor;
+        child.listens = spec.listens;
+        child.background = spec.background;
+        child.spawned_by = by;
+        if spec.handle == crate::program::Handle::Awaited {
+            child.waiters = 1;
+        }
+    }
+
+    fn actor(&mut self, id: Id) -> Result<&mut Actor, String> {
+        self.actors.get_mut(&id).ok_or(format!("no actor {id}"))
+    }
+
+    fn scope(&mut self, id: Id) -> Result<&mut ScopeState, String> {
+        self.scopes.get_mut(&id).ok_or(format!("no scope {id}"))
+    }
+
+    pub(crate) fn is_idle(&self, id: Id) -> bool {
+        self.actors.get(&id).is_some_and(|actor| {
+            actor.fate == Fate::Alive
+                && !actor.dropped
+                && actor.doing == Doing::Idle
+                && actor.command.is_none()
+                && actor.ending.is_none()
+        })
+    }
+
+    pub(crate) fn alive(&self) -> BTreeSet<Id> {
+        let alive = self.actors.iter().filter(|(_, actor)| !actor.dropped);
+        alive.map(|(id, _)| *id).collect()
+    }
+
+    // -- rules --------------------------------------------------------------------------------------------------------
+
+    fn is_forced(&self, child: &Actor) -> bool {
+        let scope = child.group.and_then(|group| self.scopes.get(&group));
+        scope.is_some_and(|scope| scope.forced || child.serial < scope.force_cut)
+            || child.mark == Mark::Forced
+    }
+
+    /// The reason that the token of an actor gives, if it is cancelled.
+    fn token(&self, id: Id) -> Option<CancelReason> {
+        let actor = &self.actors[&id];
+        let group = actor.group?;
+        let scope = &self.scopes[&group];
+        let singled = actor.kind == Kind::Child
+            && (actor.mark > Mark::None || actor.serial < scope.signal_cut.max(scope.force_cut));
+        if scope.cancelled || singled {
+            return Some(self.reason_for(actor));
+        }
+        let mut outer = scope.parent;
+        while let Some(scope) = outer.map(|id| &self.scopes[&id]) {
+            if scope.cancelled {
+                return scope.reason.clone();
+            }
+            outer = scope.parent;
+        }
+        None
+    }
+
+    fn reason_for(&self, actor: &Actor) -> CancelReason {
+        let reason = actor
+            .group
+            .and_then(|group| self.scopes[&group].reason.clone());
+        if actor.mark > Mark::None {
+            CancelReason::Handle
+        } else {
+            reason.unwrap_or(CancelReason::ChildrenCancelled)
+        }
+    }
+
+    /// Whether an actor's future may be dropped where it is parked.
+    fn is_droppable(&self, id: Id) -> bool {
+        let actor = &self.actors[&id];
+        match actor.kind {
+            Kind::Stranger => actor.aborted,
+            Kind::Child => self.is_forced(actor),
+            Kind::Body => {
+                let scope = &self.scopes[&id];
+                scope.forced
+                    || self.is_stuck(actor)
+                    || scope.cut_requested
+                    || self.is_droppable(scope.opener)
+            }
+        }
+    }
+
+    /// Whether a body awaits a value that will not come.
+    fn is_stuck(&self, body: &Actor) -> bool {
+        let Doing::Awaiting(child) = body.doing else {
+            return false;
+        };
+        let child = &self.actors[&child];
+        child.out && !child.outcome.as_ref().is_some_and(Outcome::is_completed)
+    }
+
+    fn task_of(&self, actor: Option<Id>) -> Option<TaskId> {
+        self.actors
+            .get(&actor?)
+            .filter(|actor| actor.kind == Kind::Child)?
+            .task
+    }
+
+    pub(crate) fn request(&mut self, scope: Id, by: Option<Id>) -> Checked {
+        let by = self.task_of(by);
+        self.cancel(scope, CancelReason::Requested { note: None, by }, false)
+    }
+
+    fn cancel(&mut self, id: Id, reason: CancelReason, at_once: bool) -> Checked {
+        let now = self.now;
+        let scope = self.scope(id)?;
+        let force = at_once || scope.grace.is_none();
+        scope.reason.get_or_insert(reason);
+        if scope.forced || (scope.cancelled && !force) {
+            return Ok(());
+        }
+        if !scope.cancelled && !force {
+            scope.grace_end = scope.grace.filter(|_| !scope.over).map(|grace| now + grace);
+        }
+        scope.cancelled = true;
+        scope.forced |= force;
+        Ok(())
+    }
+
+    fn fail(&mut self, id: Id, child: Option<Id>, what: String, is_panic: bool) -> Checked {
+        let task = self.task_of(child);
+        let reason = match (is_panic, task) {
+            (false, Some(task)) => CancelReason::Failed(task),
+            (true, Some(task)) => CancelReason::Panicked(task),
+            (false, None) => CancelReason::BodyFailed,
+            (true, None) => CancelReason::BodyPanicked,
+        };
+        self.scope(id)?.failures.push(Failure {
+            task,
+            what,
+            is_panic,
+        });
+        self.cancel(id, reason, false)
+    }
+
+    pub(crate) fn cancel_child(&mut self, id: Id) -> Checked {
+        let now = self.now;
+        let child = self.actor(id)?;
+        if child.fate != Fate::Alive || child.out {
+            return Ok(());
+        }
+        let scope = child.group.unwrap_or_default();
+        match self.scope(scope)?.grace {
+            None => self.actor(id)?.mark = Mark::Forced,
+            Some(grace) => {
+                let child = self.actor(id)?;
+                child.mark = child.mark.max(Mark::Signalled);
+                self.scope(scope)?
+                    .targets
+                    .push((now + grace, Target::Child(id)));
+            }
+        }
+        Ok(())
+    }
+
+    fn cancel_children(&mut self, id: Id) -> Checked {
+        let now = self.now;
+        let scope = self.scope(id)?;
+        match scope.grace {
+            None => scope.force_cut = scope.next,
+            Some(grace) => {
+                scope.signal_cut = scope.next;
+                scope.targets.push((now + grace, Target::Below(scope.next)));
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, id: Id, background: bool) -> Checked {
+        let scope = self.scope(id)?;
+        let count = if background {
+            &mut scope.background
+        } else {
+            &mut scope.normal
+        };
+        *count = count
+            .checked_sub(1)
+            .ok_or(format!("scope {id}: one too many counted out"))?;
+        if scope.live() == 0 {
+            if !scope.orphaned {
+                return Ok(());
+            }
+            let failures = std::mem::take(&mut scope.failures);
+            let owner = scope.owner.take();
+            self.displaced.extend(
+                failures
+                    .into_iter()
+                    .map(|failure| (failure.task, failure.what)),
+            );
+            return match owner {
+                None => Ok(()),
+                Some(Owner::Root) => {
+                    self.root_orphans -= 1;
+                    Ok(())
+                }
+                Some(Owner::Child(child)) => {
+                    self.actor(child)?.adopted.remove(&id);
+                    Ok(())
+                }
+                Some(Owner::Group(group)) => self.leave(group, false),
+            };
+        }
+        if !background && scope.normal == 0 {
+            return self.cancel(id, CancelReason::Finished, false);
+        }
+        Ok(())
+    }
+
+    /// The future of a scope is dropped by its opener.
+    fn scope_dropped(&mut self, id: Id) -> Checked {
+        self.cancel(id, CancelReason::ScopeDropped, true)?;
+        let scope = self.scope(id)?;
+        scope.over = true;
+        if !std::mem::take(&mut scope.body_is_in) {
+            scope.normal += 1;
+        }
+        scope.orphaned = true;
+        let opener = scope.opener;
+        if scope.live() > 1 {
+            self.adoptions += 1;
+            let owner = match self.actors[&opener].kind {
+                Kind::Stranger => {
+                    self.root_orphans += 1;
+                    Owner::Root
+                }
+                Kind::Body => {
+                    self.scope(opener)?.normal += 1;
+                    Owner::Group(opener)
+                }
+                Kind::Child => {
+                    self.actor(opener)?.adopted.insert(id);
+                    Owner::Child(opener)
+                }
+            };
+            self.scope(id)?.owner = Some(owner);
+        }
+        self.leave(id, false)
+    }
+}

@@ -1,0 +1,569 @@
+//! The events of the log: each is allowed where it stands, or is an error.
+
+use ringfence::{CancelReason, Cause, Ended, Outcome, TaskId};
+
+use super::{Actor, Checked, Destructor, Doing, Ending, Fate, Kind, Model, ScopeState, ensure};
+use crate::program::ScopeSpec;
+use crate::world::{Command, Event, Id, Returned, Times, destructor_of, error_of};
+
+impl Model {
+    pub(crate) fn accept(&mut self, at: u64, event: &Event) -> Checked {
+        self.advance(at)?;
+        self.accept_now(event)?;
+        match event {
+            Event::Ran(actor) => self.running = Some(self.task_with(*actor)),
+            Event::FirstPoll(actor) | Event::Dropped(actor)
+                if self.running != Some(self.task_with(*actor)) =>
+            {
+                self.running = None;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn accept_now(&mut self, event: &Event) -> Checked {
+        match event {
+            Event::Ran(actor) => self.ran(*actor),
+            Event::Signalled(actor, reason) => {
+                if self.token(*actor).is_none() {
+                    self.catch_up_all()?;
+                }
+                let expected = self.token(*actor);
+                ensure!(
+                    expected.is_some(),
+                    "{actor} saw its token cancelled, and it is not"
+                );
+                ensure!(
+                    expected == *reason,
+                    "{actor} was told {reason:?}, expected {expected:?}"
+                );
+                // It may have been forced in the very poll that it is in, or its body in the same task is.
+                if self.running != Some(self.task_with(*actor)) {
+                    self.check_may_run(*actor)?;
+                }
+                let actor_state = self.actor(*actor)?;
+                ensure!(
+                    actor_state.doing == Doing::Idle,
+                    "{actor} does not listen now"
+                );
+                let finish = actor_state
+                    .listens
+                    .ok_or(format!("{actor} does not listen"))?;
+                actor_state.ending = Some(Ending::new(*actor, finish));
+                Ok(())
+            }
+            Event::FirstPoll(actor) => {
+                self.check_may_run(*actor)?;
+                let actor_state = self.actor(*actor)?;
+                ensure!(
+                    !actor_state.polled,
+                    "{actor} was polled for the first time twice"
+                );
+                actor_state.polled = true;
+                Ok(())
+            }
+            Event::Dropped(actor) => self.dropped(*actor),
+            Event::DropDone(actor, panicked) => self.drop_done(*actor, *panicked),
+            Event::DestructorSpawns(actor, child) => {
+                let group = self
+                    .actor(*actor)?
+                    .group
+                    .ok_or(format!("{actor} has no group"))?;
+                self.add_child(
+                    *child,
+                    group,
+                    Some(*actor),
+                    &crate::world::actor::quiet(false),
+                );
+                Ok(())
+            }
+            Event::Spawned(child, task) => self.spawned(*child, *task),
+            Event::Refused(child, reason) => self.refused(*child, reason.as_ref()),
+            Event::SpawnThrew(child, what) => {
+                Err(format!("the call that spawned {child} threw `{what}`"))
+            }
+            Event::Returned(scope, returned) => self.returned(*scope, returned),
+            Event::Cut(scope) => self.was_cut(*scope),
+            Event::Value(body, child, value) => {
+                self.settle(*child)?;
+                let child_state = self.actor(*child)?;
+                ensure!(
+                    child_state.out,
+                    "{body} has the value of {child}, which has not ended"
+                );
+                ensure!(
+                    child_state.outcome == Some(Outcome::Completed(*value)) && value == child,
+                    "{body} was given {value} for {child}, whose outcome is {:?}",
+                    child_state.outcome
+                );
+                let body_state = self.actor(*body)?;
+                ensure!(
+                    body_state.doing == Doing::Awaiting(*child),
+                    "{body} did not await {child}"
+                );
+                body_state.doing = Doing::Idle;
+                Ok(())
+            }
+            Event::Outcome(child, outcome) => {
+                self.settle(*child)?;
+                let child_state = self.actor(*child)?;
+                ensure!(
+                    child_state.out,
+                    "the outcome of {child} is known before it is gone"
+                );
+                ensure!(
+                    child_state.outcome.as_ref() == Some(outcome),
+                    "the outcome of {child} is {outcome:?}, expected {:?}",
+                    child_state.outcome
+                );
+                child_state.waiters = child_state
+                    .waiters
+                    .checked_sub(1)
+                    .ok_or(format!("two outcomes of {child}"))?;
+                Ok(())
+            }
+            Event::ObservedSpawn(task) => {
+                ensure!(
+                    self.observed_spawn.is_none(),
+                    "two spawns observed, one handle"
+                );
+                self.observed_spawn = Some(*task);
+                Ok(())
+            }
+            Event::ObservedEnd(task, how) => self.ended(*task, how),
+            Event::ObservedForce(task, reason) => {
+                self.observed_force = Some((*task, reason.clone()));
+                Ok(())
+            }
+            Event::ObservedDisplaced(task, what) => {
+                self.observed_displaced.push((*task, what.clone()));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn check_may_run(&mut self, id: Id) -> Checked {
+        let actor = &self.actors[&id];
+        ensure!(!actor.dropped, "{id} runs after it was dropped");
+        ensure!(actor.fate == Fate::Alive, "{id} runs, and was not accepted");
+        let forced = match actor.kind {
+            Kind::Stranger => actor.aborted,
+            Kind::Child => self.is_forced(actor),
+            Kind::Body => self.scopes[&id].forced,
+        };
+        ensure!(!forced, "{id} runs although it was forced");
+        Ok(())
+    }
+
+    pub(super) fn ran(&mut self, id: Id) -> Checked {
+        self.check_may_run(id)?;
+        let command = self
+            .actor(id)?
+            .command
+            .take()
+            .ok_or(format!("{id} had no command"))?;
+        match command {
+            Command::Finish(finish) => self.actor(id)?.ending = Some(Ending::new(id, finish)),
+            Command::Open { scope, spec, times } => {
+                self.actor(id)?.doing = Doing::InScope(scope);
+                self.opened(id, scope, spec, times);
+            }
+            Command::Spawn { into, child, spec } => self.add_child(child, into, Some(id), &spec),
+            Command::SpawnHere { child, spec } => {
+                self.add_child(child, id, Some(id), &spec);
+                if spec.handle == crate::program::Handle::Kept {
+                    self.actor(id)?.handles.push(child);
+                }
+            }
+            Command::Await { child } => {
+                let actor = self.actor(id)?;
+                actor.doing = Doing::Awaiting(child);
+                actor.handles.retain(|known| *known != child);
+            }
+            Command::CancelChildren => self.cancel_children(id)?,
+            Command::Cancel { scope } => self.request(scope, Some(id))?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn opened(&mut self, by: Id, id: Id, spec: ScopeSpec, times: Times) {
+        let parent = self.actors[&by].group;
+        let inherited = parent.and_then(|parent| self.scopes[&parent].deadline);
+        let own = times.deadline.map(|limit| self.now + limit);
+        let own_deadline = own.filter(|own| inherited.is_none_or(|outer| *own < outer));
+        let body = self.add_actor(id, Kind::Body, Some(id));
+        body.destructor = spec.body_destructor;
+        body.listens = spec.body_listens;
+        let state = ScopeState {
+            opener: by,
+            parent,
+            grace: times.grace,
+            deadline: own_deadline.or(inherited),
+            own_deadline,
+            timeout_at: times.timeout.map(|limit| self.now + limit),
+            cut_requested: false,
+            cancelled: false,
+            forced: false,
+            reason: None,
+            failures: Vec::new(),
+            stragglers: Vec::new(),
+            grace_end: None,
+            targets: Vec::new(),
+            signal_cut: 0,
+            force_cut: 0,
+            next: 1,
+            normal: 1,
+            background: 0,
+            body_is_in: true,
+            value: None,
+            orphaned: false,
+            owner: None,
+            over: false,
+            spec,
+        };
+        self.scopes.insert(id, state);
+    }
+
+    pub(super) fn spawned(&mut self, id: Id, task: TaskId) -> Checked {
+        ensure!(
+            self.observed_spawn.take() == Some(task),
+            "the spawn of {id} was not observed"
+        );
+        let child = self.actor(id)?;
+        ensure!(
+            child.fate == Fate::Unborn && !child.dropped,
+            "{id} cannot be spawned now"
+        );
+        let (group, background) = (child.group.unwrap_or_default(), child.background);
+        let scope = self.scope(group)?;
+        ensure!(
+            scope.is_open(),
+            "{id} was spawned into scope {group}, which is not open"
+        );
+        let serial = scope.next;
+        scope.next += 1;
+        if background {
+            scope.background += 1;
+        } else {
+            scope.normal += 1;
+        }
+        let child = self.actor(id)?;
+        child.fate = Fate::Alive;
+        child.serial = serial;
+        child.task = Some(task);
+        ensure!(
+            self.tasks.insert(task, id).is_none(),
+            "two children are {task}"
+        );
+        Ok(())
+    }
+
+    pub(super) fn refused(&mut self, id: Id, reason: Option<&CancelReason>) -> Checked {
+        let child = self.actor(id)?;
+        ensure!(child.fate == Fate::Unborn, "{id} cannot be refused now");
+        child.fate = Fate::Refused;
+        child.out = true;
+        let (group, is_handle) = (child.group.unwrap_or_default(), reason.is_none());
+        if !is_handle {
+            child.waiters = 0;
+            let by = child.spawned_by;
+            if let Some(by) = by.and_then(|by| self.actors.get_mut(&by)) {
+                by.handles.retain(|known| *known != id);
+            }
+        }
+        if self.scope(group)?.is_open() {
+            self.catch_up(group)?;
+        }
+        let scope = self.scope(group)?;
+        ensure!(
+            !scope.is_open(),
+            "{id} was refused by scope {group}, which is open"
+        );
+        let expected = scope.reason.clone().unwrap_or(CancelReason::Closed);
+        ensure!(
+            reason.is_none_or(|reason| *reason == expected),
+            "{id} was refused because of {reason:?}, expected {expected:?}"
+        );
+        self.actor(id)?
+            .outcome
+            .get_or_insert(Outcome::Cancelled(expected));
+        Ok(())
+    }
+
+    pub(super) fn dropped(&mut self, id: Id) -> Checked {
+        let actor = self.actor(id)?.clone();
+        ensure!(!actor.dropped, "{id} was dropped twice");
+        let own_end = actor.ending.is_some();
+        match (actor.kind, actor.fate) {
+            (_, Fate::Refused) => {}
+            (_, Fate::Unborn) => {
+                let group = actor.group.unwrap_or_default();
+                if self.scope(group)?.is_open() {
+                    self.catch_up(group)?;
+                }
+                ensure!(
+                    !self.scope(group)?.is_open(),
+                    "{id} was dropped by an open group"
+                );
+                // Known before the destructor does anything.
+                let reason = self.scope(group)?.reason.clone();
+                self.actor(id)?.outcome =
+                    Some(Outcome::Cancelled(reason.unwrap_or(CancelReason::Closed)));
+            }
+            (Kind::Body, _) => {
+                if self.is_stuck_now(id)? {
+                    let Doing::Awaiting(child) = actor.doing else {
+                        return Ok(());
+                    };
+                    if let Some(task) = self.task_of(Some(child)) {
+                        self.cancel(id, CancelReason::AwaitedCancelled(task), false)?;
+                    }
+                }
+                ensure!(
+                    own_end || self.is_droppable(id),
+                    "body {id} was dropped, and need not be"
+                );
+            }
+            (Kind::Child, _) => {
+                if !own_end && !self.is_droppable(id) {
+                    self.catch_up(actor.group.unwrap_or_default())?;
+                }
+                ensure!(
+                    own_end || self.is_droppable(id),
+                    "child {id} was dropped, and need not be"
+                );
+            }
+            (Kind::Stranger, _) => ensure!(own_end || actor.aborted, "stranger {id} was dropped"),
+        }
+        self.actor(id)?.dropped = true;
+        if let Doing::InScope(scope) = actor.doing {
+            self.check_scope_gone(scope)?;
+            self.scope_dropped(scope)?;
+        }
+        if actor.destructor == Destructor::Cancels
+            && let Some(group) = actor.group
+        {
+            let by = if actor.fate == Fate::Alive {
+                Some(id)
+            } else {
+                actor.spawned_by
+            };
+            self.request(group, by)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_stuck_now(&mut self, body: Id) -> Result<bool, String> {
+        if let Doing::Awaiting(child) = self.actors[&body].doing {
+            self.settle(child)?;
+        }
+        Ok(self.is_stuck(&self.actors[&body]))
+    }
+
+    pub(super) fn check_scope_gone(&self, scope: Id) -> Checked {
+        let body = &self.actors[&scope];
+        ensure!(body.drop_done, "scope {scope} is gone, its body is not");
+        ensure!(!self.scopes[&scope].over, "scope {scope} is gone twice");
+        Ok(())
+    }
+
+    pub(super) fn drop_done(&mut self, id: Id, panicked: bool) -> Checked {
+        let actor = self.actor(id)?;
+        ensure!(
+            actor.dropped && !actor.drop_done,
+            "{id}: a destructor is done that had not begun"
+        );
+        actor.drop_done = true;
+        actor.destructor_panicked = panicked;
+        actor.command = None;
+        let actor = actor.clone();
+        let unwinds = actor.kind == Kind::Body && matches!(actor.ending, Some(Ending::Panic(_)));
+        let expected = actor.destructor == Destructor::Panics && !unwinds;
+        ensure!(
+            panicked == expected,
+            "{id}: the destructor panicked: {panicked}, expected {expected}"
+        );
+        match (actor.kind, actor.fate) {
+            (Kind::Body, _) => self.body_ended(id, &actor),
+            // A future that is refused by `spawn` belongs to nobody else; `try_spawn` has given it back.
+            (Kind::Child, Fate::Unborn) if panicked => {
+                self.displaced.push((None, destructor_of(id)));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn body_ended(&mut self, id: Id, body: &Actor) -> Checked {
+        let scope = &self.scopes[&id];
+        let is_dropped_with_scope = body.ending.is_none()
+            && (self.is_droppable(scope.opener)
+                || (scope.cut_requested && !scope.forced && !self.is_stuck(body)));
+        if is_dropped_with_scope {
+            if body.destructor_panicked {
+                self.displaced.push((None, destructor_of(id)));
+            }
+            return Ok(()); // its place is given up with the scope
+        }
+        match &body.ending {
+            // An error that the body was about to return is lost in the body itself.
+            _ if body.destructor_panicked => self.fail(id, None, destructor_of(id), true)?,
+            Some(Ending::Err) => self.fail(id, None, error_of(id), false)?,
+            Some(Ending::Panic(what)) => self.fail(id, None, what.clone(), true)?,
+            Some(Ending::Ok) => self.scope(id)?.value = Some(id),
+            None => {}
+        }
+        self.scope(id)?.body_is_in = false;
+        self.leave(id, false)
+    }
+
+    pub(super) fn ended(&mut self, task: TaskId, how: &Ended) -> Checked {
+        let id = *self
+            .tasks
+            .get(&task)
+            .ok_or(format!("the unknown {task} ended"))?;
+        let child = self.actor(id)?.clone();
+        ensure!(
+            child.drop_done,
+            "the end of {id} was observed before it was dropped"
+        );
+        ensure!(
+            child.outcome.is_none(),
+            "the end of {id} was observed twice"
+        );
+        self.ended += 1;
+        let group = child.group.unwrap_or_default();
+        let mut straggles = None;
+        let (expected, outcome) = match (&child.ending, child.destructor_panicked) {
+            (Some(Ending::Ok), false) => (Ended::Completed, Outcome::Completed(id)),
+            (Some(Ending::Err), false) => {
+                self.fail(group, Some(id), error_of(id), false)?;
+                (Ended::Failed, Outcome::Failed)
+            }
+            (None, false) => {
+                let reason = self.reason_for(&child);
+                let scope = self.scope(group)?;
+                if scope.grace.is_some() && reason != CancelReason::ScopeDropped {
+                    scope.stragglers.push(task);
+                    straggles = Some((task, reason.clone()));
+                }
+                (Ended::Cancelled(reason.clone()), Outcome::Cancelled(reason))
+            }
+            (ending, panicked) => {
+                let first = match ending {
+                    Some(Ending::Panic(what)) => what.clone(),
+                    _ => destructor_of(id),
+                };
+                // Nothing is lost: what the first panic displaces is observed.
+                match ending {
+                    Some(Ending::Panic(_)) if panicked => {
+                        self.displaced.push((None, destructor_of(id)));
+                    }
+                    Some(Ending::Err) => self.displaced.push((None, error_of(id))),
+                    _ => {}
+                }
+                self.fail(group, Some(id), first, true)?;
+                (Ended::Panicked, Outcome::Panicked)
+            }
+        };
+        ensure!(
+            *how == expected,
+            "{id} ended as {how:?}, expected {expected:?}"
+        );
+        let observed = self.observed_force.take();
+        ensure!(
+            observed == straggles,
+            "{id}: forced was observed as {observed:?}, expected {straggles:?}"
+        );
+        let child = self.actor(id)?;
+        child.outcome = Some(outcome);
+        if child.adopted.is_empty() {
+            self.settle(id)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn was_cut(&mut self, id: Id) -> Checked {
+        self.check_scope_gone(id)?;
+        let scope = self.scope(id)?;
+        ensure!(
+            scope.cut_requested,
+            "scope {id} was cut, and nobody asked for it"
+        );
+        let (opener, after) = (scope.opener, scope.spec.after_cut);
+        self.scope_dropped(id)?;
+        let opener_state = self.actor(opener)?;
+        opener_state.doing = Doing::Idle;
+        opener_state.ending = after.map(|finish| Ending::new(opener, finish));
+        Ok(())
+    }
+
+    pub(super) fn returned(&mut self, id: Id, returned: &Returned) -> Checked {
+        self.catch_up(id)?;
+        self.check_scope_gone(id)?;
+        let scope = self.scope(id)?;
+        ensure!(
+            scope.live() == 0,
+            "scope {id} returned with {} members alive",
+            scope.live()
+        );
+        let reason = scope.reason.take();
+        let mut failures = std::mem::take(&mut scope.failures);
+        let stragglers = std::mem::take(&mut scope.stragglers);
+        let (opener, value, passes_on) = (scope.opener, scope.value, scope.spec.passes_on);
+        scope.over = true;
+        let panic = failures.iter().position(|failure| failure.is_panic);
+        let panic = panic
+            .filter(|_| !scope.spec.panics_as_errors)
+            .map(|at| failures.remove(at));
+        let ending;
+        let expected = match (panic, value, reason) {
+            (Some(panic), ..) => {
+                self.displaced.extend(
+                    failures
+                        .into_iter()
+                        .map(|failure| (failure.task, failure.what)),
+                );
+                ending = Some(Ending::Panic(panic.what.clone()));
+                Returned::Panic(panic.what)
+            }
+            (None, Some(value), None | Some(CancelReason::Finished)) if failures.is_empty() => {
+                ending = None;
+                Returned::Value(value)
+            }
+            (None, _, reason) => {
+                ending = passes_on.then_some(Ending::Err);
+                let cause = match reason {
+                    Some(CancelReason::Deadline) => Cause::DeadlineExceeded,
+                    Some(
+                        reason @ (CancelReason::Requested { .. }
+                        | CancelReason::AwaitedCancelled(_)
+                        | CancelReason::ScopeDropped),
+                    ) => Cause::Cancelled(reason),
+                    _ => Cause::Failed,
+                };
+                Returned::Error {
+                    cause,
+                    failures: failures
+                        .into_iter()
+                        .map(|failure| (failure.task, failure.what))
+                        .collect(),
+                    forced: stragglers,
+                }
+            }
+        };
+        ensure!(
+            *returned == expected,
+            "scope {id} returned {returned:?}, expected {expected:?}"
+        );
+        let opener_state = self.actor(opener)?;
+        ensure!(
+            opener_state.doing == Doing::InScope(id),
+            "{opener} is not in scope {id}"
+        );
+        opener_state.doing = Doing::Idle;
+        opener_state.ending = ending;
+        Ok(())
+    }
+}

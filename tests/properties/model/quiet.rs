@@ -1,0 +1,248 @@
+//! What happens in silence, what time brings, and what must have happened when all is quiet.
+
+use ringfence::{CancelReason, TaskId};
+
+use super::{Checked, Doing, Fate, Kind, Mark, Model, Owner, ScopeState, Target, ensure};
+use crate::world::Id;
+
+impl Model {
+    /// Counts a child out that waited only for what it had adopted, if that is gone.
+    pub(super) fn settle(&mut self, id: Id) -> Checked {
+        let child = self.actor(id)?.clone();
+        if child.out || child.outcome.is_none() {
+            return Ok(());
+        }
+        for scope in child.adopted {
+            self.catch_up(scope)?;
+        }
+        if self.actor(id)?.adopted.is_empty() {
+            self.actor(id)?.out = true;
+            self.leave(child.group.unwrap_or_default(), child.background)?;
+        }
+        Ok(())
+    }
+
+    /// Lets all members of a scope leave that can.
+    pub(super) fn catch_up(&mut self, scope: Id) -> Checked {
+        let adopted = self
+            .scopes
+            .iter()
+            .filter(|(_, inner)| inner.owner == Some(Owner::Group(scope)));
+        for inner in adopted.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.catch_up(inner)?;
+        }
+        let members = self
+            .actors
+            .iter()
+            .filter(|(_, actor)| actor.kind == Kind::Child && actor.group == Some(scope));
+        for child in members.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.settle(child)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn catch_up_all(&mut self) -> Checked {
+        let scopes = self.scopes.keys().copied().collect::<Vec<_>>();
+        scopes
+            .into_iter()
+            .try_for_each(|scope| self.catch_up(scope))
+    }
+
+    pub(super) fn next_timer(&self) -> Option<u64> {
+        let running = self.scopes.values().filter(|scope| !scope.over);
+        running
+            .flat_map(|scope| {
+                let deadline = scope.own_deadline.filter(|_| !scope.cancelled);
+                let grace = scope.grace_end.filter(|_| !scope.forced);
+                let targets = scope
+                    .targets
+                    .iter()
+                    .map(|(at, _)| *at)
+                    .filter(|_| !scope.forced);
+                let timeout = scope.timeout_at.filter(|_| !scope.cut_requested);
+                targets.chain(deadline).chain(grace).chain(timeout)
+            })
+            .min()
+    }
+
+    pub(super) fn fire(&mut self, at: u64) -> Checked {
+        self.now = at;
+        for id in self.scopes.keys().copied().collect::<Vec<_>>() {
+            let scope = self.scope(id)?;
+            if scope.over {
+                continue;
+            }
+            if scope.timeout_at == Some(at) {
+                scope.cut_requested = true;
+            }
+            if scope.grace_end == Some(at) {
+                scope.forced = true;
+            }
+            let (due, later): (Vec<_>, Vec<_>) =
+                scope.targets.iter().partition(|(when, _)| *when == at);
+            scope.targets = later;
+            if scope.own_deadline == Some(at) && !scope.cancelled {
+                self.cancel(id, CancelReason::Deadline, false)?;
+            }
+            for (_, target) in due {
+                match target {
+                    Target::Below(cut) => {
+                        let scope = self.scope(id)?;
+                        scope.force_cut = scope.force_cut.max(cut);
+                    }
+                    Target::Child(child) => self.actor(child)?.mark = Mark::Forced,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets time pass: whatever a timer asks for has to happen at its very millisecond.
+    pub(crate) fn advance(&mut self, to: u64) -> Checked {
+        if to > self.now {
+            self.catch_up_all()?; // it may start a grace
+        }
+        while let Some(at) = self.next_timer().filter(|at| *at <= to) {
+            if at > self.now {
+                self.check_quiet()?;
+            }
+            self.fire(at)?;
+        }
+        if to > self.now {
+            self.check_quiet()?;
+            self.now = to;
+        }
+        Ok(())
+    }
+
+    /// Checks that nothing has still to happen.
+    pub(crate) fn check_quiet(&mut self) -> Checked {
+        self.catch_up_all()?;
+        let now = self.now;
+        for (id, actor) in &self.actors {
+            ensure!(
+                actor.fate != Fate::Unborn,
+                "at {now}: {id} was neither spawned nor refused"
+            );
+            let ended = actor.outcome.is_some();
+            if actor.kind == Kind::Child && actor.fate == Fate::Alive && actor.dropped {
+                ensure!(
+                    ended,
+                    "at {now}: child {id} was dropped, its end was not observed"
+                );
+                ensure!(
+                    actor.out,
+                    "at {now}: child {id} waits for {:?}, which should be gone",
+                    actor.adopted
+                );
+            }
+            ensure!(
+                !actor.out || actor.waiters == 0,
+                "at {now}: nobody was told the outcome of {id}"
+            );
+            if actor.dropped {
+                continue;
+            }
+            ensure!(
+                actor.fate == Fate::Alive,
+                "at {now}: the refused {id} is alive"
+            );
+            ensure!(
+                actor.command.is_none(),
+                "at {now}: {id} did not take its command"
+            );
+            ensure!(
+                actor.ending.is_none(),
+                "at {now}: {id} has ended and is not dropped"
+            );
+            ensure!(
+                !self.is_droppable(*id),
+                "at {now}: {id} should have been dropped"
+            );
+            if let Doing::Awaiting(child) = actor.doing {
+                ensure!(
+                    !self.actors[&child].out,
+                    "at {now}: {id} was not given the value of {child}"
+                );
+            }
+            if actor.listens.is_some() && actor.doing == Doing::Idle {
+                ensure!(
+                    self.token(*id).is_none(),
+                    "at {now}: {id} did not see its token cancelled"
+                );
+            }
+        }
+        for (id, scope) in &self.scopes {
+            ensure!(
+                scope.over || scope.live() > 0,
+                "at {now}: scope {id} should have returned"
+            );
+            ensure!(
+                scope.over || !scope.cut_requested,
+                "at {now}: scope {id} should have been cut"
+            );
+            ensure!(
+                !scope.orphaned || scope.live() == 0,
+                "at {now}: the orphaned scope {id} should be empty"
+            );
+        }
+        let sorted = |list: &mut Vec<(Option<TaskId>, String)>| {
+            list.sort();
+            std::mem::take(list)
+        };
+        let (expected, observed) = (
+            sorted(&mut self.displaced),
+            sorted(&mut self.observed_displaced),
+        );
+        ensure!(
+            expected == observed,
+            "at {now}: displaced were {observed:?}, expected {expected:?}"
+        );
+        Ok(())
+    }
+
+    /// What the spawner of a scope has to show.
+    pub(crate) fn reading(&self, id: Id) -> String {
+        let scope = &self.scopes[&id];
+        format!(
+            "Spawner {{ name: None, state: Reading {{ cancelled: {}, forced: {}, orphaned: {}, normal: {}, background: {} }} }}",
+            scope.cancelled, scope.forced, scope.orphaned, scope.normal, scope.background
+        )
+    }
+
+    /// The child or stranger in whose task an actor lives.
+    pub(super) fn task_with(&self, actor: Id) -> Id {
+        match self.scopes.get(&actor) {
+            Some(scope) => self.task_with(scope.opener),
+            None => actor,
+        }
+    }
+
+    pub(crate) fn is_open(&self, scope: Id) -> bool {
+        self.scopes.get(&scope).is_some_and(ScopeState::is_open)
+    }
+
+    pub(crate) fn depth(&self, actor: Id) -> usize {
+        let scope = self.actors[&actor]
+            .group
+            .and_then(|group| self.scopes.get(&group));
+        scope.map_or(0, |scope| 1 + self.depth(scope.opener))
+    }
+
+    pub(crate) fn cut(&mut self, scope: Id) {
+        if let Some(scope) = self.scopes.get_mut(&scope) {
+            scope.cut_requested = !scope.over;
+        }
+    }
+
+    pub(crate) fn abort(&mut self, stranger: Id) {
+        if let Some(stranger) = self.actors.get_mut(&stranger) {
+            stranger.aborted = true;
+        }
+    }
+
+    pub(crate) fn await_handle(&mut self, child: Id) -> Checked {
+        self.actor(child)?.waiters += 1;
+        Ok(())
+    }
+}
