@@ -85,10 +85,11 @@ impl<T> Unpin for Kept<T> {}
 
 impl<T> Drop for Kept<T> {
     fn drop(&mut self) {
-        if std::mem::needs_drop::<T>()
-            && let Some(value) = self.0.take()
-            && let Err(panic) = catch(|| drop(value))
-        {
+        if !std::mem::needs_drop::<T>() {
+            return;
+        }
+        let Some(value) = self.0.take() else { return };
+        if let Err(panic) = catch(|| drop(value)) {
             displace(self.1.as_ref(), None, DisplacedWhat::Panic(panic));
         }
     }
