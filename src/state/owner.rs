@@ -13,8 +13,9 @@
 //! A1. A count is taken before the orphan's last member can leave, since the dropped future still holds the body's own.
 //! A2. An [`Adopter`] accepts while its child lives: only code inside the child's poll or destructor can reach it. A3. If
 //! the child's wrapper is itself destroyed early (its runtime was shut down), the child's own place in its group becomes
-//! the heir, and is given up with the last count. A4. Settling is a loop, not a recursion: chains may be long. A5. A scope dropped by a
-//! task inside it is not adopted by that task, which it would wait for.
+//! the heir, and is given up with the last count. A4. Settling is a loop, not a recursion: chains may be long. A5. A scope
+//! that is dropped alone is taken out in one step, so that nobody counts on it in between. A6. A scope dropped by a task
+//! inside it is not adopted by that task, which it would wait for.
 
 use std::any::Any;
 use std::task::Waker;

@@ -64,3 +64,18 @@ fn failure_x_failure() {
         });
     });
 }
+
+#[test]
+fn exit_x_look() {
+    explore(&["gone", "still there"], |seen| {
+        let core = group();
+        let gone = Gone::new();
+        let guard = gone.guard();
+        let (_, member) = child(&core, async move { drop(guard) }).unwrap();
+        let member = thread::spawn(move || run(member).0);
+        let is_gone = core.children(true) == 0;
+        assert!(!is_gone || gone.is(), "who finds it gone sees what it did");
+        drop(member.join().unwrap());
+        seen.note(if is_gone { "gone" } else { "still there" });
+    });
+}

@@ -112,8 +112,10 @@ fn spawn_x_cancel() {
                     let _guard = guard;
                     std::future::pending::<()>().await;
                 };
+                let came_late = !core.word().read().is_open();
                 match child(&core, forever) {
                     Ok((_, member)) => {
+                        assert!(!came_late, "closing is final");
                         assert!(is_cancelled(&run(member).0));
                         true
                     }
@@ -135,5 +137,35 @@ fn spawn_x_cancel() {
         let accepted = spawner.join().unwrap();
         assert!(was_gone || !accepted, "a child outlived its scope");
         seen.note(if accepted { "accepted" } else { "refused" });
+    });
+}
+
+#[test]
+fn adopted_x_spawn_beside_a_background_child() {
+    explore(&["among the normal", "among the background"], |seen| {
+        let core = group();
+        core.enter(Kind::Background).unwrap();
+        let body = thread::spawn({
+            let core = core.clone();
+            move || core.leave(Kind::Normal)
+        });
+        let adopter = thread::spawn({
+            let core = core.clone();
+            move || core.word().try_adopt().expect("somebody is in")
+        });
+        if core.enter(Kind::Normal).is_ok() {
+            core.leave(Kind::Normal);
+        } else {
+            assert!(core.enter(Kind::Normal).is_err(), "closing is final");
+        }
+        body.join().unwrap();
+        let kind = adopter.join().unwrap();
+        core.leave(kind);
+        core.leave(Kind::Background);
+        assert_eq!(core.children(false), 0);
+        seen.note(match kind {
+            Kind::Normal => "among the normal",
+            Kind::Background => "among the background",
+        });
     });
 }
