@@ -74,7 +74,7 @@ pub(crate) fn deadline() -> Deadline {
 pub(crate) fn adopter(scope: &Arc<Core>, root: impl FnOnce() -> PlainArc<RootState>) -> Owner {
     with(|context| {
         if context.core.is_within(scope) {
-            // A5: it would wait for itself.
+            // A6: it would wait for itself.
             None
         } else if context.serial == 0 {
             Some(Owner::body(&context.core))

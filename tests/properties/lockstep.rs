@@ -59,7 +59,7 @@ impl Run {
             return None;
         }
         self.timers += 1;
-        Some(u64::from(steps) * STEP + (1 << (self.timers - 1)))
+        Some(u64::from(steps) * STEP + 3_u64.pow(self.timers - 1))
     }
 
     fn open(&mut self, spec: &ScopeSpec) -> Command {

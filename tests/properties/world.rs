@@ -27,11 +27,12 @@ use crate::support;
 
 pub(crate) type Id = usize;
 
-/// One step of time. Every duration of a program is so many steps and a power of two of milliseconds of its own, so no
-/// two timers are ever due at the same time, nor any at the time of an operation.
+/// One step of time. Every duration of a program is so many steps and a power of three of milliseconds of its own. One
+/// timer starts another, and a grace may come twice in such a chain, but no more, so no two timers are ever due at the
+/// same time, nor any at the time of an operation.
 pub(crate) const STEP: u64 = 1 << 16;
 /// As many durations have room in a step.
-pub(crate) const MOST_TIMERS: u32 = 14;
+pub(crate) const MOST_TIMERS: u32 = 10;
 
 /// The durations of a scope, in milliseconds.
 #[derive(Clone, Copy, Debug, Default)]
