@@ -1,6 +1,6 @@
 //! Where do we stand? Every row beside its peers, with the goals, as two tables in markdown: `report [row…]`.
 //!
-//! Contenders take turns, round after round; a ratio is taken within its round, and the median of the ratios is what
+//! Contenders take turns, each round in another order; a ratio is taken within its round, and the median of the ratios is what
 //! counts (in brackets: the middle half of them). `ct` is told in processor time, which is the time on the wall if nobody
 //! else is on the machine, and stands still while others are. Several threads wait for one another, so that `mt` and
 //! `task` are told in time on the wall, with the processor time in a column of its own.
@@ -74,6 +74,19 @@ fn sample(place: &Place, row: &Row, contender: usize, n: usize, into: &mut Sampl
     into.cpu.push(taken.cpu.as_nanos() as f64 / n as f64);
 }
 
+/// Another order each round, the same in every run: whoever comes next finds the heap as the one before has left it.
+fn order(contenders: usize, round: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..contenders).collect();
+    let mut state = (round as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    for last in (1..contenders).rev() {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        order.swap(last, (state >> 33) as usize % (last + 1));
+    }
+    order
+}
+
 fn timed(places: &[Place; 3], row: &Row) -> Timed {
     let n = row.size();
     let mut timed = Timed(row.contenders.iter().map(|_| Default::default()).collect());
@@ -88,8 +101,7 @@ fn timed(places: &[Place; 3], row: &Row) -> Timed {
             break;
         }
         for (column, place) in places.iter().enumerate() {
-            for turn in 0..row.contenders.len() {
-                let contender = (turn + round) % row.contenders.len();
+            for contender in order(row.contenders.len(), round) {
                 sample(place, row, contender, n, &mut timed.0[contender][column]);
             }
         }
