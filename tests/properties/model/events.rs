@@ -320,6 +320,9 @@ impl Model {
                         self.cancel(id, CancelReason::AwaitedCancelled(task), false)?;
                     }
                 }
+                if !own_end && !self.is_droppable(id) {
+                    self.catch_up_all()?;
+                }
                 ensure!(
                     own_end || self.is_droppable(id),
                     "body {id} was dropped, and need not be"
