@@ -3,7 +3,8 @@
 //! C1. The context is moved, not cloned: no reference count is touched. C2. The thread-local is never borrowed while user
 //! code runs. C3. A destructor of a member's future sees the member's context, whoever drops it.
 
-use std::cell::RefCell;
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
 
 use crate::root::RootState;
 use crate::state::Core;
@@ -22,22 +23,27 @@ pub(crate) struct Context {
 
 #[cfg(not(any(ringfence_loom, ringfence_shuttle)))]
 thread_local! {
-    static CURRENT: RefCell<Option<Context>> = const { RefCell::new(None) };
+    static CURRENT: Cell<ManuallyDrop<Option<Context>>> = const { Cell::new(ManuallyDrop::new(None)) };
 }
 #[cfg(any(ringfence_loom, ringfence_shuttle))]
 thread_local! {
-    static CURRENT: RefCell<Option<Context>> = RefCell::new(None);
+    static CURRENT: Cell<ManuallyDrop<Option<Context>>> = Cell::new(ManuallyDrop::new(None));
 }
 
+#[inline]
 fn swap(slot: &mut Option<Context>) {
-    // At the exit of a thread the thread-local may be gone: then there is no context.
-    let _ = CURRENT.try_with(|current| std::mem::swap(&mut *current.borrow_mut(), slot));
+    // Nothing is left inside when a thread ends, and what needs no destructor is never gone.
+    CURRENT.with(|current| {
+        let outer = current.replace(ManuallyDrop::new(slot.take()));
+        *slot = ManuallyDrop::into_inner(outer);
+    });
 }
 
 /// Puts a context in force, and takes it back when dropped.
 pub(crate) struct Enter<'a>(&'a mut Option<Context>);
 
 impl<'a> Enter<'a> {
+    #[inline]
     pub(crate) fn new(slot: &'a mut Option<Context>) -> Self {
         swap(slot);
         Self(slot)
@@ -45,16 +51,20 @@ impl<'a> Enter<'a> {
 }
 
 impl Drop for Enter<'_> {
+    #[inline]
     fn drop(&mut self) {
         swap(self.0);
     }
 }
 
+/// Reads the context in force. It is out of its place meanwhile: `read` runs no user code (C2).
 fn with<R>(read: impl FnOnce(&mut Context) -> R) -> Option<R> {
-    CURRENT
-        .try_with(|current| current.borrow_mut().as_mut().map(read))
-        .ok()
-        .flatten()
+    CURRENT.with(|current| {
+        let mut context = current.replace(ManuallyDrop::new(None));
+        let found = context.as_mut().map(read);
+        current.set(context);
+        found
+    })
 }
 
 /// Returns the group that the caller runs in, and its serial there.

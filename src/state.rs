@@ -217,8 +217,17 @@ impl Core {
     }
 
     /// Counts one out. The last one settles with the adopter, and so on up the chain.
+    #[inline]
     pub(crate) fn leave(&self, kind: Kind) {
-        if let Some(owner) = self.leave_step(kind) {
+        let after = self.word.leave(kind);
+        if after.normal() == 0 {
+            self.leave_last(kind, after);
+        }
+    }
+
+    #[cold]
+    fn leave_last(&self, kind: Kind, after: Reading) {
+        if let Some(owner) = self.left(kind, after) {
             owner.settle();
         }
     }
@@ -226,6 +235,11 @@ impl Core {
     /// Counts one out, and returns the adopter to settle with, if that was the last one of an orphan.
     pub(crate) fn leave_step(&self, kind: Kind) -> Option<Owner> {
         let after = self.word.leave(kind);
+        self.left(kind, after)
+    }
+
+    /// Does what is to be done after an exit that left the word so.
+    fn left(&self, kind: Kind, after: Reading) -> Option<Owner> {
         if after.live() == 0 {
             return self.closed(after);
         }

@@ -16,7 +16,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::runtime::Handle;
+use tokio::runtime::Id;
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
@@ -40,14 +40,17 @@ pub(crate) struct Clock {
 
 impl Clock {
     /// `deadline` is the scope's own, where it is earlier than all around it: the others are kept by their own scopes.
-    pub(crate) fn new(grace: Duration, deadline: Option<Instant>) -> Self {
-        Self {
-            grace,
-            deadline,
-            grace_end: None,
-            targets: Vec::new(),
-            sleep: None,
-        }
+    pub(crate) fn new(grace: Duration, deadline: Option<Instant>) -> Option<Box<Self>> {
+        let has_work = !grace.is_zero() || deadline.is_some();
+        has_work.then(|| {
+            Box::new(Self {
+                grace,
+                deadline,
+                grace_end: None,
+                targets: Vec::new(),
+                sleep: None,
+            })
+        })
     }
 
     /// Does what is due, and says whether anything was.
@@ -117,8 +120,9 @@ pin_project! {
         #[pin]
         body: Option<Fut>,
         value: Option<T>,
-        clock: Clock,
-        runtime: Option<Handle>,
+        // None where there is no time to keep.
+        clock: Option<Box<Clock>>,
+        runtime: Option<Id>,
         panics_as_errors: bool,
         is_done: bool,
     }
@@ -144,8 +148,8 @@ where
     pub(crate) fn new(
         core: Arc<Core>,
         body: impl FnOnce() -> Fut,
-        clock: Clock,
-        runtime: Option<Handle>,
+        clock: Option<Box<Clock>>,
+        runtime: Option<Id>,
         panics_as_errors: bool,
     ) -> Self {
         let mut context = Some(Context {
@@ -280,8 +284,7 @@ where
             core.word().adopt();
         }
         if !core.orphan_empty() {
-            let runtime = this.runtime.as_ref().map(Handle::id);
-            let owner = context::adopter(core, || crate::root::of(runtime));
+            let owner = context::adopter(core, || crate::root::of(*this.runtime));
             core.orphan(owner);
         }
     }
@@ -296,13 +299,18 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         loop {
-            self.core.set_waiter(cx.waker()); // D1
             self.as_mut().poll_body(cx);
-            if self.core.word().read().live() == 0 {
+            let this = self.as_mut().project();
+            if this.core.word().read().live() == 0 {
                 return Poll::Ready(self.finish());
             }
-            let this = self.as_mut().project();
-            if !this.clock.poll(this.core, cx) {
+            this.core.set_waiter(cx.waker()); // D1
+            let word = this.core.word().read();
+            if word.live() == 0 || (word.is_forced() && this.body.is_some()) {
+                continue;
+            }
+            let clock = this.clock.as_mut();
+            if !clock.is_some_and(|clock| clock.poll(this.core, cx)) {
                 return Poll::Pending;
             }
             // Something was due: look again.

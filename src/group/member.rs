@@ -131,6 +131,25 @@ where
         Poll::Ready(kept.map_or(Outcome::RuntimeGone, |kept| *kept))
     }
 
+    /// The common end: a value, and nothing that anybody else would have to know. Gives the value back if it is not so.
+    #[inline]
+    fn settle_calm(self: Pin<&mut Self>, value: V) -> Result<Outcome<Kept<V>>, V> {
+        let this = self.project();
+        let is_calm = |context: &Context| {
+            context.adopter.is_none()
+                && context.core.observer().is_none()
+                && context.core.word().read().is_calm()
+        };
+        if *this.registered || !this.context.as_ref().is_some_and(is_calm) {
+            return Err(value);
+        }
+        let Some(Context { core, .. }) = this.context.take() else {
+            return Err(value);
+        };
+        core.leave(*this.kind); // M2
+        Ok(Outcome::Completed(Kept::new(value, &core)))
+    }
+
     /// The user's future is gone: records how, and ends the child unless it has to wait for scopes that it dropped.
     fn settle(self: Pin<&mut Self>, end: End<V>, cx: &TaskContext<'_>) -> Poll<Outcome<Kept<V>>> {
         let mut this = self.project();
@@ -310,7 +329,10 @@ where
                 self.as_mut().force()
             }
             (Ok(()), Some(output)) => match catch(|| output.into_result()) {
-                Ok(Ok(value)) => End::Returned(value),
+                Ok(Ok(value)) => match self.as_mut().settle_calm(value) {
+                    Ok(outcome) => return Poll::Ready(outcome),
+                    Err(value) => End::Returned(value),
+                },
                 Ok(Err(error)) => End::Failed(Box::new(error)),
                 Err(panic) => End::Panicked(panic),
             },

@@ -134,10 +134,11 @@ impl Scope {
             opener: opener.unwrap_or(0),
         };
         let core = Core::new(settings, parent);
-        let group = TaskGroup::new(core.clone(), runtime.clone());
+        let id = runtime.as_ref().map(tokio::runtime::Handle::id);
+        let group = TaskGroup::new(core.clone(), runtime);
         let clock = Clock::new(self.grace, own);
         let start = || body(&group);
-        Driver::new(core, start, clock, runtime, self.panics_as_errors).await
+        Driver::new(core, start, clock, id, self.panics_as_errors).await
     }
 }
 

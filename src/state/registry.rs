@@ -48,8 +48,11 @@ impl Hasher for SerialHasher {
         }
     }
     fn write_u64(&mut self, serial: u64) {
-        // Fibonacci hashing: serials are consecutive, the table looks at the high bits too.
-        self.0 = (self.0 ^ serial).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        // Consecutive serials get consecutive buckets, so that the table is walked like an array; the top seven bits, which
+        // the table compares first, are mixed (Fibonacci hashing).
+        let place = serial / SHARDS as u64;
+        let mixed = place.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = place | (mixed & 0xFE00_0000_0000_0000);
     }
 }
 
