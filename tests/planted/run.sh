@@ -14,7 +14,8 @@ copy=$root/target/planted
 log=$root/target/planted.log
 patience=300
 
-# An unchanged copy of what the lanes build. A fixed place, so that they build it into their own target folders.
+# An unchanged copy of what the lanes build. It has build folders of its own: in those of the lanes, cargo would take a
+# planted program for a fresh one.
 fresh() {
     rm -rf "$copy"
     mkdir -p "$copy/tests/lanes"
@@ -29,7 +30,7 @@ fresh() {
 # Prints the path of a lane's test program.
 build() {
     (cd "$copy/tests/lanes/$1" &&
-        CARGO_TARGET_DIR=$root/tests/lanes/$1/target cargo test --release --lib --no-run 2>&1) >"$log" || return 1
+        CARGO_TARGET_DIR=$root/target/planted-build/$1 cargo test --release --lib --no-run 2>&1) >"$log" || return 1
     (cd "$copy/tests/lanes/$1" && realpath "$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$log")")
 }
 

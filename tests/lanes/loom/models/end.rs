@@ -73,8 +73,12 @@ fn exit_x_look() {
         let guard = gone.guard();
         let (_, member) = child(&core, async move { drop(guard) }).unwrap();
         let member = thread::spawn(move || run(member).0);
-        let is_gone = core.children(true) == 0;
-        assert!(!is_gone || gone.is(), "who finds it gone sees what it did");
+        let looker = thread::spawn(move || {
+            let is_gone = core.children(true) == 0;
+            assert!(!is_gone || gone.is(), "who finds it gone sees what it did");
+            is_gone
+        });
+        let is_gone = looker.join().unwrap();
         drop(member.join().unwrap());
         seen.note(if is_gone { "gone" } else { "still there" });
     });
