@@ -17,6 +17,9 @@ pub mod comparison {}
 #[doc = include_str!("../docs/glossary.md")]
 pub mod glossary {}
 
+#[doc = include_str!("../docs/ARCHITECTURE.md")]
+pub mod architecture {}
+
 #[doc = include_str!("../docs/CONTRIBUTING.md")]
 pub mod contributing {}
 

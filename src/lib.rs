@@ -1,4 +1,91 @@
-//! Structured concurrency on tokio.
+//! Structured concurrency on tokio: task groups whose tasks cannot outlive them.
+//!
+//! Three promises. **Nothing outlives its scope**: when a [`scope`] comes back, by value, error, or panic, every task spawned
+//! into it has ended and been dropped with all that it captured. **Nothing is lost**: every error and every panic reaches
+//! the caller, or the [`Observer`] where there is no caller. **Nothing hangs in silence**: what is cancelled ends, and
+//! whoever holds it up is named.
+//!
+//! # A scope
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> anyhow::Result<()> {
+//! # async fn fetch_user(id: u32) -> std::io::Result<u32> { Ok(id) }
+//! # async fn fetch_posts(id: u32) -> std::io::Result<Vec<u32>> { Ok(vec![id]) }
+//! use ringfence::scope;
+//!
+//! let (user, posts) = scope(async |group| {
+//!     let user = group.spawn(fetch_user(7)); // starts now, runs in parallel
+//!     let posts = group.spawn(fetch_posts(7));
+//!     Ok((user.await, posts.await)) // a handle awaited in the body yields the value itself
+//! })
+//! .await?;
+//! # assert_eq!((user, posts), (7, vec![7]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! If either fails, the other is cancelled and waited for, the body ends where it stands, and the [`GroupError`] lists what
+//! happened. There is no handle to forget, no `JoinError` to unwrap, and nothing left behind.
+//!
+//! # Cancelling
+//!
+//! Four things cancel a group: a failure in it, [`cancel`](TaskGroup::cancel), its [deadline](Scope::deadline), and dropping
+//! its future. Cancelled tasks are dropped where they are parked, and the scope waits until they are gone. To let them say
+//! goodbye first, give it a [grace](Scope::grace): then the [`token`] of each task fires, and force comes after.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! use std::time::Duration;
+//! use ringfence::{Cause, Scope, TaskGroup, token};
+//!
+//! let error = Scope::new()
+//!     .grace(Duration::from_secs(5))
+//!     .run(async |group: &TaskGroup| {
+//!         group.spawn(async { token().cancelled().await }); // listens: ends within the grace
+//!         group.named("deaf").spawn(std::future::pending::<()>()); // has to be forced
+//!         group.cancel_with("maintenance");
+//!         std::future::pending::<Result<(), _>>().await
+//!     })
+//!     .await
+//!     .unwrap_err();
+//!
+//! assert!(matches!(error.cause(), Cause::Cancelled(_)));
+//! assert_eq!(error.forced()[0].task.name(), Some("deaf"));
+//! # }
+//! ```
+//!
+//! A scope is an ordinary future: put it under a [`timeout`], into a `select!`, inside another scope. Dropped half-way, it
+//! cancels its children at once, and the task that was awaiting it does not end before they are gone.
+//!
+//! # Errors
+//!
+//! A child returns `()` or `Result<T, E>`, with the one `E` of its group; convert inside the child where it differs:
+//! `group.spawn(async { Ok(fetch().await?) })`. Where nothing tells `E`, write `async |group: &TaskGroup|` for [`BoxError`].
+//! [`GroupError<E>`](GroupError) has the same shape for one failure or many: its [cause](GroupError::cause), each failure
+//! with its task's name and place in the order in which they happened, and [`into_first`](GroupError::into_first) for the
+//! error itself. It goes through `?` into `anyhow` and into boxed errors.
+//!
+//! A panic cancels the others, waits for them, and goes on in the caller; [by option](Scope::panics_as_errors) it is an entry
+//! of the error instead.
+//!
+//! # Where to look
+//!
+//! | for | look at |
+//! |---|---|
+//! | a scope with a name, a grace, a deadline, an observer | [`Scope`] |
+//! | spawning from children, callbacks, other threads | [`TaskGroup::spawner`] |
+//! | what serves the others and ends with them | [`TaskGroup::spawn_background`] |
+//! | how one child ended; cancelling one child | [`TaskHandle`], [`Outcome`] |
+//! | limits in time | [`timeout`], [`move_on_after`], [`Deadline`] |
+//! | what happens at the very outside | [`root`] |
+//!
+//! # What it does not do
+//!
+//! A task that never awaits cannot be stopped, only waited for. A scope future that is leaked (`mem::forget`) is never
+//! cancelled. When a runtime is shut down, its tasks are dropped in whatever order it likes, and scopes elsewhere learn that it is gone. With
+//! `panic = "abort"` a panic ends the process; all else holds.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings))))]
