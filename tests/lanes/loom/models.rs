@@ -179,9 +179,9 @@ where
     let clock = Clock::new(Duration::ZERO, None);
     Box::pin(Driver::new(
         core.clone(),
-        body,
+        || body,
         clock,
-        runtime.cloned(),
+        runtime.map(Handle::id),
         false,
     ))
 }

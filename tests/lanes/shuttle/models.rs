@@ -265,7 +265,7 @@ fn script(place: Place) -> Script {
                 _ => {
                     // Dropped mid-await, unless it is quicker.
                     let polls = pick(3);
-                    drop(polled(polls, nested(&place)).await);
+                    let _cut_or_done = polled(polls, nested(&place)).await;
                 }
             }
         }

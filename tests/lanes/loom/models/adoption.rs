@@ -1,6 +1,6 @@
 //! Scopes that are dropped, and who waits for what they leave behind.
 
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, pending};
 use std::task::{Context, Waker};
 
 use loom::thread;

@@ -77,7 +77,8 @@ fn body_force_x_body_wait() {
                     endless().await
                 }
             };
-            let (result, polls) = run(scope(&core, None, body));
+            let scope = scope(&core, None, body);
+            let (result, polls) = thread::spawn(move || run(scope)).join().unwrap();
             assert!(gone.is());
             assert!(result.unwrap_err().is_cancelled());
             canceller.join().unwrap();
