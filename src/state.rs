@@ -331,8 +331,9 @@ impl Core {
         match self.registry.single_out(serial, mark) {
             Some(waker) => self.wake(waker),
             None if force => {}
-            None => self.signalled(Target::Child(serial)),
+            None => return self.signalled(Target::Child(serial)),
         }
+        self.wake_listeners();
     }
 
     /// Singles all present children out, the body not.
@@ -377,8 +378,15 @@ impl Core {
                 self.force_cut.fetch_max(cut, Ordering::AcqRel);
                 self.word.call_attention();
                 self.registry.wake_below(cut, |waker| self.wake(waker));
+                self.wake_listeners();
             }
         }
+    }
+
+    /// Wakes whoever listens to a token: what they look at has changed.
+    fn wake_listeners(&self) {
+        let listeners = std::mem::take(&mut self.cold.lock().listeners);
+        listeners.into_values().for_each(|waker| self.wake(waker));
     }
 
     /// Asks whether a child has to end where it is parked, given a reading of the word.

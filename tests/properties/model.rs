@@ -92,6 +92,7 @@ pub(crate) struct Actor {
     pub(crate) handles: Vec<Id>,
     // Of children:
     background: bool,
+    name: Option<&'static str>,
     spawned_by: Option<Id>,
     task: Option<TaskId>,
     serial: u64,
@@ -202,6 +203,7 @@ impl Model {
             aborted: false,
             handles: Vec::new(),
             background: false,
+            name: None,
             spawned_by: None,
             task: None,
             serial: 0,
@@ -256,34 +258,44 @@ impl Model {
             || child.mark == Mark::Forced
     }
 
-    /// The reason that the token of an actor gives, if it is cancelled.
+    /// The reason that the token of an actor gives, if it is cancelled: that of the innermost member that was asked to end.
     fn token(&self, id: Id) -> Option<CancelReason> {
-        let actor = &self.actors[&id];
-        let group = actor.group?;
-        let scope = &self.scopes[&group];
-        let singled = actor.kind == Kind::Child
-            && (actor.mark > Mark::None || actor.serial < scope.signal_cut.max(scope.force_cut));
-        if scope.cancelled || singled {
-            return Some(self.reason_for(actor));
-        }
-        let mut outer = scope.parent;
-        while let Some(scope) = outer.map(|id| &self.scopes[&id]) {
-            if scope.cancelled {
-                return scope.reason.clone();
+        let mut member = Some(id);
+        while let Some(actor) = member.and_then(|id| self.actors.get(&id)) {
+            let group = actor.group?;
+            if self.is_signalled(actor) {
+                return Some(self.reason_for(actor));
             }
-            outer = scope.parent;
+            member = Some(self.scopes[&group].opener);
         }
         None
     }
 
+    fn is_signalled(&self, actor: &Actor) -> bool {
+        let scope = actor.group.and_then(|group| self.scopes.get(&group));
+        scope.is_some_and(|scope| scope.cancelled) || self.is_singled(actor)
+    }
+
+    /// Whether a child was asked to end on its own, or with all children.
+    fn is_singled(&self, actor: &Actor) -> bool {
+        actor.kind == Kind::Child && (actor.mark > Mark::None || self.is_cut(actor))
+    }
+
+    fn is_cut(&self, child: &Actor) -> bool {
+        let scope = child.group.and_then(|group| self.scopes.get(&group));
+        scope.is_some_and(|scope| child.serial < scope.signal_cut.max(scope.force_cut))
+    }
+
+    /// The first reason stands, for a child as for a group.
     fn reason_for(&self, actor: &Actor) -> CancelReason {
-        let reason = actor
-            .group
-            .and_then(|group| self.scopes[&group].reason.clone());
+        let group = actor.group.and_then(|group| self.scopes.get(&group));
         if actor.mark > Mark::None {
             CancelReason::Handle
+        } else if actor.kind == Kind::Child && self.is_cut(actor) {
+            CancelReason::ChildrenCancelled
         } else {
-            reason.unwrap_or(CancelReason::ChildrenCancelled)
+            let reason = group.and_then(|scope| scope.reason.clone());
+            reason.unwrap_or(CancelReason::RuntimeGone)
         }
     }
 
@@ -327,6 +339,9 @@ impl Model {
     fn cancel(&mut self, id: Id, reason: CancelReason, at_once: bool) -> Checked {
         let now = self.now;
         let scope = self.scope(id)?;
+        if !at_once && scope.live() == 0 {
+            return Ok(()); // After the end, a cancel changes nothing.
+        }
         let force = at_once || scope.grace.is_none();
         scope.reason.get_or_insert(reason);
         if scope.forced || (scope.cancelled && !force) {
@@ -362,6 +377,14 @@ impl Model {
         if child.fate != Fate::Alive || child.out {
             return Ok(());
         }
+        if self
+            .actors
+            .get(&id)
+            .is_some_and(|child| self.is_signalled(child))
+        {
+            return Ok(()); // Asked already.
+        }
+        let child = self.actor(id)?;
         let scope = child.group.unwrap_or_default();
         match self.scope(scope)?.grace {
             None => self.actor(id)?.mark = Mark::Forced,
@@ -379,6 +402,9 @@ impl Model {
     fn cancel_children(&mut self, id: Id) -> Checked {
         let now = self.now;
         let scope = self.scope(id)?;
+        if scope.cancelled {
+            return Ok(()); // Asked already.
+        }
         match scope.grace {
             None => scope.force_cut = scope.next,
             Some(grace) => {

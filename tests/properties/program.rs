@@ -51,6 +51,17 @@ pub(crate) struct ChildSpec {
     pub(crate) handle: Handle,
 }
 
+impl ChildSpec {
+    /// What it is called where it is named: after the way in which it is spawned.
+    pub(crate) fn name(&self) -> Option<&'static str> {
+        self.named.then_some(match (self.background, self.tries) {
+            (true, _) => "background",
+            (false, false) => "normal",
+            (false, true) => "tried",
+        })
+    }
+}
+
 /// What is around the scope's future.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrap {

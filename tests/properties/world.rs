@@ -390,13 +390,13 @@ impl World {
     ) -> Option<TaskHandle<'g, Id>> {
         let probe = Probe::new(self, child, Some(scope), spec.destructor, spec.listens);
         let made = catch_unwind(AssertUnwindSafe(|| {
-            match (spec.background, spec.tries, spec.named) {
-                (true, _, false) => Ok(group.spawn_background(probe)),
-                (true, _, true) => Ok(group.named("background").spawn_background(probe)),
-                (false, false, false) => Ok(group.spawn(probe)),
-                (false, false, true) => Ok(group.named("normal").spawn(probe)),
-                (false, true, false) => group.try_spawn(probe),
-                (false, true, true) => group.named("tried").try_spawn(probe),
+            match (spec.background, spec.tries, spec.name()) {
+                (true, _, None) => Ok(group.spawn_background(probe)),
+                (true, _, Some(name)) => Ok(group.named(name).spawn_background(probe)),
+                (false, false, None) => Ok(group.spawn(probe)),
+                (false, false, Some(name)) => Ok(group.named(name).spawn(probe)),
+                (false, true, None) => group.try_spawn(probe),
+                (false, true, Some(name)) => group.named(name).try_spawn(probe),
             }
         }));
         match made {

@@ -172,6 +172,7 @@ impl Model {
             Command::Spawn { into, child, spec } => self.add_child(child, into, Some(id), &spec),
             Command::SpawnHere { child, spec } => {
                 self.add_child(child, id, Some(id), &spec);
+                self.actor(child)?.name = spec.name();
                 if spec.handle == crate::program::Handle::Kept {
                     self.actor(id)?.handles.push(child);
                 }
@@ -511,7 +512,8 @@ impl Model {
             "scope {id} returned with {} members alive",
             scope.live()
         );
-        let reason = scope.reason.take();
+        // It stays: whoever spawns later is refused with it.
+        let reason = scope.reason.clone();
         let mut failures = std::mem::take(&mut scope.failures);
         let stragglers = std::mem::take(&mut scope.stragglers);
         let (opener, value, passes_on) = (scope.opener, scope.value, scope.spec.passes_on);

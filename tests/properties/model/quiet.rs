@@ -205,9 +205,24 @@ impl Model {
     pub(crate) fn reading(&self, id: Id) -> String {
         let scope = &self.scopes[&id];
         format!(
-            "Spawner {{ name: None, state: Reading {{ cancelled: {}, forced: {}, orphaned: {}, normal: {}, background: {} }} }}",
-            scope.cancelled, scope.forced, scope.orphaned, scope.normal, scope.background
+            "Spawner {{ name: {:?}, state: Reading {{ cancelled: {}, forced: {}, orphaned: {}, normal: {}, background: {} }} }}",
+            self.path(id),
+            scope.cancelled,
+            scope.forced,
+            scope.orphaned,
+            scope.normal,
+            scope.background
         )
+    }
+
+    /// The names on the way to a scope: those of the named children in which it, and all around it, were opened.
+    fn path(&self, scope: Id) -> Option<String> {
+        let opener = &self.actors[&self.scopes[&scope].opener];
+        let outer = opener.group.and_then(|group| self.path(group));
+        match (outer, opener.name) {
+            (Some(outer), Some(name)) => Some(format!("{outer}/{name}")),
+            (outer, name) => outer.or(name.map(str::to_owned)),
+        }
     }
 
     /// The child or stranger in whose task an actor lives.
