@@ -129,7 +129,6 @@ struct Failure {
 #[derive(Clone, Debug)]
 pub(crate) struct ScopeState {
     opener: Id,
-    parent: Option<Id>,
     spec: ScopeSpec,
     grace: Option<u64>,
     /// The earliest of its own and all inherited ones, and its own if that is it.

@@ -198,7 +198,6 @@ impl Model {
         body.listens = spec.body_listens;
         let state = ScopeState {
             opener: by,
-            parent,
             grace: times.grace,
             deadline: own_deadline.or(inherited),
             own_deadline,
