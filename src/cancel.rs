@@ -1,6 +1,7 @@
 //! Tokens: how a task learns that it is asked to end.
 //!
-//! K1. A token is sticky and level-triggered: once cancelled, always cancelled. K2. It is cancelled when its own group is,
+//! K1. A token is sticky and level-triggered: once cancelled, always cancelled; but the token of a child that
+//! was cancelled alone only while that child is there (docs/ARCHITECTURE.md, known limits). K2. It is cancelled when its own group is,
 //! or any group around it, or the child of one that it is in. K3. Who waits is registered with each of them before it looks (S2).
 
 use std::fmt;

@@ -213,7 +213,8 @@ impl<T> Join<T> {
 ///
 /// # Cancel safety
 ///
-/// Cancel safe: awaiting `&mut handle` in a `select!` that takes another branch loses nothing.
+/// Cancel safe: awaiting `&mut handle` in a `select!` that takes another branch loses nothing. Within a grace, though, a body
+/// that has polled the handle of a child without a value is dropped at its next wait; use [`outcome`](Self::outcome) there.
 ///
 /// # Panics
 ///
