@@ -23,7 +23,6 @@ use crate::cancel::Token;
 use crate::group::error::{BoxError, GroupError, SpawnError};
 use crate::group::handle::{OutcomeHandle, TaskHandle};
 use crate::group::member::Member;
-use crate::group::options::Scope;
 use crate::group::output::TaskOutput;
 use crate::observe::{CancelReason, DisplacedWhat, displace, tell};
 use crate::panic::catch;
@@ -84,12 +83,12 @@ use crate::sync::{Arc, PlainArc};
 /// # Ok(())
 /// # }
 /// ```
-pub async fn scope<E, T, F>(body: F) -> Result<T, GroupError<E>>
+pub fn scope<E, T, F>(body: F) -> impl Future<Output = Result<T, GroupError<E>>>
 where
     E: Send + 'static,
     F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
 {
-    Scope::new().run(body).await
+    options::run(None, body)
 }
 
 /// A [`scope`] body, for generic callers whose future must be `Send`.
@@ -250,6 +249,14 @@ impl<E: Send + 'static> TaskGroup<E> {
         self.len() == 0
     }
 
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.spawner.core
+    }
+
+    pub(crate) fn runtime_id(&self) -> Option<tokio::runtime::Id> {
+        self.spawner.runtime.as_ref().map(Handle::id)
+    }
+
     #[track_caller]
     fn start<F>(
         &self,
@@ -277,9 +284,8 @@ impl<E> fmt::Debug for TaskGroup<E> {
     }
 }
 
-type Joined<F, E> = tokio::task::JoinHandle<
-    handle::Outcome<handle::Kept<<<F as Future>::Output as TaskOutput<E>>::Value>>,
->;
+type Joined<F, E> =
+    tokio::task::JoinHandle<handle::Settled<<<F as Future>::Output as TaskOutput<E>>::Value>>;
 
 /// Counts a child in, wraps it, and starts its task.
 #[track_caller]
@@ -305,7 +311,7 @@ where
     }
     let named = name.is_some();
     if let Some(name) = name {
-        core.registry().name(serial, name);
+        core.set_name(serial, name);
     }
     // From here on the member counts itself out, however it is dropped.
     let member = Member::<F, E>::new(core.clone(), serial, kind, named, location, future);
@@ -467,8 +473,7 @@ impl<E: Send + 'static> Spawner<E> {
 
     fn request(&self, note: Option<PlainArc<str>>) {
         let by = crate::context::task_id();
-        self.core
-            .cancel(CancelReason::Requested { note, by }, false);
+        self.core.cancel(CancelReason::Requested { note, by });
     }
 
     #[track_caller]
@@ -493,7 +498,7 @@ impl<E> Spawner<E> {
     /// Returns the group's token.
     #[must_use]
     pub fn token(&self) -> Token {
-        Token::of(self.core.clone(), 0)
+        Token::of(self.core.clone())
     }
 
     /// Asks whether the group was cancelled, by whatever reason.

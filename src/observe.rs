@@ -178,16 +178,26 @@ impl fmt::Display for Displaced {
     }
 }
 
-/// A child that did not end within the grace.
+/// A child, or the body of a scope, that did not end within the grace.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Straggler {
-    /// Which task it was.
-    pub task: TaskInfo,
+    /// Which task it was; `None` if it was the body.
+    pub task: Option<TaskInfo>,
     /// Why it had been asked to end.
     pub reason: CancelReason,
     /// How long it had lived when it was forced, where that is known: from its first wait on.
     pub age: Option<std::time::Duration>,
+}
+
+impl fmt::Display for Straggler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.task {
+            Some(task) => write!(f, "{task}")?,
+            None => f.write_str("the body")?,
+        }
+        write!(f, " had to be forced, cancelled {}", self.reason)
+    }
 }
 
 /// Hears of what happens to the children of groups.
@@ -213,7 +223,7 @@ pub trait Observer: Send + Sync + 'static {
         let _ = what;
     }
 
-    /// A child had to be forced because it did not end within the grace.
+    /// A child or a body had to be forced because it did not end within the grace.
     fn forced(&self, straggler: &Straggler) {
         let _ = straggler;
     }

@@ -1,13 +1,14 @@
 //! A scope with options.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::group::TaskGroup;
 use crate::group::driver::{Clock, Driver};
 use crate::group::error::{GroupError, capped};
-use crate::observe::{Observer, path};
+use crate::observe::Observer;
 use crate::state::{Core, Settings};
 use crate::time::Deadline;
 
@@ -106,40 +107,60 @@ impl Scope {
     /// With the first panic of the body or a child, after all of them are gone, unless
     /// [`panics_as_errors`](Self::panics_as_errors) was set. When there is a grace or a deadline and the runtime has no
     /// time driver.
-    pub async fn run<E, T, F>(self, body: F) -> Result<T, GroupError<E>>
+    pub fn run<E, T, F>(self, body: F) -> impl Future<Output = Result<T, GroupError<E>>>
     where
         E: Send + 'static,
         F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
     {
-        let runtime = crate::runtime::current();
-        let parent = crate::context::current();
-        // Through the child it is opened in, if that one has a name.
-        let around = parent
-            .as_ref()
-            .and_then(|(core, serial)| core.path_of(*serial));
-        let (parent, opener) = parent.unzip();
-        let outer = parent
-            .as_ref()
-            .map_or(Deadline::NEVER, |core| core.deadline());
-        // An inherited deadline is kept by the scope that set it.
-        let own = self
-            .deadline
-            .filter(|own| *own < outer)
-            .and_then(Deadline::instant);
-        let settings = Settings {
-            path: path(around.as_ref(), self.name.as_deref()),
-            has_grace: !self.grace.is_zero(),
-            deadline: self.deadline,
-            observer: self.observer,
-            opener: opener.unwrap_or(0),
-        };
-        let core = Core::new(settings, parent);
-        let id = runtime.as_ref().map(tokio::runtime::Handle::id);
-        let group = TaskGroup::new(core.clone(), runtime);
-        let clock = Clock::new(self.grace, own);
-        let start = || body(&group);
-        Driver::new(core, start, clock, id, self.panics_as_errors).await
+        run(Some(Box::new(self)), body)
     }
+}
+
+/// Runs a scope. The options are boxed, since most scopes have none, and futures of scopes lie inside one another.
+pub(crate) async fn run<E, T, F>(options: Option<Box<Scope>>, body: F) -> Result<T, GroupError<E>>
+where
+    E: Send + 'static,
+    F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
+{
+    let (group, clock, panics_as_errors) = open(options);
+    Driver::new(&group, || body(&group), clock, panics_as_errors).await
+}
+
+/// Makes the group of a scope that is first polled now.
+fn open<E: Send + 'static>(
+    options: Option<Box<Scope>>,
+) -> (TaskGroup<E>, Option<Box<Clock>>, bool) {
+    let (parent, opener) = crate::context::current().unzip();
+    let opener = opener.unwrap_or(0);
+    let runtime = crate::runtime::current();
+    let Some(options) = options else {
+        let settings = Settings {
+            opener,
+            ..Settings::default()
+        };
+        return (
+            TaskGroup::new(Core::new(settings, parent), runtime),
+            None,
+            false,
+        );
+    };
+    let settings = Settings {
+        name: options.name,
+        has_grace: !options.grace.is_zero(),
+        deadline: options.deadline,
+        observer: options.observer,
+        opener,
+    };
+    let core = Core::new(settings, parent);
+    // Each scope keeps its own deadline, also one that is later than what it inherits: whoever set the earlier one may give a
+    // grace then, or not be around any more.
+    let deadline = options.deadline.and_then(Deadline::instant);
+    let clock = Clock::new(options.grace, deadline);
+    (
+        TaskGroup::new(core, runtime),
+        clock,
+        options.panics_as_errors,
+    )
 }
 
 impl fmt::Debug for Scope {

@@ -68,6 +68,11 @@ impl Reading {
         self.0 & (FORCED | ATTENTION) == 0
     }
 
+    /// Whether no child was singled out.
+    pub(crate) const fn is_undivided(self) -> bool {
+        self.0 & ATTENTION == 0
+    }
+
     pub(crate) const fn is_orphaned(self) -> bool {
         self.0 & ORPHANED != 0
     }
