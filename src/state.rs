@@ -138,7 +138,8 @@ pub(crate) struct Core {
     parent: Option<Arc<Self>>,
     /// The member of the parent that the scope was opened in.
     opener: u64,
-    has_grace: bool,
+    /// Whether a cancel is a signal first. A long-lived group learns that only when it is shut down.
+    has_grace: AtomicBool,
     /// Whether a child was ever named.
     has_names: AtomicBool,
 }
@@ -155,7 +156,7 @@ impl Core {
             cold: Lock::new(Cold::default()),
             id: unique(),
             has_names: AtomicBool::new(false),
-            has_grace: settings.has_grace,
+            has_grace: AtomicBool::new(settings.has_grace),
             opener: settings.opener,
             inherited: inherit(settings, parent.as_deref()),
             parent,
@@ -257,7 +258,7 @@ impl Core {
             refused => {
                 assert!(
                     refused != Entry::Full,
-                    "a ringfence group holds at most 2^29 children of a kind"
+                    "a ringfence group holds at most 2^28 children of a kind"
                 );
                 Err(self.reason().unwrap_or(CancelReason::Closed))
             }
@@ -345,6 +346,12 @@ impl Core {
         self.end(None, None, Ask::GraceOver);
     }
 
+    /// Asks a long-lived group to end: with a grace, which somebody keeps from now on, or at once.
+    pub(crate) fn shut_down(&self, has_grace: bool) {
+        self.has_grace.store(has_grace, Ordering::Relaxed);
+        self.end(Some(CancelReason::Shutdown), None, Ask::Cancel);
+    }
+
     /// Records a failure and asks the group to end because of it.
     pub(crate) fn fail(&self, failure: RawFailure) {
         let reason = match (&failure.kind, failure.task.as_ref().map(TaskInfo::id)) {
@@ -357,7 +364,7 @@ impl Core {
     }
 
     fn end(&self, reason: Option<CancelReason>, failure: Option<RawFailure>, ask: Ask) {
-        let force = ask != Ask::Cancel || !self.has_grace;
+        let force = ask != Ask::Cancel || !self.has_grace();
         let (before, waiter, listeners) = {
             let mut cold = self.cold.lock();
             if ask == Ask::Cancel && failure.is_none() && self.word.read().live() == 0 {
@@ -390,7 +397,7 @@ impl Core {
         if self.is_signalled(serial, || self.registry.mark(serial) > Mark::None) {
             return; // S4
         }
-        let force = !self.has_grace;
+        let force = !self.has_grace();
         let mark = if force { Mark::Forced } else { Mark::Signalled };
         self.word.call_attention(); // R2
         let waker = self.registry.single_out(serial, mark);
@@ -407,7 +414,7 @@ impl Core {
             return; // S4
         }
         let cut = self.next.load(Ordering::Relaxed);
-        if self.has_grace {
+        if self.has_grace() {
             self.signal_cut.fetch_max(cut, Ordering::AcqRel);
             self.word.call_attention();
             self.signalled(Some(Target::Below(cut)), 1..cut);
@@ -523,19 +530,20 @@ impl Core {
     }
 
     pub(crate) fn has_grace(&self) -> bool {
-        self.has_grace
+        // Relaxed: set before the group is shared, or by whoever asks it to end, under the lock that goes with that.
+        self.has_grace.load(Ordering::Relaxed)
     }
 
     /// Asks whether a forced member needs no more than to be counted out: nobody hears of it, and what it has in the
     /// registry goes with all the rest (R4).
     pub(crate) fn ends_unseen(&self, word: Reading) -> bool {
-        word.is_forced() && word.is_undivided() && !self.has_grace && self.observer().is_none()
+        word.is_forced() && word.is_undivided() && !self.has_grace() && self.observer().is_none()
     }
 
     /// Finds the group whose report names a member that was forced: its own if it outlasted the grace; or one around it that
     /// forced it together with the scope it is in. None where it was forced early, for instance since its scope was dropped.
     pub(crate) fn outlasted(&self, serial: u64, mark: Mark) -> Option<&Self> {
-        if self.has_grace && (mark == Mark::Forced || self.is_grace_over(serial)) {
+        if self.has_grace() && (mark == Mark::Forced || self.is_grace_over(serial)) {
             return Some(self);
         }
         let dropped = |core: &Self| matches!(core.reason(), Some(CancelReason::ScopeDropped));
@@ -545,7 +553,7 @@ impl Core {
         std::iter::successors(self.opened_in(), |(core, _)| {
             dropped(core).then(|| core.opened_in()).flatten()
         })
-        .find(|(core, opener)| core.has_grace && core.is_grace_over(*opener))
+        .find(|(core, opener)| core.has_grace() && core.is_grace_over(*opener))
         .map(|(core, _)| core)
     }
 
