@@ -104,6 +104,8 @@ struct Rare {
     is_grace_over: bool,
     failures: Vec<RawFailure>,
     owner: Option<Owner>,
+    /// Dropped: the group around whose grace was over then.
+    outlasted: Option<Arc<Core>>,
     stragglers: Vec<Straggler>,
     /// Children that were signalled, and that the scope has to force when the grace is over.
     signalled: Vec<Target>,
@@ -139,6 +141,8 @@ pub(crate) struct Core {
     /// The member of the parent that the scope was opened in.
     opener: u64,
     has_grace: bool,
+    /// Whether it, or a group around it, has a grace.
+    is_in_grace: bool,
     /// Whether a child was ever named.
     has_names: AtomicBool,
 }
@@ -156,6 +160,8 @@ impl Core {
             id: unique(),
             has_names: AtomicBool::new(false),
             has_grace: settings.has_grace,
+            is_in_grace: settings.has_grace
+                || parent.as_ref().is_some_and(|parent| parent.is_in_grace),
             opener: settings.opener,
             inherited: inherit(settings, parent.as_deref()),
             parent,
@@ -302,15 +308,16 @@ impl Core {
         if word.is_forced() {
             self.registry.clear(); // R4
         }
-        let (waiter, listeners, rest) = {
+        let (waiter, listeners, (rest, outlasted)) = {
             let mut cold = self.cold.lock();
             let waiter = cold.waiter.take();
             match &mut cold.rare {
-                None => (waiter, BTreeMap::new(), None),
+                None => (waiter, BTreeMap::new(), (None, None)),
                 Some(rare) => {
                     let rest = word
                         .is_orphaned()
                         .then(|| (std::mem::take(&mut rare.failures), rare.owner.take()));
+                    let rest = (rest, rare.outlasted.take());
                     (waiter, std::mem::take(&mut rare.listeners), rest)
                 }
             }
@@ -319,6 +326,7 @@ impl Core {
             self.wake(waiter);
         }
         listeners.into_values().for_each(|waker| self.wake(waker));
+        drop(outlasted);
         let (failures, owner) = rest?;
         self.displace_all(failures);
         owner
@@ -333,6 +341,16 @@ impl Core {
     /// Asks the group to end, for `reason` if it is the first: by signal if there is a grace, else by force.
     pub(crate) fn cancel(&self, reason: CancelReason) {
         self.end(Some(reason), None, Ask::Cancel);
+    }
+
+    /// Asks the group to end at once, as its scope is being dropped.
+    pub(crate) fn cancel_dropped(&self, body_is_in: bool) {
+        // Found before anybody is told to end: later, those around may have ended, too.
+        if self.is_in_grace && self.children(body_is_in) > 0 {
+            let outlasted = self.grace_over_around();
+            self.cold.lock().rare().outlasted = outlasted;
+        }
+        self.cancel_now(CancelReason::ScopeDropped);
     }
 
     /// Asks the group to end at once: nobody is there any more to keep the time of a grace.
@@ -515,48 +533,60 @@ impl Core {
         location: &'static Location<'static>,
     ) -> bool {
         // The age is told of those who outlast a grace only.
-        let since = self.has_grace().then(|| Instant::now().into_std());
+        let since = self.is_in_grace.then(|| Instant::now().into_std());
         self.registry.park(serial, waker, location, since, |mark| {
             let word = self.word.read();
             !word.is_calm() && self.is_forced_with(word, serial, || mark)
         })
     }
 
-    pub(crate) fn has_grace(&self) -> bool {
-        self.has_grace
-    }
-
     /// Asks whether a forced member needs no more than to be counted out: nobody hears of it, and what it has in the
     /// registry goes with all the rest (R4).
     pub(crate) fn ends_unseen(&self, word: Reading) -> bool {
-        word.is_forced() && word.is_undivided() && !self.has_grace && self.observer().is_none()
+        word.is_forced() && word.is_undivided() && !self.is_in_grace && self.observer().is_none()
     }
 
-    /// Finds the group whose report names a member that was forced: its own if it outlasted the grace; or one around it that
-    /// forced it together with the scope it is in. None where it was forced early, for instance since its scope was dropped.
-    pub(crate) fn outlasted(&self, serial: u64, mark: Mark) -> Option<&Self> {
-        if self.has_grace && (mark == Mark::Forced || self.is_grace_over(serial)) {
-            return Some(self);
+    /// Names a member that is forced, in the report of its own group if it outlasted the grace there; else, if its scope was
+    /// dropped, in that of the group around whose grace was over then. Nobody who was forced early is named.
+    pub(crate) fn forced(&self, serial: u64, mark: Mark, straggler: impl FnOnce() -> Straggler) {
+        if !self.is_in_grace {
+            return;
         }
-        let dropped = |core: &Self| matches!(core.reason(), Some(CancelReason::ScopeDropped));
-        if !dropped(self) {
-            return None;
+        if self.is_grace_over(serial, || mark) {
+            self.straggled(straggler());
+        } else if let Some(around) = self.outlasted() {
+            around.straggled(straggler());
         }
-        std::iter::successors(self.opened_in(), |(core, _)| {
-            dropped(core).then(|| core.opened_in()).flatten()
-        })
-        .find(|(core, opener)| core.has_grace && core.is_grace_over(*opener))
-        .map(|(core, _)| core)
     }
 
-    fn is_grace_over(&self, serial: u64) -> bool {
-        let cold = self.cold.lock();
-        cold.rare.as_ref().is_some_and(|rare| rare.is_grace_over)
-            || (serial > 0 && serial < self.force_cut.load(Ordering::Acquire))
+    fn outlasted(&self) -> Option<Arc<Self>> {
+        self.cold.lock().rare.as_ref()?.outlasted.clone()
+    }
+
+    /// Finds the innermost group around whose grace is over for what this one was opened in.
+    fn grace_over_around(&self) -> Option<Arc<Self>> {
+        let mut inner = self;
+        while let Some(core) = inner.parent.as_ref().filter(|core| core.is_in_grace) {
+            if core.is_grace_over(inner.opener, || core.registry.mark(inner.opener)) {
+                return Some(core.clone());
+            }
+            inner = core;
+        }
+        None
+    }
+
+    /// Asks whether a member has to end because a grace is over: that of the group, or one that it had alone.
+    fn is_grace_over(&self, serial: u64, mark: impl FnOnce() -> Mark) -> bool {
+        let together = || {
+            let cold = self.cold.lock();
+            cold.rare.as_ref().is_some_and(|rare| rare.is_grace_over)
+        };
+        let alone = || serial < self.force_cut.load(Ordering::Acquire) || mark() == Mark::Forced;
+        self.has_grace && (together() || (serial > 0 && alone()))
     }
 
     /// Notes that a member had to be forced although there was a grace.
-    pub(crate) fn straggled(&self, straggler: Straggler) {
+    fn straggled(&self, straggler: Straggler) {
         crate::trace::forced(&straggler);
         tell(self.observer(), |o| o.forced(&straggler));
         self.cold.lock().rare().stragglers.push(straggler);

@@ -215,13 +215,11 @@ where
                 return;
             };
             if core.word().read().is_forced() {
-                if core.outlasted(0, Mark::None).is_some() {
-                    core.straggled(Straggler {
-                        task: None,
-                        reason: core.reason_why(Why::Group),
-                        age: None,
-                    });
-                }
+                core.forced(0, Mark::None, || Straggler {
+                    task: None,
+                    reason: core.reason_why(Why::Group),
+                    age: None,
+                });
                 return self.end_body(None);
             }
             let polled = {
@@ -317,7 +315,7 @@ where
             displace(core.observer(), None, DisplacedWhat::Panic(panic));
         }
         // The value's destructor is the caller's business now; the group's is to be gone.
-        core.cancel_now(CancelReason::ScopeDropped);
+        core.cancel_dropped(was_in);
         if !was_in {
             // Counted out already: come in again, so that the last one out is not missed (A1).
             core.word().adopt();

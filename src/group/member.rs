@@ -314,13 +314,11 @@ fn record<V>(
         Cause::Cancelled => {
             let why = core.why(*serial, mark > Mark::None);
             let reason = core.reason_why(why);
-            if let Some(group) = core.outlasted(*serial, mark) {
-                group.straggled(Straggler {
-                    task: Some(info()),
-                    reason: reason.clone(),
-                    age: since.map(|since| Instant::from_std(since).elapsed()),
-                });
-            }
+            core.forced(*serial, mark, || Straggler {
+                task: Some(info()),
+                reason: reason.clone(),
+                age: since.map(|since| Instant::from_std(since).elapsed()),
+            });
             (Settled::Cancelled(why), Ended::Cancelled(reason))
         }
         Cause::Gone => {
