@@ -190,6 +190,7 @@ impl From<Elapsed> for std::io::Error {
 /// assert_eq!(late.unwrap_err().to_string(), "not ready within 20ms");
 /// # }
 /// ```
+#[inline]
 pub fn timeout<F: IntoFuture>(limit: Duration, future: F) -> Timeout<F::IntoFuture> {
     Timeout::new(Limit::After(limit), future.into_future())
 }
@@ -250,6 +251,7 @@ pin_project! {
 }
 
 impl<F> Timeout<F> {
+    #[inline]
     fn new(limit: Limit, future: F) -> Self {
         Self {
             future,
@@ -264,15 +266,13 @@ impl<F: Future> Future for Timeout<F> {
 
     // An `await` is a call of this, so that a panic names its place.
     #[track_caller]
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let had_budget = coop::has_budget_remaining();
         if let Poll::Ready(output) = this.future.poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        // A future that spends the task's whole budget in each poll must not hide the clock from it for ever.
-        let is_spent = had_budget && !coop::has_budget_remaining();
-        ready!(this.clock.poll(*this.limit, is_spent, cx));
+        ready!(this.clock.poll(*this.limit, cx));
         Poll::Ready(Err(Elapsed(*this.limit)))
     }
 }
@@ -281,12 +281,7 @@ impl Clock {
     /// Polls the clock of a future that is pending. Not inlined, so that the poll of one that is ready stays short.
     #[inline(never)]
     #[track_caller]
-    fn poll(
-        mut self: Pin<&mut Self>,
-        limit: Limit,
-        is_spent: bool,
-        cx: &mut Context<'_>,
-    ) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, limit: Limit, cx: &mut Context<'_>) -> Poll<()> {
         if let ClockProj::Unset = self.as_mut().project() {
             let end = match limit {
                 Limit::After(limit) => Deadline::after(limit),
@@ -305,7 +300,8 @@ impl Clock {
             }
         }
         match self.project() {
-            ClockProj::Set { timer } if is_spent => {
+            // A future that spends the task's whole budget in each poll must not hide the clock from it for ever.
+            ClockProj::Set { timer } if !coop::has_budget_remaining() => {
                 std::pin::pin!(coop::unconstrained(timer)).poll(cx)
             }
             ClockProj::Set { timer } => timer.poll(cx),
