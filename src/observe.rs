@@ -110,6 +110,8 @@ pub enum CancelReason {
     Finished,
     /// The scope's future was dropped before it was ready.
     ScopeDropped,
+    /// The group was shut down: [`OwnedGroup::shutdown`](crate::OwnedGroup::shutdown).
+    Shutdown,
     /// The child was cancelled through its handle.
     Handle,
     /// The children were cancelled, the body was not: [`TaskGroup::cancel_children`](crate::TaskGroup::cancel_children).
@@ -136,6 +138,7 @@ impl fmt::Display for CancelReason {
             Self::Deadline => f.write_str("because the deadline passed"),
             Self::Finished => f.write_str("because everybody else was done"),
             Self::ScopeDropped => f.write_str("because the scope was dropped"),
+            Self::Shutdown => f.write_str("because it was shut down"),
             Self::Handle => f.write_str("through its handle"),
             Self::ChildrenCancelled => f.write_str("together with all children"),
             Self::AwaitedCancelled(id) => {

@@ -140,9 +140,10 @@ pub(crate) struct Core {
     parent: Option<Arc<Self>>,
     /// The member of the parent that the scope was opened in.
     opener: u64,
-    has_grace: bool,
-    /// Whether it, or a group around it, has a grace.
-    is_in_grace: bool,
+    /// Whether a cancel is a signal first. A long-lived group learns that only when it is shut down.
+    has_grace: AtomicBool,
+    /// Whether the grace of a group around it was over when its scope was dropped: see [`Rare::outlasted`].
+    has_outlasted: AtomicBool,
     /// Whether a child was ever named.
     has_names: AtomicBool,
 }
@@ -159,9 +160,8 @@ impl Core {
             cold: Lock::new(Cold::default()),
             id: unique(),
             has_names: AtomicBool::new(false),
-            has_grace: settings.has_grace,
-            is_in_grace: settings.has_grace
-                || parent.as_ref().is_some_and(|parent| parent.is_in_grace),
+            has_grace: AtomicBool::new(settings.has_grace),
+            has_outlasted: AtomicBool::new(false),
             opener: settings.opener,
             inherited: inherit(settings, parent.as_deref()),
             parent,
@@ -263,7 +263,7 @@ impl Core {
             refused => {
                 assert!(
                     refused != Entry::Full,
-                    "a ringfence group holds at most 2^29 children of a kind"
+                    "a ringfence group holds at most 2^28 children of a kind"
                 );
                 Err(self.reason().unwrap_or(CancelReason::Closed))
             }
@@ -346,9 +346,11 @@ impl Core {
     /// Asks the group to end at once, as its scope is being dropped.
     pub(crate) fn cancel_dropped(&self, body_is_in: bool) {
         // Found before anybody is told to end: later, those around may have ended, too.
-        if self.is_in_grace && self.children(body_is_in) > 0 {
-            let outlasted = self.grace_over_around();
-            self.cold.lock().rare().outlasted = outlasted;
+        if self.children(body_is_in) > 0 {
+            if let Some(around) = self.grace_over_around() {
+                self.cold.lock().rare().outlasted = Some(around);
+                self.has_outlasted.store(true, Ordering::Relaxed);
+            }
         }
         self.cancel_now(CancelReason::ScopeDropped);
     }
@@ -363,6 +365,12 @@ impl Core {
         self.end(None, None, Ask::GraceOver);
     }
 
+    /// Asks a long-lived group to end: with a grace, which somebody keeps from now on, or at once.
+    pub(crate) fn shut_down(&self, has_grace: bool) {
+        self.has_grace.store(has_grace, Ordering::Relaxed);
+        self.end(Some(CancelReason::Shutdown), None, Ask::Cancel);
+    }
+
     /// Records a failure and asks the group to end because of it.
     pub(crate) fn fail(&self, failure: RawFailure) {
         let reason = match (&failure.kind, failure.task.as_ref().map(TaskInfo::id)) {
@@ -375,7 +383,7 @@ impl Core {
     }
 
     fn end(&self, reason: Option<CancelReason>, failure: Option<RawFailure>, ask: Ask) {
-        let force = ask != Ask::Cancel || !self.has_grace;
+        let force = ask != Ask::Cancel || !self.has_grace();
         let (before, waiter, listeners) = {
             let mut cold = self.cold.lock();
             if ask == Ask::Cancel && failure.is_none() && self.word.read().live() == 0 {
@@ -408,7 +416,7 @@ impl Core {
         if self.is_signalled(serial, || self.registry.mark(serial) > Mark::None) {
             return; // S4
         }
-        let force = !self.has_grace;
+        let force = !self.has_grace();
         let mark = if force { Mark::Forced } else { Mark::Signalled };
         self.word.call_attention(); // R2
         let waker = self.registry.single_out(serial, mark);
@@ -425,7 +433,7 @@ impl Core {
             return; // S4
         }
         let cut = self.next.load(Ordering::Relaxed);
-        if self.has_grace {
+        if self.has_grace() {
             self.signal_cut.fetch_max(cut, Ordering::AcqRel);
             self.word.call_attention();
             self.signalled(Some(Target::Below(cut)), 1..cut);
@@ -533,25 +541,36 @@ impl Core {
         location: &'static Location<'static>,
     ) -> bool {
         // The age is told of those who outlast a grace only.
-        let since = self.is_in_grace.then(|| Instant::now().into_std());
+        let since = self.has_grace().then(|| Instant::now().into_std());
         self.registry.park(serial, waker, location, since, |mark| {
             let word = self.word.read();
             !word.is_calm() && self.is_forced_with(word, serial, || mark)
         })
     }
 
+    pub(crate) fn has_grace(&self) -> bool {
+        // Relaxed: set before the group is shared, or by whoever asks it to end, under the lock that goes with that.
+        self.has_grace.load(Ordering::Relaxed)
+    }
+
     /// Asks whether a forced member needs no more than to be counted out: nobody hears of it, and what it has in the
     /// registry goes with all the rest (R4).
     pub(crate) fn ends_unseen(&self, word: Reading) -> bool {
-        word.is_forced() && word.is_undivided() && !self.is_in_grace && self.observer().is_none()
+        word.is_forced()
+            && word.is_undivided()
+            && !self.has_grace()
+            && !self.has_outlasted()
+            && self.observer().is_none()
+    }
+
+    fn has_outlasted(&self) -> bool {
+        // Relaxed: set before the group is forced, and asked after.
+        self.has_outlasted.load(Ordering::Relaxed)
     }
 
     /// Names a member that is forced, in the report of its own group if it outlasted the grace there; else, if its scope was
     /// dropped, in that of the group around whose grace was over then. Nobody who was forced early is named.
     pub(crate) fn forced(&self, serial: u64, mark: Mark, straggler: impl FnOnce() -> Straggler) {
-        if !self.is_in_grace {
-            return;
-        }
         if self.is_grace_over(serial, || mark) {
             self.straggled(straggler());
         } else if let Some(around) = self.outlasted() {
@@ -560,13 +579,16 @@ impl Core {
     }
 
     fn outlasted(&self) -> Option<Arc<Self>> {
+        if !self.has_outlasted() {
+            return None;
+        }
         self.cold.lock().rare.as_ref()?.outlasted.clone()
     }
 
     /// Finds the innermost group around whose grace is over for what this one was opened in.
     fn grace_over_around(&self) -> Option<Arc<Self>> {
         let mut inner = self;
-        while let Some(core) = inner.parent.as_ref().filter(|core| core.is_in_grace) {
+        while let Some(core) = inner.parent.as_ref() {
             if core.is_grace_over(inner.opener, || core.registry.mark(inner.opener)) {
                 return Some(core.clone());
             }
@@ -582,7 +604,7 @@ impl Core {
             cold.rare.as_ref().is_some_and(|rare| rare.is_grace_over)
         };
         let alone = || serial < self.force_cut.load(Ordering::Acquire) || mark() == Mark::Forced;
-        self.has_grace && (together() || (serial > 0 && alone()))
+        self.has_grace() && (together() || (serial > 0 && alone()))
     }
 
     /// Notes that a member had to be forced although there was a grace.

@@ -20,7 +20,7 @@ use pin_project_lite::pin_project;
 use tokio::task::coop;
 use tokio::time::Instant;
 
-use crate::context::{self, Context, Enter};
+use crate::context::{Context, Enter};
 use crate::group::TaskGroup;
 use crate::group::error::GroupError;
 use crate::observe::{CancelReason, DisplacedWhat, Straggler, displace};
@@ -205,6 +205,28 @@ where
         }
     }
 
+    /// Waits for a group whose place of the body is given up now. Panics become failures: there is no caller of the body's.
+    pub(crate) fn without_body(group: &'g TaskGroup<E>, clock: Option<Box<Clock>>) -> Self
+    where
+        T: Default,
+    {
+        let core = group.core();
+        core.leave(Kind::Normal);
+        Self {
+            group,
+            context: Some(Context {
+                core: core.clone(),
+                serial: 0,
+                seat: None,
+            }),
+            body: None,
+            value: Some(T::default()),
+            clock,
+            panics_as_errors: true,
+            is_done: false,
+        }
+    }
+
     /// Polls the body if it is still there and may go on.
     fn poll_body(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) {
         let mut this = self.as_mut().project();
@@ -308,22 +330,16 @@ where
         if self.is_done {
             return;
         }
-        let group = self.group;
-        let core = group.core();
         let was_in = self.body.is_some();
         if let Err(panic) = self.as_mut().drop_body() {
-            displace(core.observer(), None, DisplacedWhat::Panic(panic));
+            displace(
+                self.group.core().observer(),
+                None,
+                DisplacedWhat::Panic(panic),
+            );
         }
         // The value's destructor is the caller's business now; the group's is to be gone.
-        core.cancel_dropped(was_in);
-        if !was_in {
-            // Counted out already: come in again, so that the last one out is not missed (A1).
-            core.word().adopt();
-        }
-        if !core.orphan_empty() {
-            let owner = context::adopter(core, || crate::root::of(group.runtime_id()));
-            core.orphan(owner);
-        }
+        self.group.abandon(was_in);
     }
 }
 

@@ -126,41 +126,39 @@ where
     Driver::new(&group, || body(&group), clock, panics_as_errors).await
 }
 
+/// Makes a group without a body.
+pub(crate) fn open_named<E: Send + 'static>(name: Option<Arc<str>>) -> TaskGroup<E> {
+    let (parent, opener) = crate::context::current().unzip();
+    let settings = Settings {
+        name,
+        opener: opener.unwrap_or(0),
+        ..Settings::default()
+    };
+    TaskGroup::new(Core::new(settings, parent), crate::runtime::current())
+}
+
 /// Makes the group of a scope that is first polled now.
 fn open<E: Send + 'static>(
     options: Option<Box<Scope>>,
 ) -> (TaskGroup<E>, Option<Box<Clock>>, bool) {
-    let (parent, opener) = crate::context::current().unzip();
-    let opener = opener.unwrap_or(0);
-    let runtime = crate::runtime::current();
     let Some(options) = options else {
-        let settings = Settings {
-            opener,
-            ..Settings::default()
-        };
-        return (
-            TaskGroup::new(Core::new(settings, parent), runtime),
-            None,
-            false,
-        );
+        return (open_named(None), None, false);
     };
+    let (parent, opener) = crate::context::current().unzip();
     let settings = Settings {
         name: options.name,
         has_grace: !options.grace.is_zero(),
         deadline: options.deadline,
         observer: options.observer,
-        opener,
+        opener: opener.unwrap_or(0),
     };
     let core = Core::new(settings, parent);
     // Each scope keeps its own deadline, also one that is later than what it inherits: whoever set the earlier one may give a
     // grace then, or not be around any more.
     let deadline = options.deadline.and_then(Deadline::instant);
     let clock = Clock::new(options.grace, deadline);
-    (
-        TaskGroup::new(core, runtime),
-        clock,
-        options.panics_as_errors,
-    )
+    let group = TaskGroup::new(core, crate::runtime::current());
+    (group, clock, options.panics_as_errors)
 }
 
 impl fmt::Debug for Scope {
