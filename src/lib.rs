@@ -97,6 +97,7 @@ mod group;
 pub mod guide;
 mod observe;
 mod panic;
+pub mod retry;
 mod root;
 mod runtime;
 mod state;
@@ -114,6 +115,9 @@ pub use observe::{
     CancelReason, Displaced, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, observe,
 };
 pub use panic::PanicPayload;
+pub use retry::{
+    Attempt, Jitter, Retry, RetryBudget, RetryError, RetryEvent, RetryReason, RetryReport, Verdict,
+};
 pub use root::{Root, root};
 pub use time::{Deadline, Elapsed, Limit, MoveOn, Timeout, move_on_after, timeout, timeout_at};
 
