@@ -116,7 +116,8 @@ pub use observe::{
 };
 pub use panic::PanicPayload;
 pub use retry::{
-    Attempt, Jitter, Retry, RetryBudget, RetryError, RetryEvent, RetryReason, RetryReport, Verdict,
+    Attempt, Hedge, Jitter, Latency, Retry, RetryBudget, RetryError, RetryEvent, RetryReason,
+    RetryReport, Verdict,
 };
 pub use root::{Root, root};
 pub use time::{Deadline, Elapsed, Limit, MoveOn, Timeout, move_on_after, timeout, timeout_at};

@@ -34,14 +34,14 @@ pub(crate) fn gave_up(attempts: u32, elapsed: Duration, reason: &dyn fmt::Displa
 }
 
 #[cfg(feature = "tracing")]
-pub(crate) fn hedged(copy: u32, elapsed: Duration) {
-    let elapsed_ms = elapsed.as_millis() as u64;
+pub(crate) fn hedged(copy: u32, elapsed: impl FnOnce() -> Duration) {
+    let elapsed_ms = elapsed().as_millis() as u64;
     tracing::warn!(target: "ringfence", attempt = copy, elapsed_ms, "another copy was started");
 }
 
 #[cfg(feature = "tracing")]
-pub(crate) fn suppressed(copy: u32, elapsed: Duration) {
-    let elapsed_ms = elapsed.as_millis() as u64;
+pub(crate) fn suppressed(copy: u32, elapsed: impl FnOnce() -> Duration) {
+    let elapsed_ms = elapsed().as_millis() as u64;
     tracing::warn!(target: "ringfence", attempt = copy, elapsed_ms, "no budget for another copy");
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn retrying(_: u32, _: Duration, _: impl FnOnce() -> Duration) {}
 pub(crate) fn gave_up(_: u32, _: Duration, _: &dyn fmt::Display) {}
 
 #[cfg(not(feature = "tracing"))]
-pub(crate) fn hedged(_: u32, _: Duration) {}
+pub(crate) fn hedged(_: u32, _: impl FnOnce() -> Duration) {}
 
 #[cfg(not(feature = "tracing"))]
-pub(crate) fn suppressed(_: u32, _: Duration) {}
+pub(crate) fn suppressed(_: u32, _: impl FnOnce() -> Duration) {}

@@ -95,6 +95,7 @@ impl<E, V> RetryError<E, V> {
     }
 
     /// Returns the last error itself: the way back to what a single call would have given.
+    #[must_use]
     pub fn into_error(self) -> Option<E> {
         self.last?.err()
     }

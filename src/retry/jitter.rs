@@ -46,7 +46,7 @@ impl Jitter {
     }
 }
 
-/// SplitMix64: small, fast, of period 2⁶⁴, and ours, so that no update of a dependency changes anybody's delays.
+/// `SplitMix64`: small, fast, of period 2⁶⁴, and ours, so that no update of a dependency changes anybody's delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Dice(u64);
 

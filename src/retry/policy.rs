@@ -244,6 +244,7 @@ impl Retry {
     }
 
     /// Returns the delays of one run, in order.
+    #[must_use]
     pub fn delays(&self) -> Delays {
         Delays {
             curve: self.curve,

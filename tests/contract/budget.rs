@@ -25,7 +25,8 @@ fn bad() -> impl Future<Output = Result<(), No>> {
 
 /// Retries until the budget refuses, and says how many it paid for.
 async fn spend(budget: &RetryBudget) -> u32 {
-    let error = EAGER.retry(|_| bad()).budget(budget).await.unwrap_err();
+    let ended = EAGER.retry(|_| bad()).budget(budget).await;
+    let error = ended.expect_err("the budget has an end");
     assert_eq!(error.reason(), RetryReason::BudgetExhausted);
     error.attempts() - 1
 }

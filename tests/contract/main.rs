@@ -14,6 +14,7 @@ mod failure;
 mod fault;
 mod group;
 mod handle;
+mod hedge;
 mod jitter;
 mod panic;
 mod resource;

@@ -19,7 +19,7 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
             "ring",
             "retry/backoff",
             "retry/jitter",
-            "retry/latency",
+            "retry/histogram",
             "rate",
         ],
     ),

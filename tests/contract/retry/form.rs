@@ -226,12 +226,15 @@ fn a_loop_can_do_anything_in_between() {
     });
 }
 
+/// What an error carries.
+type Parts = (RetryReason, u32, Duration, Option<Oops>, Vec<Oops>);
+
 /// What one run did: when its operation was called, what was told, how it ended.
 #[derive(Debug, PartialEq)]
 struct Course {
     times: Vec<u128>,
     told: Vec<String>,
-    ended: Result<u32, (RetryReason, u32, Duration, Option<Oops>, Vec<Oops>)>,
+    ended: Result<u32, Parts>,
     available: f64,
 }
 
@@ -244,6 +247,7 @@ fn judge(error: &Oops) -> Verdict {
 }
 
 /// The same run in each of the three forms.
+#[expect(clippy::future_not_send, reason = "it runs where it is awaited")]
 async fn courses(policy: &Retry, failures: u32, limit: Duration, tokens: u32) -> [Course; 3] {
     let told = RefCell::new(Vec::new());
     let tell = |event: &RetryEvent<'_, Oops>| told.borrow_mut().push(format!("{event:?}"));
@@ -256,9 +260,7 @@ async fn courses(policy: &Retry, failures: u32, limit: Duration, tokens: u32) ->
         ended,
         available: budget.available(),
     };
-    fn parts<V>(
-        error: RetryError<Oops, V>,
-    ) -> (RetryReason, u32, Duration, Option<Oops>, Vec<Oops>) {
+    fn parts<V>(error: RetryError<Oops, V>) -> Parts {
         let earlier = error.earlier().to_vec();
         (
             error.reason(),

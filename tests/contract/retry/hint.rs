@@ -10,6 +10,7 @@ use super::{Flaky, Oops, STEADY, ms};
 use crate::support::paused;
 
 /// One run in which each failure asks for the next of these.
+#[expect(clippy::future_not_send, reason = "it runs where it is awaited")]
 async fn run(
     policy: Retry,
     flaky: &Flaky,

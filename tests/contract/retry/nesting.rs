@@ -74,7 +74,10 @@ fn a_wait_for_a_limiter_counts_where_it_stands() {
                 let done = if inner {
                     timeout(ms(50), work).await.is_ok()
                 } else {
-                    work.await == ()
+                    {
+                        work.await;
+                        true
+                    }
                 };
                 if done { Ok(()) } else { Err(Oops(0)) }
             };
