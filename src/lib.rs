@@ -97,6 +97,7 @@ mod group;
 pub mod guide;
 mod observe;
 mod panic;
+pub mod queue;
 mod root;
 mod runtime;
 mod state;
