@@ -72,8 +72,9 @@ impl<T> Lock<T> {
     #[cfg(not(any(ringfence_loom, ringfence_shuttle)))]
     #[cold]
     fn lock_patiently(&self) -> MutexGuard<'_, T> {
-        for round in 0..8_u32 {
-            for _ in 0..1 << round.min(5) {
+        // Longer each time: whoever has the lock is left alone with its cache for a while, and gets much done.
+        for round in 0..11_u32 {
+            for _ in 0..1 << round {
                 std::hint::spin_loop();
             }
             if let Ok(guard) = self.0.try_lock() {

@@ -4,6 +4,7 @@ pub mod cancel;
 pub mod free;
 pub mod laden;
 pub mod many;
+pub mod queue;
 pub mod ready;
 pub mod result;
 pub mod small;
@@ -26,6 +27,10 @@ pub static ALL: &[&Row] = &[
     &many::ROW,
     &free::ROW,
     &free::SMALL,
+    &queue::PAIR,
+    &queue::CROWD,
+    &queue::WIDE,
+    &queue::BATCH,
 ];
 
 /// The row of that name.

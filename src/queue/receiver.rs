@@ -11,6 +11,7 @@ use super::error::{RecvError, TryRecvError};
 use super::shared::{Shared, Wait};
 use super::state::{Effects, State, Turn};
 use super::stats::Stats;
+use super::store::Tag;
 use super::until::{Until, What};
 use crate::sync::Arc;
 use crate::time::timeout;
@@ -45,9 +46,7 @@ impl<T> Receiver<T> {
     pub fn recv(&mut self) -> impl Future<Output = Result<T, RecvError>> {
         Receiving {
             receiver: self,
-            take: |state: &mut State<T>, effects: &mut Effects<T>| {
-                state.take(false, effects).map(|(item, _)| item)
-            },
+            take: Item,
         }
     }
 
@@ -58,7 +57,7 @@ impl<T> Receiver<T> {
     /// [`TryRecvError`].
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
         self.leave();
-        self.try_take(|state, effects| state.take(false, effects).map(|(item, _)| item))
+        self.try_take(Item)
     }
 
     /// Receives the next item as a [`Delivery`], which counts as unfinished until it is done; waits for one.
@@ -73,7 +72,7 @@ impl<T> Receiver<T> {
     pub async fn deliver(&mut self) -> Result<Delivery<T>, RecvError> {
         let receiving = Receiving {
             receiver: &mut *self,
-            take: |state: &mut State<T>, effects: &mut Effects<T>| state.take(true, effects),
+            take: Tagged,
         };
         let (item, tag) = receiving.await?;
         Ok(Delivery::new(self.shared.clone(), item, tag))
@@ -86,7 +85,7 @@ impl<T> Receiver<T> {
     /// [`TryRecvError`].
     pub fn try_deliver(&mut self) -> Result<Delivery<T>, TryRecvError> {
         self.leave();
-        let (item, tag) = self.try_take(|state, effects| state.take(true, effects))?;
+        let (item, tag) = self.try_take(Tagged)?;
         Ok(Delivery::new(self.shared.clone(), item, tag))
     }
 
@@ -107,9 +106,7 @@ impl<T> Receiver<T> {
         }
         Receiving {
             receiver: self,
-            take: |state: &mut State<T>, effects: &mut Effects<T>| {
-                Some(state.take_many(max, into, effects))
-            },
+            take: Many(into, max),
         }
         .await
     }
@@ -222,13 +219,13 @@ impl<T> Receiver<T> {
         }
     }
 
-    fn try_take<R>(
-        &self,
-        take: impl FnOnce(&mut State<T>, &mut Effects<T>) -> Option<R>,
-    ) -> Result<R, TryRecvError> {
+    fn try_take<F: Take<T>>(&self, mut take: F) -> Result<F::Output, TryRecvError> {
+        if let Some(taken) = take.take_alone(&mut self.shared.lock()) {
+            return Ok(taken);
+        }
         self.shared.step(
             |state, effects| match state.receive_turn(&mut None, effects) {
-                Turn::Now => take(state, effects).ok_or(TryRecvError::Empty),
+                Turn::Now => take.take(state, effects).ok_or(TryRecvError::Empty),
                 Turn::Wait => Err(TryRecvError::Empty),
                 Turn::Ended => Err(TryRecvError::Closed(RecvError::new(state.cause.clone()))),
             },
@@ -244,9 +241,7 @@ impl<T> Receiver<T> {
     pub(crate) fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, RecvError>> {
         let mut turn = TakeTurn {
             key: &mut self.key,
-            take: &mut |state: &mut State<T>, effects: &mut Effects<T>| {
-                state.take(false, effects).map(|(item, _)| item)
-            },
+            take: &mut Item,
         };
         self.shared.poll(cx, &mut turn)
     }
@@ -272,22 +267,79 @@ impl<T> fmt::Debug for Receiver<T> {
     }
 }
 
+/// What is taken when it is one's turn.
+trait Take<T> {
+    type Output;
+
+    /// The short way, if it concerns nobody else.
+    #[inline]
+    fn take_alone(&mut self, _: &mut State<T>) -> Option<Self::Output> {
+        None
+    }
+
+    fn take(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<Self::Output>;
+}
+
+struct Item;
+
+impl<T> Take<T> for Item {
+    type Output = T;
+
+    #[inline]
+    fn take_alone(&mut self, state: &mut State<T>) -> Option<T> {
+        state.take_alone(false)
+    }
+
+    fn take(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<T> {
+        state.take(false, effects).map(|(item, _)| item)
+    }
+}
+
+struct Tagged;
+
+impl<T> Take<T> for Tagged {
+    type Output = (T, Tag);
+
+    #[inline]
+    fn take_alone(&mut self, state: &mut State<T>) -> Option<(T, Tag)> {
+        state.take_alone(true).map(|item| (item, Tag::PLAIN))
+    }
+
+    fn take(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<(T, Tag)> {
+        state.take(true, effects)
+    }
+}
+
+struct Many<'a, T>(&'a mut Vec<T>, usize);
+
+impl<T> Take<T> for Many<'_, T> {
+    type Output = usize;
+
+    fn take(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<usize> {
+        Some(state.take_many(self.1, self.0, effects))
+    }
+}
+
 /// A turn to take something out.
 struct TakeTurn<'a, F> {
     key: &'a mut Option<usize>,
     take: &'a mut F,
 }
 
-impl<T, R, F> Wait<T> for TakeTurn<'_, F>
-where
-    F: FnMut(&mut State<T>, &mut Effects<T>) -> Option<R>,
-{
-    type Output = Result<R, RecvError>;
+impl<T, F: Take<T>> Wait<T> for TakeTurn<'_, F> {
+    type Output = Result<F::Output, RecvError>;
 
     #[inline]
+    fn attempt_alone(&mut self, state: &mut State<T>) -> Option<Self::Output> {
+        if self.key.is_some() {
+            return None;
+        }
+        self.take.take_alone(state).map(Ok)
+    }
+
     fn attempt(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<Self::Output> {
         match state.receive_turn(self.key, effects) {
-            Turn::Now => (self.take)(state, effects).map(Ok),
+            Turn::Now => self.take.take(state, effects).map(Ok),
             Turn::Wait => None,
             Turn::Ended => Some(Err(RecvError::new(state.cause.clone()))),
         }
@@ -312,11 +364,8 @@ struct Receiving<'a, T, F> {
 // Nothing in it is pinned.
 impl<T, F> Unpin for Receiving<'_, T, F> {}
 
-impl<T, R, F> Future for Receiving<'_, T, F>
-where
-    F: FnMut(&mut State<T>, &mut Effects<T>) -> Option<R>,
-{
-    type Output = Result<R, RecvError>;
+impl<T, F: Take<T>> Future for Receiving<'_, T, F> {
+    type Output = Result<F::Output, RecvError>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -60,6 +60,9 @@ impl<T> Sender<T> {
     pub fn try_send(&self, item: T) -> Result<(), SendError<T>> {
         let meta = self.shared.measure(&item);
         let mut item = Some(item);
+        if self.shared.lock().put_alone(&mut item) {
+            return Ok(());
+        }
         let result = self
             .shared
             .step(|state, effects| state.offer(&mut item, meta, effects));
@@ -315,6 +318,11 @@ impl<'a, T> Sending<'a, T> {
 
 impl<T> Wait<T> for Sending<'_, T> {
     type Output = Result<(), SendError<T>>;
+
+    #[inline]
+    fn attempt_alone(&mut self, state: &mut State<T>) -> Option<Self::Output> {
+        (self.key.is_none() && state.put_alone(&mut self.item)).then_some(Ok(()))
+    }
 
     #[inline]
     fn attempt(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<Self::Output> {

@@ -94,27 +94,38 @@ impl<T> Shared<T> {
     #[inline]
     pub(crate) fn poll<W: Wait<T>>(&self, cx: &mut Context<'_>, wait: &mut W) -> Poll<W::Output> {
         let budget = ready!(coop::poll_proceed(cx));
-        let mut effects = Effects::new();
         let mut state = self.lock();
-        if let Some(output) = wait.attempt(&mut state, &mut effects) {
+        if let Some(output) = wait.attempt_alone(&mut state) {
             drop(state);
-            self.carry_out(effects);
             budget.made_progress();
             return Poll::Ready(output);
         }
-        let is_parked = wait.is_parked(&mut state, cx.waker());
-        drop(state);
-        self.carry_out(effects);
-        if is_parked {
-            return Poll::Pending;
-        }
-        self.park(cx.waker().clone(), wait).map(|output| {
+        let polled = self.poll_among_others(state, cx, wait);
+        if polled.is_ready() {
             budget.made_progress();
-            output
-        })
+        }
+        polled
     }
 
     #[inline(never)]
+    fn poll_among_others<W: Wait<T>>(
+        &self,
+        mut state: MutexGuard<'_, State<T>>,
+        cx: &mut Context<'_>,
+        wait: &mut W,
+    ) -> Poll<W::Output> {
+        let mut effects = Effects::new();
+        let output = wait.attempt(&mut state, &mut effects);
+        let is_parked = output.is_none() && wait.is_parked(&mut state, cx.waker());
+        drop(state);
+        self.carry_out(effects);
+        match output {
+            Some(output) => Poll::Ready(output),
+            None if is_parked => Poll::Pending,
+            None => self.park(cx.waker().clone(), wait),
+        }
+    }
+
     fn park<W: Wait<T>>(&self, waker: Waker, wait: &mut W) -> Poll<W::Output> {
         self.step(|state, effects| {
             if let Some(output) = wait.attempt(state, effects) {
@@ -130,6 +141,12 @@ impl<T> Shared<T> {
 /// Something that may have to wait its turn. All of it runs under the lock.
 pub(crate) trait Wait<T> {
     type Output;
+
+    /// Does it, if it is its turn and concerns nobody else: the short way.
+    #[inline]
+    fn attempt_alone(&mut self, _: &mut State<T>) -> Option<Self::Output> {
+        None
+    }
 
     /// Does it, if it is its turn.
     fn attempt(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<Self::Output>;
