@@ -38,7 +38,8 @@ impl<T> Sender<T> {
     /// # Cancel safety
     ///
     /// Cancel safe: a send that is dropped before it is ready has sent nothing, and drops its item. Use
-    /// [`reserve`](Self::reserve) where the item must stay with you until there is room.
+    /// [`reserve`](Self::reserve) where the item must stay with you until there is room. On a rendezvous, the item of a send
+    /// that is dropped may just have been received.
     ///
     /// # Errors
     ///
