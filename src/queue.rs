@@ -2,7 +2,7 @@
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), ringfence::GroupError> {
+//! # async fn main() -> anyhow::Result<()> {
 //! use ringfence::{TaskGroup, queue, scope};
 //!
 //! let (sender, receiver) = queue::bounded(16);
@@ -22,7 +22,8 @@
 //!     drop(sender); // no more: the queue drains and ends, and so do the workers
 //!     Ok(())
 //! })
-//! .await
+//! .await?;
+//! # Ok(())
 //! # }
 //! ```
 //!

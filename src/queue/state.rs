@@ -229,10 +229,15 @@ impl<T> State<T> {
         self.store.is_empty() && self.in_delivery == 0
     }
 
+    /// Whether all that will ever come is here.
+    pub(crate) fn is_last(&self) -> bool {
+        self.drains() && self.in_delivery == 0 && self.permits == 0
+    }
+
     /// N6.
     #[inline]
     pub(crate) fn has_ended(&self) -> bool {
-        self.drains() && self.is_idle() && self.permits == 0
+        self.is_last() && self.store.is_empty()
     }
 
     /// Whether there is room beside what is set aside.
@@ -288,8 +293,8 @@ impl<T> State<T> {
     fn settle_all(&mut self, effects: &mut Effects<T>) {
         self.settle_receivers(effects);
         self.settle_senders(effects);
-        if self.senders.waiting() > 0 {
-            // A batch that waits for more would wait for them, and they for it.
+        if self.senders.waiting() > 0 || self.is_last() {
+            // A batch that waits for more would wait for them, and they for it; or for nobody.
             effects.wake(self.receivers.content());
         }
         if self.is_idle() {

@@ -13,5 +13,7 @@ mod fault;
 mod group;
 mod handle;
 mod panic;
+mod queue;
 mod resource;
 mod time;
+mod workers;

@@ -87,7 +87,7 @@ impl<T> State<T> {
             None => (0, free >= want),
             Some(place) => (self.receivers.have(place), self.receivers.is_granted(place)),
         };
-        if is_full || self.is_closed && !self.store.is_empty() {
+        if is_full || !self.store.is_empty() && (self.is_closed || self.is_last()) {
             Ok(true)
         } else if self.has_ended() {
             Err(Turn::Ended)
