@@ -142,7 +142,7 @@ impl Run {
             capacity => Queue::bounded(capacity),
         }
         .overflow(shape.overflow)
-        .on_discard(move |item: Real, _| seen.lock().unwrap().push(item.0.id));
+        .on_discard(move |item: Real, _| seen.lock().expect("no poison").push(item.0.id));
         if shape.is_lifo {
             queue = queue.lifo();
         }
@@ -371,7 +371,7 @@ impl Run {
         same(
             "discarded",
             &self.model.discards,
-            &self.discards.lock().unwrap().clone(),
+            &self.discards.lock().expect("no poison").clone(),
         )
     }
 
