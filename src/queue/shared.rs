@@ -2,11 +2,10 @@
 
 use std::task::{Context, Poll, Waker, ready};
 
-use tokio::task::coop;
-
 use super::state::{Discarded, Effects, Overflow, State};
 use crate::observe::{DisplacedWhat, displace};
 use crate::panic::catch;
+use crate::runtime::poll_step;
 use crate::sync::{Lock, MutexGuard};
 
 type Measure<T, N> = Box<dyn Fn(&T) -> N + Send + Sync>;
@@ -93,7 +92,7 @@ impl<T> Shared<T> {
     /// Polls a wait: tries, and parks with a clone of the waker that was made outside the lock.
     #[inline]
     pub(crate) fn poll<W: Wait<T>>(&self, cx: &mut Context<'_>, wait: &mut W) -> Poll<W::Output> {
-        let budget = ready!(coop::poll_proceed(cx));
+        let budget = ready!(poll_step(cx));
         let mut state = self.lock();
         if let Some(output) = wait.attempt_alone(&mut state) {
             drop(state);
