@@ -312,7 +312,7 @@ async fn shares(senders: usize, receivers: usize, items: usize) -> (Vec<usize>, 
             let (mut receiver, counts, taken) = (receiver.clone(), counts.clone(), taken.clone());
             group.spawn(async move {
                 while let Ok(from) = receiver.recv().await {
-                    let mut counts = counts.lock().unwrap();
+                    let mut counts = counts.lock().expect("as it should");
                     let (sent, received): &mut (Vec<usize>, Vec<usize>) = &mut counts;
                     sent[from] += 1;
                     received[i] += 1;
@@ -337,13 +337,13 @@ async fn shares(senders: usize, receivers: usize, items: usize) -> (Vec<usize>, 
         Ok(())
     })
     .await
-    .unwrap();
-    let counts = counts.lock().unwrap();
+    .expect("as it should");
+    let counts = counts.lock().expect("as it should");
     counts.clone()
 }
 
 fn spread(counts: &[usize]) -> usize {
-    counts.iter().max().unwrap() - counts.iter().min().unwrap()
+    counts.iter().max().expect("as it should") - counts.iter().min().expect("as it should")
 }
 
 #[test]

@@ -242,7 +242,7 @@ impl Source for Broker {
 
     async fn deliver(&mut self) -> Result<Option<Number>, &'static str> {
         tokio::task::yield_now().await;
-        if *self.is_stopped.lock().unwrap() {
+        if *self.is_stopped.lock().expect("no poison") {
             return Ok(None);
         }
         match self.next.add() {
@@ -252,7 +252,7 @@ impl Source for Broker {
     }
 
     fn stop(&mut self) {
-        *self.is_stopped.lock().unwrap() = true;
+        *self.is_stopped.lock().expect("no poison") = true;
     }
 }
 

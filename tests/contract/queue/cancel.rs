@@ -32,7 +32,7 @@ fn a_dropped_receive_leaves_its_item_in_its_place() {
 #[test]
 fn of_many_receivers_the_next_ones_get_what_the_first_gave_up() {
     let (sender, receiver) = queue::bounded(2);
-    let mut receivers = vec![receiver.clone(), receiver.clone(), receiver];
+    let mut receivers = [receiver.clone(), receiver.clone(), receiver];
     let mut waiting: Vec<_> = receivers.iter_mut().map(|r| spawn(r.recv())).collect();
     for recv in &mut waiting {
         assert_pending!(recv.poll());
@@ -230,15 +230,15 @@ struct Reentrant(Mutex<Option<Sender<u8>>>);
 
 impl Wake for Reentrant {
     fn wake(self: Arc<Self>) {
-        if let Some(sender) = self.0.lock().unwrap().take() {
-            sender.try_send(9).unwrap();
+        if let Some(sender) = self.0.lock().expect("no poison").take() {
+            sender.try_send(9).expect("room");
         }
     }
 }
 
 impl Drop for Reentrant {
     fn drop(&mut self) {
-        drop(self.0.lock().unwrap().take());
+        drop(self.0.lock().expect("no poison").take());
     }
 }
 

@@ -40,7 +40,7 @@ fn close_fails_senders_and_lets_receivers_drain() {
 #[test]
 fn close_wakes_every_receiver_that_waits() {
     let (sender, receiver) = queue::bounded::<u8>(1);
-    let mut receivers = vec![receiver.clone(), receiver.clone(), receiver];
+    let mut receivers = [receiver.clone(), receiver.clone(), receiver];
     let mut waiting: Vec<_> = receivers.iter_mut().map(|r| spawn(r.recv())).collect();
     for recv in &mut waiting {
         assert_pending!(recv.poll());

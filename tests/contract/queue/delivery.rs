@@ -189,7 +189,9 @@ fn the_end_waits_for_deliveries() {
 fn a_leaked_delivery_is_seen_in_the_figures() {
     let (sender, mut receiver) = queue::bounded(1);
     sender.try_send(1).unwrap();
-    std::mem::forget(receiver.try_deliver().unwrap());
+    let leaked = receiver.try_deliver().unwrap();
+    #[expect(clippy::mem_forget, reason = "the leak is what is looked at")]
+    std::mem::forget(leaked);
     sender.close();
     assert_pending!(spawn(sender.join()).poll());
     assert_pending!(spawn(receiver.recv()).poll());
@@ -200,7 +202,7 @@ fn a_leaked_delivery_is_seen_in_the_figures() {
 async fn crawl(capacity: usize, workers: usize, limit: usize) -> BTreeSet<usize> {
     let (sender, receiver) = queue::bounded(capacity);
     let seen = Arc::new(Mutex::new(BTreeSet::new()));
-    sender.send(1).await.unwrap();
+    sender.send(1).await.expect("as it should");
     drop(sender);
     scope(async |group: &TaskGroup| {
         for _ in 0..workers {
@@ -210,18 +212,21 @@ async fn crawl(capacity: usize, workers: usize, limit: usize) -> BTreeSet<usize>
                     tokio::task::yield_now().await;
                     for link in [2 * *page, 2 * *page + 1] {
                         if link < limit {
-                            page.send(link).unwrap();
+                            page.send(link).expect("as it should");
                         }
                     }
-                    seen.lock().unwrap().insert(*page);
+                    seen.lock().expect("as it should").insert(*page);
                 }
             });
         }
         Ok(())
     })
     .await
-    .unwrap();
-    Arc::into_inner(seen).unwrap().into_inner().unwrap()
+    .expect("as it should");
+    Arc::into_inner(seen)
+        .expect("as it should")
+        .into_inner()
+        .expect("as it should")
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn queue(overflow: Overflow) -> (Sender<i64>, Receiver<i64>, Seen) {
         .overflow(overflow)
         .on_discard(move |item, why| {
             assert_eq!(why, Discarded::Overflow);
-            hook.lock().unwrap().push(item);
+            hook.lock().expect("no poison").push(item);
         })
         .build();
     (sender, receiver, seen)
