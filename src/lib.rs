@@ -78,6 +78,8 @@
 //! | spawning from children, callbacks, other threads | [`TaskGroup::spawner`] |
 //! | what serves the others and ends with them | [`TaskGroup::spawn_background`] |
 //! | how one child ended; cancelling one child | [`TaskHandle`], [`Outcome`] |
+//! | handing work over, with backpressure, fairly | [`queue`] |
+//! | so many workers on a queue or a broker | [`Workers`] |
 //! | limits in time | [`timeout`], [`move_on_after`], [`Deadline`] |
 //! | what happens at the very outside | [`root`] |
 //!
@@ -97,6 +99,7 @@ mod group;
 pub mod guide;
 mod observe;
 mod panic;
+pub mod queue;
 pub mod retry;
 mod root;
 mod runtime;
@@ -105,6 +108,7 @@ mod state;
 mod sync;
 mod time;
 mod trace;
+mod workers;
 
 pub use cancel::{Cancelled, Token, token};
 pub use group::error::{
@@ -131,6 +135,7 @@ pub use retry::{
 pub use root::{Root, root};
 pub use shield::{Shield, shield};
 pub use time::{Deadline, Elapsed, Limit, MoveOn, Timeout, move_on_after, timeout, timeout_at};
+pub use workers::{Deliverable, Source, Tally, WorkFailure, Workers};
 
 // The models of the lanes: they see what is private, and are part of no other build.
 #[cfg(all(test, ringfence_loom))]

@@ -16,6 +16,12 @@ fn count(what: &AtomicUsize) {
     }
 }
 
+/// An item of a queue has been received.
+#[inline(always)]
+pub fn received() {
+    count(&ENDED);
+}
+
 /// Does nothing, captures nothing.
 pub async fn noop() {
     count(&ENDED);

@@ -4,6 +4,7 @@ pub mod cancel;
 pub mod free;
 pub mod laden;
 pub mod many;
+pub mod queue;
 pub mod ready;
 pub mod result;
 pub mod retry;
@@ -30,6 +31,10 @@ pub static ALL: &[&Row] = &[
     &retry::OK,
     &retry::FAIL3,
     &retry::ZERO_DELAY,
+    &queue::PAIR,
+    &queue::CROWD,
+    &queue::WIDE,
+    &queue::BATCH,
 ];
 
 /// The row of that name.

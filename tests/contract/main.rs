@@ -17,6 +17,8 @@ mod handle;
 mod hedge;
 mod jitter;
 mod panic;
+mod queue;
 mod resource;
 mod retry;
 mod time;
+mod workers;
