@@ -6,6 +6,7 @@ pub mod laden;
 pub mod many;
 pub mod ready;
 pub mod result;
+pub mod retry;
 pub mod small;
 pub mod tree;
 pub mod void;
@@ -26,6 +27,9 @@ pub static ALL: &[&Row] = &[
     &many::ROW,
     &free::ROW,
     &free::SMALL,
+    &retry::OK,
+    &retry::FAIL3,
+    &retry::ZERO_DELAY,
 ];
 
 /// The row of that name.

@@ -5,13 +5,18 @@
 mod support;
 
 mod adoption;
+mod backoff;
 mod bad_input;
+mod budget;
 mod cancel;
 mod context;
 mod failure;
 mod fault;
 mod group;
 mod handle;
+mod hedge;
+mod jitter;
 mod panic;
 mod resource;
+mod retry;
 mod time;
