@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::task::coop;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::Retry;
 use super::backoff::{Backoff, LONGEST, nanos};
@@ -31,7 +31,7 @@ use super::budget::{RetryBudget, Taken};
 use super::error::RetryReason;
 use super::verdict::Verdict;
 use crate::cancel::{Cancelled, Token};
-use crate::runtime::sleep_until;
+use crate::runtime::Timer;
 use crate::time::Deadline;
 
 /// What an attempt is told.
@@ -197,7 +197,8 @@ impl<'p> Engine<'p> {
     fn look_around(&mut self) {
         if let Some((core, serial)) = crate::context::current() {
             self.options.deadline = self.options.deadline.min(core.deadline());
-            if let Listen::Ambient = self.options.listen {
+            let is_exposed = !crate::context::is_inside_shield();
+            if matches!(self.options.listen, Listen::Ambient) && is_exposed {
                 let is_graceful = std::iter::successors(Some(&core), |core| core.parent())
                     .any(|core| core.has_grace());
                 let token = Token::of(core, serial);
@@ -303,7 +304,7 @@ pin_project! {
     /// The one timer of a run, for attempts and pauses in turn, and the ear for a cancel.
     pub(super) struct Waiting {
         #[pin]
-        timer: Option<Sleep>,
+        timer: Option<Timer>,
         cancelled: Option<Cancelled>,
         has_yielded: bool,
     }
@@ -323,7 +324,7 @@ impl Waiting {
         let mut this = self.project();
         match this.timer.as_mut().as_pin_mut() {
             Some(timer) => timer.reset(at),
-            None => this.timer.set(Some(sleep_until(at))),
+            None => this.timer.set(Some(Timer::at(at))),
         }
     }
 
