@@ -92,9 +92,11 @@
 
 mod cancel;
 mod context;
+mod fan_out;
 mod group;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+mod limit;
 mod observe;
 mod panic;
 mod root;
@@ -105,11 +107,22 @@ mod time;
 mod trace;
 
 pub use cancel::{Cancelled, Token, token};
+pub use fan_out::local::LocalFanOut;
+pub use fan_out::output::ItemOutput;
+pub use fan_out::progress::Progress;
+pub use fan_out::results::Results;
+#[cfg(feature = "stream")]
+pub use fan_out::source::Streamed;
+pub use fan_out::source::{IntoSource, Iterated, Source};
+pub use fan_out::{FanOut, fan_out};
 pub use group::error::{BoxError, Cause, Failure, FailureKind, GroupError, SpawnError};
 pub use group::handle::{Outcome, OutcomeHandle, TaskHandle};
 pub use group::options::Scope;
 pub use group::output::{FnReturn, Never, TaskOutput};
 pub use group::{Named, ScopeBody, Spawner, TaskGroup, scope};
+pub use limit::concurrency::{Acquire, Limiter, OwnedPermit, Permit, WaitCancelled};
+pub use limit::keyed::{KeyedLimiter, KeyedPermit};
+pub use limit::rate::{AcquireRate, Rate, RateError, RateLimiter};
 pub use observe::{
     CancelReason, Displaced, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, observe,
 };

@@ -20,6 +20,13 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
             "backoff",
             "jitter",
             "rate",
+            "fan_out/crew",
+            "fan_out/lanes",
+            "fan_out/ordered",
+            "limit/aimd",
+            "limit/gcra",
+            "limit/permits",
+            "limit/waiters",
         ],
     ),
     (
