@@ -133,7 +133,8 @@ impl<T> Drop for Steps<T> {
     }
 }
 
-pub(crate) struct Intake<S: Source> {
+// `T` is `S::Item`, spelled out: a projection in the type of a future that borrows keeps it from being seen as `Send`.
+pub(crate) struct Intake<S, T> {
     source: S,
     taken: usize,
     delivered: usize,
@@ -142,12 +143,12 @@ pub(crate) struct Intake<S: Source> {
     has_ended: bool,
     /// Why it ended before the input did.
     cut: Option<CancelReason>,
-    steps: Option<Box<Steps<S::Item>>>,
+    steps: Option<Box<Steps<T>>>,
     signal: Option<Signal>,
 }
 
-impl<S: Source> Intake<S> {
-    pub(crate) fn new(source: S, steps: Option<Box<Steps<S::Item>>>, bound: usize) -> Self {
+impl<S: Source<Item = T>, T> Intake<S, T> {
+    pub(crate) fn new(source: S, steps: Option<Box<Steps<T>>>, bound: usize) -> Self {
         Self {
             source,
             taken: 0,
@@ -167,9 +168,15 @@ impl<S: Source> Intake<S> {
             .is_some_and(|steps| steps.hand.is_none() && steps.lanes.has_ready())
     }
 
+    fn has_parked(&self) -> bool {
+        self.steps
+            .as_ref()
+            .is_some_and(|steps| steps.lanes.has_parked())
+    }
+
     /// Takes the next item, or waits for it; `may_pull` from the input.
     #[inline]
-    pub(crate) fn poll(&mut self, may_pull: bool, cx: &mut Context<'_>) -> Poll<Taken<S::Item>> {
+    pub(crate) fn poll(&mut self, may_pull: bool, cx: &mut Context<'_>) -> Poll<Taken<T>> {
         let polled = if self.steps.is_none() {
             self.pull(cx).map(|pulled| match pulled {
                 Ok((index, item)) => Taken::Item(Admitted {
@@ -191,7 +198,7 @@ impl<S: Source> Intake<S> {
     }
 
     /// J4.
-    fn poll_signal(&mut self, cx: &mut Context<'_>) -> Poll<Taken<S::Item>> {
+    fn poll_signal(&mut self, cx: &mut Context<'_>) -> Poll<Taken<T>> {
         let signal = self.signal.get_or_insert_with(Signal::new);
         signal.poll(cx).map(|reason| {
             self.cut(Some(reason));
@@ -201,7 +208,7 @@ impl<S: Source> Intake<S> {
 
     /// Takes from the input.
     #[inline]
-    fn pull(&mut self, cx: &mut Context<'_>) -> Poll<Result<(usize, S::Item), Taken<S::Item>>> {
+    fn pull(&mut self, cx: &mut Context<'_>) -> Poll<Result<(usize, T), Taken<T>>> {
         if self.has_ended {
             return Poll::Ready(Err(Taken::End));
         }
@@ -220,7 +227,7 @@ impl<S: Source> Intake<S> {
         })
     }
 
-    fn poll_steps(&mut self, may_pull: bool, cx: &mut Context<'_>) -> Poll<Taken<S::Item>> {
+    fn poll_steps(&mut self, may_pull: bool, cx: &mut Context<'_>) -> Poll<Taken<T>> {
         loop {
             let is_cut = self.cut.is_some();
             let Some(steps) = &mut self.steps else {
@@ -247,6 +254,8 @@ impl<S: Source> Intake<S> {
             }
             let (index, item) = match self.pull(cx) {
                 Poll::Pending => return Poll::Pending,
+                // Those who run bring on those who are parked.
+                Poll::Ready(Err(_)) if self.has_parked() => return Poll::Ready(Taken::Full),
                 Poll::Ready(Err(none)) => return Poll::Ready(none),
                 Poll::Ready(Ok(pulled)) => pulled,
             };
@@ -282,9 +291,13 @@ impl<S: Source> Intake<S> {
         self.delivered += n;
     }
 
-    /// Takes nothing from the input any more; if it had not ended, for this reason.
+    /// Takes nothing from the input any more, for this reason if there was anything left.
     pub(crate) fn cut(&mut self, reason: Option<CancelReason>) {
-        if !self.has_ended || self.steps.as_ref().is_some_and(|s| s.hand.is_some()) {
+        let is_input_over = self.has_ended || self.source.size_hint().1 == Some(0);
+        let steps = self.steps.as_ref();
+        let is_step_over =
+            steps.is_none_or(|s| s.hand.is_none() && !s.lanes.has_ready() && !s.lanes.has_parked());
+        if !(is_input_over && is_step_over) {
             self.cut = self.cut.take().or(reason);
         }
         self.has_ended = true;

@@ -64,6 +64,11 @@ impl<T> Lanes<T> {
         !self.ready.is_empty()
     }
 
+    /// Asks whether items wait for their key.
+    pub(crate) fn has_parked(&self) -> bool {
+        self.parked > 0
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.parked >= self.bound
     }

@@ -48,8 +48,10 @@ impl Pace {
         let is_over = is_long || self.stride == MOST;
         self.stride = if is_long {
             (self.stride / 2).max(1)
-        } else {
+        } else if since.is_some() {
             (self.stride * 2).min(MOST)
+        } else {
+            self.stride
         };
         self.left = self.stride;
         if is_over {
@@ -67,7 +69,7 @@ mod tests {
     async fn short_items_yield_after_64_and_long_ones_after_each() {
         let mut pace = Pace::new();
         let first = (1..).find(|_| pace.step());
-        assert_eq!(first, Some(1 + 2 + 4 + 8 + 16 + 32 + 64));
+        assert_eq!(first, Some(1 + 1 + 2 + 4 + 8 + 16 + 32 + 64));
         assert_eq!((1..).find(|_| pace.step()), Some(64));
         let mut slow = Pace::new();
         for item in 0..9 {

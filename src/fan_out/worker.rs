@@ -33,8 +33,7 @@ pub(crate) struct Shared<S: Source, F, O> {
     pub(crate) door: Lock<Door<S>>,
     /// Nothing more is to be taken.
     pub(crate) is_stopped: AtomicBool,
-    /// Whether the last worker has ended, and who waits for that.
-    pub(crate) is_closed: Lock<(bool, Option<Waker>)>,
+    pub(crate) closing: Closing,
     pub(crate) function: F,
     pub(crate) outlet: O,
     pub(crate) progress: Option<Progress>,
@@ -42,10 +41,49 @@ pub(crate) struct Shared<S: Source, F, O> {
     pub(crate) runtime: Option<Handle>,
     pub(crate) location: &'static Location<'static>,
     pub(crate) has_steps: bool,
+    pub(crate) is_parallel: bool,
+}
+
+/// Whether the last worker has ended, and who waits for that.
+pub(crate) struct Closing(Lock<(bool, Option<Waker>)>);
+
+impl Closing {
+    pub(crate) fn new() -> Self {
+        Self(Lock::new((false, None)))
+    }
+
+    /// Waits until the last worker has ended.
+    pub(crate) async fn closed(&self) {
+        poll_fn(|cx| {
+            let fresh = cx.waker().clone();
+            let (old, is_closed) = {
+                let mut closed = self.0.lock();
+                (closed.1.replace(fresh), closed.0)
+            };
+            drop(old);
+            if is_closed {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    fn close(&self) {
+        let waker = {
+            let mut closed = self.0.lock();
+            closed.0 = true;
+            closed.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
 }
 
 pub(crate) struct Door<S: Source> {
-    pub(crate) intake: Intake<S>,
+    pub(crate) intake: Intake<S, S::Item>,
     pub(crate) crew: Crew,
 }
 
@@ -91,7 +129,7 @@ pin_project! {
             shared.stop();
             if shared.leave(this.badge) {
                 shared.outlet.close();
-                    shared.close();
+                    shared.closing.close();
             }
         }
     }
@@ -111,35 +149,6 @@ impl<S: Source, F, O> Shared<S, F, O> {
             waker.wake();
         }
         is_last
-    }
-
-    /// Waits until the last worker has ended.
-    pub(crate) async fn closed(&self) {
-        poll_fn(|cx| {
-            let fresh = cx.waker().clone();
-            let (old, is_closed) = {
-                let mut closed = self.is_closed.lock();
-                (closed.1.replace(fresh), closed.0)
-            };
-            drop(old);
-            if is_closed {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
-    }
-
-    fn close(&self) {
-        let waker = {
-            let mut closed = self.is_closed.lock();
-            closed.0 = true;
-            closed.1.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
     }
 
     /// Notes that so many results were delivered.
@@ -234,7 +243,7 @@ where
                     Next::Wake(waker) => waker.wake(),
                     Next::Start(number) => {
                         Self::start(this.shared.clone(), number);
-                        *this.is_behind = true;
+                        *this.is_behind = shared.is_parallel;
                     }
                 }
                 Poll::Ready(Some(admitted))
@@ -331,7 +340,7 @@ where
                 *this.is_out = true;
                 if this.shared.leave(this.badge) {
                     this.shared.outlet.close();
-                    this.shared.close();
+                    this.shared.closing.close();
                 }
                 return Poll::Ready(());
             };
