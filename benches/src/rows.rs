@@ -1,9 +1,11 @@
 //! The rows, in the order of the report.
 
 pub mod cancel;
+pub mod fan;
 pub mod free;
 pub mod laden;
 pub mod many;
+pub mod permit;
 pub mod ready;
 pub mod result;
 pub mod small;
@@ -26,6 +28,13 @@ pub static ALL: &[&Row] = &[
     &many::ROW,
     &free::ROW,
     &free::SMALL,
+    &fan::SPAWN,
+    &fan::YIELD,
+    &fan::SPIN,
+    &fan::LOCAL,
+    &fan::LOCAL_YIELD,
+    &permit::ALONE,
+    &permit::CROWD,
 ];
 
 /// The row of that name.

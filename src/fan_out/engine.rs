@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker};
 
 use crate::fan_out::FanOut;
-use crate::fan_out::intake::{Admitted, Intake, Pass, Taken};
+use crate::fan_out::intake::{Intake, Pass, Taken};
 use crate::fan_out::output::ItemOutput;
 use crate::fan_out::pace::Pace;
 use crate::fan_out::progress::{End, Progress};
@@ -209,14 +209,15 @@ where
 
     /// Takes an item from the intake, and gives it a lane.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<Option<usize>> {
-        let Admitted { item, pass } = match self.intake.poll(true, cx) {
+        let mut pass = Pass::default();
+        let item = match self.intake.poll(true, &mut pass, cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Taken::Full) => return Poll::Ready(None),
             Poll::Ready(Taken::End) => {
                 self.may_have_more = false;
                 return Poll::Ready(None);
             }
-            Poll::Ready(Taken::Item(admitted)) => admitted,
+            Poll::Ready(Taken::Item(item)) => item,
         };
         let lane = self.free.pop().unwrap_or_else(|| self.add_lane());
         let future = (self.function)(item);

@@ -31,12 +31,6 @@ struct Ticket<T> {
     key: Option<u64>,
 }
 
-/// An item that may run, with what it holds meanwhile.
-pub(crate) struct Admitted<T> {
-    pub(crate) item: T,
-    pub(crate) pass: Pass,
-}
-
 /// What an item in flight holds.
 #[derive(Default)]
 pub(crate) struct Pass {
@@ -47,7 +41,8 @@ pub(crate) struct Pass {
 
 /// What comes out of the intake.
 pub(crate) enum Taken<T> {
-    Item(Admitted<T>),
+    /// An item that may run; what it holds meanwhile is in the pass.
+    Item(T),
     /// Nothing until an item ends, or is delivered.
     Full,
     End,
@@ -87,7 +82,11 @@ impl<T> Steps<T> {
     }
 
     /// Lets the item through its rate and its permits.
-    fn poll_hand(&mut self, cx: &mut Context<'_>) -> Poll<Result<Admitted<T>, CancelReason>> {
+    fn poll_hand(
+        &mut self,
+        pass: &mut Pass,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<T, CancelReason>> {
         let Some(ticket) = &self.hand else {
             unreachable!("an item is in hand")
         };
@@ -117,8 +116,8 @@ impl<T> Steps<T> {
         let Some(Ticket { index, item, key }) = self.hand.take() else {
             unreachable!("an item is in hand")
         };
-        let pass = Pass { index, permit, key };
-        Poll::Ready(Ok(Admitted { item, pass }))
+        *pass = Pass { index, permit, key };
+        Poll::Ready(Ok(item))
     }
 }
 
@@ -176,20 +175,23 @@ impl<S: Source<Item = T>, T> Intake<S, T> {
 
     /// Takes the next item, or waits for it; `may_pull` from the input.
     #[inline]
-    pub(crate) fn poll(&mut self, may_pull: bool, cx: &mut Context<'_>) -> Poll<Taken<T>> {
-        let polled = if self.steps.is_none() {
-            self.pull(cx).map(|pulled| match pulled {
-                Ok((index, item)) => Taken::Item(Admitted {
-                    item,
-                    pass: Pass {
-                        index,
-                        ..Pass::default()
-                    },
-                }),
-                Err(none) => none,
-            })
+    pub(crate) fn poll(
+        &mut self,
+        may_pull: bool,
+        pass: &mut Pass,
+        cx: &mut Context<'_>,
+    ) -> Poll<Taken<T>> {
+        let polled = if self.steps.is_some() {
+            self.poll_steps(may_pull, pass, cx)
         } else {
-            self.poll_steps(may_pull, cx)
+            match self.pull(cx) {
+                Poll::Ready(Ok((index, item))) => {
+                    pass.index = index;
+                    return Poll::Ready(Taken::Item(item));
+                }
+                Poll::Ready(Err(none)) => Poll::Ready(none),
+                Poll::Pending => Poll::Pending,
+            }
         };
         if polled.is_ready() {
             return polled;
@@ -227,7 +229,12 @@ impl<S: Source<Item = T>, T> Intake<S, T> {
         })
     }
 
-    fn poll_steps(&mut self, may_pull: bool, cx: &mut Context<'_>) -> Poll<Taken<T>> {
+    fn poll_steps(
+        &mut self,
+        may_pull: bool,
+        pass: &mut Pass,
+        cx: &mut Context<'_>,
+    ) -> Poll<Taken<T>> {
         loop {
             let is_cut = self.cut.is_some();
             let Some(steps) = &mut self.steps else {
@@ -237,8 +244,8 @@ impl<S: Source<Item = T>, T> Intake<S, T> {
                 return Poll::Ready(Taken::End);
             }
             if steps.hand.is_some() {
-                return steps.poll_hand(cx).map(|polled| match polled {
-                    Ok(admitted) => Taken::Item(admitted),
+                return steps.poll_hand(pass, cx).map(|polled| match polled {
+                    Ok(item) => Taken::Item(item),
                     Err(reason) => {
                         self.cut(Some(reason));
                         Taken::End

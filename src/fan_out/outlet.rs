@@ -1,7 +1,7 @@
 //! Where results go: one type for each form.
 //!
 //! Z1. Results move under the lock of the outlet, and nothing of theirs runs there. Z2. A worker keeps up to [`BATCH`] results
-//! and hands them over together, where nobody looks before the end. Z3. `put` never waits: an outlet whose taker may be slow has
+//! and hands them over together, where nobody looks before the end; and before it waits for anything. Z3. `put` never waits: an outlet whose taker may be slow has
 //! its bound kept at the intake.
 
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ pub(crate) trait Outlet<V, E>: Send + Sync + 'static {
     /// Takes the result of an item; gives back the error that ends it all.
     fn put(&self, kept: &mut Self::Kept, index: usize, result: Result<V, E>) -> Option<E>;
 
-    /// Takes what a worker that ends has kept.
+    /// Takes what a worker has kept, because it ends or has to wait.
     fn flush(&self, _: &mut Self::Kept) {}
 
     /// Notes that the last worker has ended.
@@ -74,6 +74,13 @@ impl<R> InOrder<R> {
         }
     }
 
+    #[inline]
+    fn flush(&self, kept: &mut Vec<(usize, R)>) {
+        if !kept.is_empty() {
+            self.hand_over(kept);
+        }
+    }
+
     fn hand_over(&self, kept: &mut Vec<(usize, R)>) {
         let Sorted { ordered, out } = &mut *self.state.lock();
         for (index, result) in kept.drain(..) {
@@ -108,8 +115,9 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Values<V> {
         }
     }
 
+    #[inline]
     fn flush(&self, kept: &mut Self::Kept) {
-        self.0.hand_over(kept);
+        self.0.flush(kept);
     }
 }
 
@@ -125,8 +133,9 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Outcomes<V, E> {
         None
     }
 
+    #[inline]
     fn flush(&self, kept: &mut Self::Kept) {
-        self.0.hand_over(kept);
+        self.0.flush(kept);
     }
 }
 

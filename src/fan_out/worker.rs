@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 
 use crate::fan_out::crew::{Badge, Crew, Next};
-use crate::fan_out::intake::{Admitted, Intake, Pass, Taken};
+use crate::fan_out::intake::{Intake, Pass, Taken};
 use crate::fan_out::outlet::Outlet;
 use crate::fan_out::output::ItemOutput;
 use crate::fan_out::pace::Pace;
@@ -204,7 +204,7 @@ where
     }
 
     /// Takes the next item, and sees to who takes the one after it.
-    fn take(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Admitted<S::Item>>> {
+    fn take(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
         let this = self.project();
         let shared = &**this.shared;
         let mut tries = 0;
@@ -234,8 +234,8 @@ where
             crew.wait_idle(this.badge, cx.waker().clone());
             return Poll::Pending;
         }
-        match intake.poll(may_pull, cx) {
-            Poll::Ready(Taken::Item(admitted)) => {
+        match intake.poll(may_pull, this.pass, cx) {
+            Poll::Ready(Taken::Item(item)) => {
                 let next = crew.next();
                 drop(door);
                 match next {
@@ -246,7 +246,7 @@ where
                         *this.is_behind = shared.is_parallel;
                     }
                 }
-                Poll::Ready(Some(admitted))
+                Poll::Ready(Some(item))
             }
             Poll::Ready(Taken::Full) => {
                 crew.wait_idle(this.badge, cx.waker().clone());
@@ -322,6 +322,7 @@ where
                 }
                 let Poll::Ready(output) = running.poll(cx) else {
                     this.pace.pause();
+                    this.shared.outlet.flush(this.kept);
                     return Poll::Pending;
                 };
                 this.running.set(None); // U1
@@ -335,7 +336,7 @@ where
             }
             let taken = ready!(self.as_mut().take(cx));
             let mut this = self.as_mut().project();
-            let Some(Admitted { item, pass }) = taken else {
+            let Some(item) = taken else {
                 this.shared.outlet.flush(this.kept);
                 *this.is_out = true;
                 if this.shared.leave(this.badge) {
@@ -344,7 +345,6 @@ where
                 }
                 return Poll::Ready(());
             };
-            *this.pass = pass;
             *this.is_at_item = true;
             if let Some(progress) = &this.shared.progress {
                 progress.start();

@@ -65,22 +65,30 @@ impl Gate {
     /// Serves those whose turn has come, one at a time, and wakes each outside the lock (L4).
     #[cold]
     fn serve(&self) {
-        while let Some(waker) = self.serve_first() {
+        while let Some((waker, may_serve_more)) = self.serve_first() {
             waker.wake();
+            if !may_serve_more {
+                return;
+            }
         }
     }
 
-    fn serve_first(&self) -> Option<Waker> {
+    fn serve_first(&self) -> Option<(Waker, bool)> {
         let mut hall = self.hall.lock();
         let weight = hall.waiters.first()?;
         if !self.permits.take_in_turn(weight, hall.limit) {
             return None;
         }
-        let waker = hall.waiters.grant();
-        if hall.waiters.is_empty() {
+        let waker = hall.waiters.grant()?;
+        let next = hall.waiters.first();
+        if next.is_none() {
             self.permits.unmark();
         }
-        waker
+        // Whoever gives permits back from here on serves, too: so this may look without taking.
+        Some((
+            waker,
+            next.is_some_and(|next| self.permits.free() >= next as i64),
+        ))
     }
 
     /// Takes a seat in the queue; `None` if the permits are there after all.
