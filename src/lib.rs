@@ -78,6 +78,8 @@
 //! | spawning from children, callbacks, other threads | [`TaskGroup::spawner`] |
 //! | what serves the others and ends with them | [`TaskGroup::spawn_background`] |
 //! | how one child ended; cancelling one child | [`TaskHandle`], [`Outcome`] |
+//! | many items, so many at once | [`fan_out`] |
+//! | so many at once, so many in a time | [`Limiter`], [`KeyedLimiter`], [`RateLimiter`] |
 //! | limits in time | [`timeout`], [`move_on_after`], [`Deadline`] |
 //! | what happens at the very outside | [`root`] |
 //!

@@ -30,9 +30,7 @@ impl Future for Taking {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let me = &mut *self;
-        me.wait
-            .poll(&me.gate, me.n, cx)
-            .map(|taken| taken.unwrap())
+        me.wait.poll(&me.gate, me.n, cx).map(|taken| taken.unwrap())
     }
 }
 
@@ -62,7 +60,11 @@ fn give_x_wait() {
         gate.give(1);
         let polls = other.join().unwrap();
         at_rest(&gate);
-        seen.note(if polls == 1 { "at once" } else { "after a wait" });
+        seen.note(if polls == 1 {
+            "at once"
+        } else {
+            "after a wait"
+        });
     });
 }
 
@@ -87,7 +89,11 @@ fn two_gives_x_a_wait_for_both() {
         giver.join().unwrap();
         let polls = waiter.join().unwrap();
         at_rest(&gate);
-        seen.note(if polls == 1 { "at once" } else { "after a wait" });
+        seen.note(if polls == 1 {
+            "at once"
+        } else {
+            "after a wait"
+        });
     });
 }
 
@@ -142,6 +148,10 @@ fn raise_x_wait() {
         gate.give(1);
         gate.give(1);
         at_rest(&gate);
-        seen.note(if polls == 1 { "at once" } else { "after a wait" });
+        seen.note(if polls == 1 {
+            "at once"
+        } else {
+            "after a wait"
+        });
     });
 }
