@@ -80,6 +80,8 @@
 //! | how one child ended; cancelling one child | [`TaskHandle`], [`Outcome`] |
 //! | handing work over, with backpressure, fairly | [`queue`] |
 //! | so many workers on a queue or a broker | [`Workers`] |
+//! | many items, so many at once | [`fan_out`] |
+//! | so many at once, so many in a time | [`Limiter`], [`KeyedLimiter`], [`RateLimiter`] |
 //! | limits in time | [`timeout`], [`move_on_after`], [`Deadline`] |
 //! | what happens at the very outside | [`root`] |
 //!
@@ -94,9 +96,11 @@
 
 mod cancel;
 mod context;
+mod fan_out;
 mod group;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+mod limit;
 mod observe;
 mod panic;
 pub mod queue;
@@ -111,6 +115,14 @@ mod trace;
 mod workers;
 
 pub use cancel::{Cancelled, Token, token};
+#[cfg(feature = "stream")]
+pub use fan_out::input::Streamed;
+pub use fan_out::input::{Input, IntoInput, Iterated};
+pub use fan_out::local::LocalFanOut;
+pub use fan_out::output::ItemOutput;
+pub use fan_out::progress::Progress;
+pub use fan_out::results::Results;
+pub use fan_out::{FanOut, fan_out};
 pub use group::error::{
     BoxError, Cause, Failure, FailureKind, GroupError, SpawnError, StartError, TrySpawnError,
 };
@@ -124,6 +136,9 @@ pub use group::slots::Slots;
 pub use group::spawn::{Guard, Named, Spawner};
 pub use group::start::Ready;
 pub use group::{ScopeBody, TaskGroup, scope};
+pub use limit::concurrency::{Acquire, Limiter, OwnedPermit, Permit, WaitCancelled};
+pub use limit::keyed::{KeyedLimiter, KeyedPermit};
+pub use limit::rate::{AcquireRate, Rate, RateError, RateLimiter};
 pub use observe::{
     CancelReason, Displaced, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, observe,
 };

@@ -1,10 +1,12 @@
 //! The rows, in the order of the report.
 
 pub mod cancel;
+pub mod fan;
 pub mod free;
 pub mod laden;
 pub mod many;
 pub mod queue;
+pub mod permit;
 pub mod ready;
 pub mod result;
 pub mod retry;
@@ -35,6 +37,13 @@ pub static ALL: &[&Row] = &[
     &queue::CROWD,
     &queue::WIDE,
     &queue::BATCH,
+    &fan::SPAWN,
+    &fan::YIELD,
+    &fan::SPIN,
+    &fan::LOCAL,
+    &fan::LOCAL_YIELD,
+    &permit::ALONE,
+    &permit::CROWD,
 ];
 
 /// The row of that name.

@@ -22,6 +22,13 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
             "queue/store",
             "queue/waiters",
             "rate",
+            "fan_out/crew",
+            "fan_out/lanes",
+            "fan_out/ordered",
+            "limit/aimd",
+            "limit/gcra",
+            "limit/permits",
+            "limit/waiters",
         ],
     ),
     (
