@@ -5,6 +5,7 @@
 //! cancels nothing by being dropped; nor does a spawner. G5. Dropped early, a scope cancels its children, and its
 //! owner does not end until they are gone.
 
+pub(crate) mod borrow;
 pub(crate) mod driver;
 pub(crate) mod error;
 pub(crate) mod handle;

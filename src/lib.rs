@@ -105,6 +105,10 @@ mod time;
 mod trace;
 
 pub use cancel::{Cancelled, Token, token};
+pub use group::borrow::{
+    BorrowGroup, BorrowNamed, BorrowSpawner, LocalGroup, LocalNamed, LocalSpawner, borrow_scope,
+    local_scope,
+};
 pub use group::error::{BoxError, Cause, Failure, FailureKind, GroupError, SpawnError};
 pub use group::handle::{Outcome, OutcomeHandle, TaskHandle};
 pub use group::options::Scope;

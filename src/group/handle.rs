@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::task::JoinHandle;
 use tokio::task::coop::unconstrained;
 
+use crate::group::borrow::slot::Reader;
 use crate::observe::{CancelReason, DisplacedWhat, Observer, TaskId, displace};
 use crate::panic::catch;
 use crate::state::Core;
@@ -54,6 +55,17 @@ impl<T> Outcome<T> {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled(_))
+    }
+
+    /// Names it, for `Debug`.
+    pub(crate) fn describe(&self) -> &'static str {
+        match self {
+            Self::Completed(_) => "completed",
+            Self::Failed => "failed",
+            Self::Panicked => "panicked",
+            Self::Cancelled(_) => "cancelled",
+            Self::RuntimeGone => "runtime gone",
+        }
     }
 
     fn map<U>(self, f: impl FnOnce(T) -> U) -> Outcome<U> {
@@ -105,6 +117,8 @@ struct Join<T> {
 
 enum State<T> {
     Spawned(JoinHandle<Outcome<Kept<T>>>),
+    /// A child in the task of its scope.
+    InTask(Reader<T>),
     /// Ended, as `Debug` found out before anybody took the outcome.
     Ended(Outcome<Kept<T>>),
     Refused(CancelReason),
@@ -128,12 +142,16 @@ impl<T> Join<T> {
                 // A wrapper that the runtime dropped has no outcome to give.
                 Poll::Ready(joined) => Some(joined.unwrap_or(Outcome::RuntimeGone)),
             },
+            State::InTask(reader) => match reader.poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(outcome) => Some(outcome),
+            },
             State::Ended(_) | State::Refused(_) | State::Taken => None,
         };
         let outcome = match (ended, std::mem::replace(state, State::Taken)) {
             (Some(outcome), _) | (None, State::Ended(outcome)) => outcome,
             (None, State::Refused(reason)) => Outcome::Cancelled(reason),
-            (None, State::Spawned(_) | State::Taken) => {
+            (None, State::Spawned(_) | State::InTask(_) | State::Taken) => {
                 panic!("ringfence: a handle was polled after it had yielded its child's outcome")
             }
         };
@@ -149,6 +167,13 @@ impl<T> Join<T> {
     fn cancel(&self, core: &Core) {
         if !self.is_finished(core) {
             core.cancel_child(self.serial);
+            let bell = match &*self.state.lock() {
+                State::InTask(reader) => reader.bell(),
+                _ => None,
+            };
+            if let Some(bell) = bell {
+                bell.wake();
+            }
         }
     }
 
@@ -156,6 +181,7 @@ impl<T> Join<T> {
         match &*self.state.lock() {
             // The runtime needs a moment to put a task away after its group was left.
             State::Spawned(join) => join.is_finished() || core.word().read().live() == 0,
+            State::InTask(reader) => reader.is_ended(),
             State::Ended(_) | State::Refused(_) | State::Taken => true,
         }
     }
@@ -168,13 +194,7 @@ impl<T> Join<T> {
             let mut nobody = Context::from_waker(Waker::noop());
             if !join.is_finished() {
                 drop(state);
-                return if core.word().read().live() == 0 {
-                    "ended"
-                } else if core.is_signalled(self.serial) {
-                    "cancelling"
-                } else {
-                    "running"
-                };
+                return self.describe_running(core);
             }
             if let Poll::Ready(joined) = Pin::new(&mut unconstrained(join)).poll(&mut nobody) {
                 let ended = State::Ended(joined.unwrap_or(Outcome::RuntimeGone));
@@ -186,13 +206,23 @@ impl<T> Join<T> {
         }
         match &*state {
             State::Spawned(_) => "ended",
-            State::Ended(Outcome::Completed(_)) => "completed",
-            State::Ended(Outcome::Failed) => "failed",
-            State::Ended(Outcome::Panicked) => "panicked",
-            State::Ended(Outcome::Cancelled(_)) => "cancelled",
-            State::Ended(Outcome::RuntimeGone) => "runtime gone",
+            State::InTask(reader) => match reader.describe() {
+                Some(ended) => ended,
+                None => self.describe_running(core),
+            },
+            State::Ended(outcome) => outcome.describe(),
             State::Refused(_) => "refused",
             State::Taken => "taken",
+        }
+    }
+
+    fn describe_running(&self, core: &Core) -> &'static str {
+        if core.word().read().live() == 0 {
+            "ended"
+        } else if core.is_signalled(self.serial) {
+            "cancelling"
+        } else {
+            "running"
         }
     }
 
@@ -236,6 +266,18 @@ impl<'g, T> TaskHandle<'g, T> {
     ) -> Self {
         Self {
             join: Join::new(State::Spawned(join), serial, name),
+            core,
+        }
+    }
+
+    pub(super) fn in_task(
+        reader: Reader<T>,
+        serial: u64,
+        name: Option<PlainArc<str>>,
+        core: &'g Arc<Core>,
+    ) -> Self {
+        Self {
+            join: Join::new(State::InTask(reader), serial, name),
             core,
         }
     }

@@ -67,7 +67,7 @@ pin_project! {
 }
 
 /// How the user's future ended, before the child has.
-enum End<V> {
+pub(super) enum End<V> {
     Returned(V),
     Failed(Box<dyn std::any::Any + Send>),
     Panicked(PanicPayload),
@@ -233,7 +233,7 @@ where
 }
 
 /// Tells the group and the observer how a child ended, and takes it out of the registry.
-fn record<V>(
+pub(super) fn record<V>(
     context: &Context,
     location: &'static Location<'static>,
     registered: bool,

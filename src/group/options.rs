@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::group::TaskGroup;
 use crate::group::driver::{Clock, Driver};
 use crate::group::error::{GroupError, capped};
@@ -111,6 +113,20 @@ impl Scope {
         E: Send + 'static,
         F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
     {
+        let Opened {
+            core,
+            runtime,
+            clock,
+            panics_as_errors,
+        } = self.open();
+        let id = runtime.as_ref().map(Handle::id);
+        let group = TaskGroup::new(core.clone(), runtime);
+        let start = || body(&group);
+        Driver::new(core, start, clock, id, panics_as_errors).await
+    }
+
+    /// Makes what a scope that is first polled now consists of.
+    pub(super) fn open(self) -> Opened {
         let runtime = crate::runtime::current();
         let parent = crate::context::current();
         // Through the child it is opened in, if that one has a name.
@@ -133,13 +149,21 @@ impl Scope {
             observer: self.observer,
             opener: opener.unwrap_or(0),
         };
-        let core = Core::new(settings, parent);
-        let id = runtime.as_ref().map(tokio::runtime::Handle::id);
-        let group = TaskGroup::new(core.clone(), runtime);
-        let clock = Clock::new(self.grace, own);
-        let start = || body(&group);
-        Driver::new(core, start, clock, id, self.panics_as_errors).await
+        Opened {
+            core: Core::new(settings, parent),
+            runtime,
+            clock: Clock::new(self.grace, own),
+            panics_as_errors: self.panics_as_errors,
+        }
     }
+}
+
+/// What a scope consists of before its body is called.
+pub(super) struct Opened {
+    pub(super) core: Arc<Core>,
+    pub(super) runtime: Option<Handle>,
+    pub(super) clock: Option<Box<Clock>>,
+    pub(super) panics_as_errors: bool,
 }
 
 impl fmt::Debug for Scope {
