@@ -3,6 +3,7 @@
 pub mod cancel;
 pub mod free;
 pub mod laden;
+pub mod local;
 pub mod many;
 pub mod ready;
 pub mod result;
@@ -22,6 +23,8 @@ pub static ALL: &[&Row] = &[
     &small::ROW,
     &cancel::ROW,
     &tree::ROW,
+    &local::ROW,
+    &local::YIELDS,
     &ready::ROW,
     &many::ROW,
     &free::ROW,
