@@ -6,12 +6,14 @@ mod support;
 
 mod adoption;
 mod bad_input;
+mod borrow;
 mod cancel;
 mod context;
 mod failure;
 mod fault;
 mod group;
 mod handle;
+mod local;
 mod panic;
 mod resource;
 mod time;

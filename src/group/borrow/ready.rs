@@ -107,13 +107,16 @@ impl Ready {
         self.ring(|queue| queue.news.all = true);
     }
 
-    /// Takes out who rang, into `due` if that is empty, and the waker of a driver that is awake now.
-    pub(super) fn collect(&self, due: &mut VecDeque<Key>) -> (News, Option<Waker>) {
-        if due.is_empty() && due.capacity() > KEPT {
-            *due = VecDeque::new();
-        }
+    /// Takes out who rang, if `due` is there and empty, and the waker of a driver that is awake now.
+    pub(super) fn collect(&self, due: Option<&mut VecDeque<Key>>) -> (News, Option<Waker>) {
+        let due = due.filter(|due| due.is_empty()).map(|due| {
+            if due.capacity() > KEPT {
+                *due = VecDeque::new();
+            }
+            due
+        });
         let mut queue = self.0.lock();
-        if due.is_empty() {
+        if let Some(due) = due {
             std::mem::swap(&mut queue.keys, due);
         }
         (std::mem::take(&mut queue.news), queue.sleeper.take())
@@ -216,11 +219,14 @@ mod tests {
     use super::{Bell, Key, News, Ready};
 
     const FIRST: Key = Key { place: 3, round: 9 };
-    const SECOND: Key = Key { place: 3, round: 10 };
+    const SECOND: Key = Key {
+        place: 3,
+        round: 10,
+    };
 
     fn rung(ready: &Ready) -> (News, Vec<Key>) {
         let mut due = VecDeque::new();
-        let (news, sleeper) = ready.collect(&mut due);
+        let (news, sleeper) = ready.collect(Some(&mut due));
         assert!(sleeper.is_none());
         (news, due.into())
     }

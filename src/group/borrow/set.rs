@@ -107,6 +107,8 @@ pub(super) struct Set<C: ?Sized + Child> {
     waker: Option<Waker>,
     /// Whether all have been told that the group is forced.
     is_forced: bool,
+    /// Whether the body has spent a whole turn of the task, so that a child goes first in the next.
+    owes: bool,
 }
 
 impl<C: ?Sized + Child> Set<C> {
@@ -123,12 +125,15 @@ impl<C: ?Sized + Child> Set<C> {
             body,
             waker: None,
             is_forced: false,
+            owes: false,
         }
     }
 
     /// Learns what has happened. Says whether the body is to be polled.
     fn collect(&mut self) -> bool {
-        let (news, waker) = self.shared.ready.collect(&mut self.due);
+        // N1. Who rings during a round is in the next one, also if the round takes several turns.
+        let next = self.spawned.is_empty().then_some(&mut self.due);
+        let (news, waker) = self.shared.ready.collect(next);
         if waker.is_some() {
             self.waker = waker;
         }
@@ -295,10 +300,12 @@ where
         let mut this = self.project();
         let set = this.set;
         let mut left = TURN;
+        let mut rung = set.collect();
+        // N2. The body goes first, but not turn after turn.
+        let mut stepped = std::mem::take(&mut set.owes) && set.step();
         loop {
-            let mut idle = true;
-            if set.collect() {
-                idle = false;
+            let mut idle = !rung;
+            if rung {
                 set.body.answer();
                 let mut cx = TaskContext::from_waker(set.body.waker());
                 if let Poll::Ready(result) = this.driver.as_mut().poll(&mut cx) {
@@ -310,15 +317,18 @@ where
             set.take_spawned();
             while left > 0 && coop::has_budget_remaining() && set.step() {
                 idle = false;
+                stepped = true;
                 left -= 1;
             }
             if idle && set.sleep(cx.waker()) {
                 return Poll::Pending;
             }
             if left == 0 || !coop::has_budget_remaining() {
+                set.owes = !stepped;
                 cx.waker().wake_by_ref(); // N2
                 return Poll::Pending;
             }
+            rung = set.collect();
         }
     }
 }
