@@ -109,11 +109,18 @@ pub use group::borrow::{
     BorrowGroup, BorrowNamed, BorrowSpawner, LocalGroup, LocalNamed, LocalSpawner, borrow_scope,
     local_scope,
 };
-pub use group::error::{BoxError, Cause, Failure, FailureKind, GroupError, SpawnError};
+pub use group::error::{
+    BoxError, Cause, Failure, FailureKind, GroupError, SpawnError, TrySpawnError,
+};
 pub use group::handle::{Outcome, OutcomeHandle, TaskHandle};
+pub use group::limited::{Limited, LimitedSpawner};
 pub use group::options::Scope;
 pub use group::output::{FnReturn, Never, TaskOutput};
-pub use group::{Named, ScopeBody, Spawner, TaskGroup, scope};
+pub use group::owned::OwnedGroup;
+pub use group::report::Report;
+pub use group::slots::Slots;
+pub use group::spawn::{Guard, Named, Spawner};
+pub use group::{ScopeBody, TaskGroup, scope};
 pub use observe::{
     CancelReason, Displaced, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, observe,
 };

@@ -12,19 +12,19 @@ pub(crate) mod registry;
 pub(crate) mod word;
 
 use std::any::Any;
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic::Location;
 use std::task::Waker;
 
 use tokio::time::Instant;
 
 use crate::observe::{
-    CancelReason, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, displace, path, tell,
+    CancelReason, DisplacedWhat, Observer, Straggler, TaskId, TaskInfo, displace, path, tell,
 };
 use crate::panic::{PanicPayload, catch};
 use crate::state::owner::Owner;
-use crate::state::registry::{Mark, Registry, SerialHasher};
+use crate::state::registry::{Mark, Registry};
 use crate::state::word::{Entry, Kind, Reading, Word};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Lock, Ordering, PlainArc, unique};
 use crate::time::Deadline;
@@ -32,12 +32,19 @@ use crate::time::Deadline;
 /// What a scope is made with.
 #[derive(Clone, Default)]
 pub(crate) struct Settings {
-    pub(crate) path: Option<PlainArc<str>>,
+    pub(crate) name: Option<PlainArc<str>>,
     pub(crate) has_grace: bool,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) observer: Option<PlainArc<dyn Observer>>,
     /// The member of the parent that the scope was opened in.
     pub(crate) opener: u64,
+}
+
+/// What the groups around a scope, and itself, have set; shared with the scopes inside that set nothing.
+pub(crate) struct Inherited {
+    path: Option<PlainArc<str>>,
+    deadline: Deadline,
+    observer: Option<PlainArc<dyn Observer>>,
 }
 
 /// A failure as it is kept: the error's type is known to the scope, not here.
@@ -51,6 +58,14 @@ pub(crate) enum RawKind {
     Panic(PanicPayload),
 }
 
+/// Why a member was cancelled, in short: [`Core::reason_why`] has the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    Group,
+    Children,
+    Handle,
+}
+
 /// Something that is to be forced when the grace is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
@@ -58,21 +73,47 @@ pub(crate) enum Target {
     Below(u64),
 }
 
-/// What is needed rarely, behind one lock.
+/// How a group is asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    /// By signal if there is a grace, else by force.
+    Cancel,
+    /// By force: nobody is there any more to keep the time of a grace.
+    Drop,
+    /// By force, as the grace is over.
+    GraceOver,
+}
+
+/// What is needed at the end, or rarely, behind one lock.
 #[derive(Default)]
 struct Cold {
-    reason: Option<CancelReason>,
-    failures: Vec<RawFailure>,
     waiter: Option<Waker>,
+    rare: Option<Box<Rare>>,
+}
+
+impl Cold {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+}
+
+#[derive(Default)]
+struct Rare {
+    reason: Option<CancelReason>,
+    /// Members were forced because the grace was over.
+    is_grace_over: bool,
+    failures: Vec<RawFailure>,
     owner: Option<Owner>,
     stragglers: Vec<Straggler>,
     /// Children that were signalled, and that the scope has to force when the grace is over.
     signalled: Vec<Target>,
-    listeners: HashMap<u64, Waker, BuildHasherDefault<SerialHasher>>,
+    /// Under the member that each is about, and a number.
+    listeners: BTreeMap<(u64, u64), Waker>,
     next_listener: u64,
 }
 
 /// What the scope takes out at its end.
+#[derive(Default)]
 pub(crate) struct Remains {
     pub(crate) reason: Option<CancelReason>,
     pub(crate) failures: Vec<RawFailure>,
@@ -92,24 +133,19 @@ pub(crate) struct Core {
     registry: Registry,
     cold: Lock<Cold>,
     id: u64,
-    settings: Settings,
+    /// None where nobody has set anything.
+    inherited: Option<PlainArc<Inherited>>,
     parent: Option<Arc<Self>>,
+    /// The member of the parent that the scope was opened in.
+    opener: u64,
+    /// Whether a cancel is a signal first. A long-lived group learns that only when it is shut down.
+    has_grace: AtomicBool,
+    /// Whether a child was ever named.
+    has_names: AtomicBool,
 }
 
 impl Core {
-    pub(crate) fn new(mut settings: Settings, parent: Option<Arc<Self>>) -> Arc<Self> {
-        if let Some(outer) = parent.as_ref().map(|parent| &parent.settings) {
-            let own = settings.deadline.unwrap_or(Deadline::NEVER);
-            settings.deadline = outer
-                .deadline
-                .map(|outer| outer.min(own))
-                .or(settings.deadline);
-            if settings.observer.is_none() {
-                settings.observer.clone_from(&outer.observer);
-            }
-        } else if settings.observer.is_none() {
-            settings.observer = crate::observe::process().cloned();
-        }
+    pub(crate) fn new(settings: Settings, parent: Option<Arc<Self>>) -> Arc<Self> {
         Arc::new(Self {
             word: Word::new(),
             next: AtomicU64::new(1),
@@ -119,7 +155,10 @@ impl Core {
             registry: Registry::new(),
             cold: Lock::new(Cold::default()),
             id: unique(),
-            settings,
+            has_names: AtomicBool::new(false),
+            has_grace: AtomicBool::new(settings.has_grace),
+            opener: settings.opener,
+            inherited: inherit(settings, parent.as_deref()),
             parent,
         })
     }
@@ -135,37 +174,47 @@ impl Core {
     /// Returns the group, and the member there, that the scope was opened in.
     pub(crate) fn opened_in(&self) -> Option<(&Self, u64)> {
         let parent = self.parent.as_deref()?;
-        Some((parent, self.settings.opener))
+        Some((parent, self.opener))
     }
 
-    /// Asks whether this is `outer`, or was opened somewhere inside it.
-    pub(crate) fn is_within(&self, outer: &Self) -> bool {
+    /// Asks whether this was opened in `outer`, or in a group inside it.
+    pub(crate) fn is_inside(&self, outer: &Self) -> bool {
         // A group is younger than its parent, so the search is over at once in the usual case.
-        std::iter::successors(Some(self), |core| core.parent.as_deref())
+        std::iter::successors(self.parent.as_deref(), |core| core.parent.as_deref())
             .take_while(|core| core.id >= outer.id)
             .any(|core| core.id == outer.id)
     }
 
     pub(crate) fn deadline(&self) -> Deadline {
-        self.settings.deadline.unwrap_or(Deadline::NEVER)
+        let inherited = self.inherited.as_ref();
+        inherited.map_or(Deadline::NEVER, |inherited| inherited.deadline)
     }
 
     pub(crate) fn path(&self) -> Option<&PlainArc<str>> {
-        self.settings.path.as_ref()
+        self.inherited.as_ref()?.path.as_ref()
     }
 
-    /// Returns the path of names that leads to a member: the group's own for the body, and for a child without a name.
-    pub(crate) fn path_of(&self, serial: u64) -> Option<PlainArc<str>> {
-        let name = if serial > 0 {
-            self.registry.name_of(serial)
-        } else {
-            None
-        };
-        path(self.path(), name.as_deref())
+    pub(crate) fn set_name(&self, serial: u64, name: PlainArc<str>) {
+        // Relaxed: who asks for a name has it from the child, or from who spawned it.
+        self.has_names.store(true, Ordering::Relaxed);
+        self.registry.name(serial, name);
+    }
+
+    /// Returns the name of a child that is there.
+    pub(crate) fn name_of(&self, serial: u64) -> Option<PlainArc<str>> {
+        if serial == 0 || !self.has_names.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.registry.name_of(serial)
     }
 
     pub(crate) fn observer(&self) -> Option<&PlainArc<dyn Observer>> {
-        self.settings.observer.as_ref()
+        self.inherited.as_ref()?.observer.as_ref()
+    }
+
+    /// Returns what leads to the observer, if there is one, for who may outlive the group.
+    pub(crate) fn observed(&self) -> Option<PlainArc<Inherited>> {
+        self.observer().and(self.inherited.clone())
     }
 
     pub(crate) fn task_id(&self, serial: u64) -> TaskId {
@@ -185,7 +234,7 @@ impl Core {
         TaskInfo {
             id: self.task_id(serial),
             name,
-            group: self.settings.path.clone(),
+            group: self.path().cloned(),
             location,
         }
     }
@@ -209,7 +258,7 @@ impl Core {
             refused => {
                 assert!(
                     refused != Entry::Full,
-                    "a ringfence group holds at most 2^29 children of a kind"
+                    "a ringfence group holds at most 2^28 children of a kind"
                 );
                 Err(self.reason().unwrap_or(CancelReason::Closed))
             }
@@ -245,20 +294,33 @@ impl Core {
         }
         if kind == Kind::Normal && after.normal() == 0 {
             // The last normal one is out: only background children are left.
-            self.cancel(CancelReason::Finished, false);
+            self.cancel(CancelReason::Finished);
         }
         None
     }
 
     fn closed(&self, word: Reading) -> Option<Owner> {
-        if !word.is_orphaned() {
-            self.wake_waiter();
-            return None;
+        if word.is_forced() {
+            self.registry.clear(); // R4
         }
-        let (failures, owner) = {
+        let (waiter, listeners, rest) = {
             let mut cold = self.cold.lock();
-            (std::mem::take(&mut cold.failures), cold.owner.take())
+            let waiter = cold.waiter.take();
+            match &mut cold.rare {
+                None => (waiter, BTreeMap::new(), None),
+                Some(rare) => {
+                    let rest = word
+                        .is_orphaned()
+                        .then(|| (std::mem::take(&mut rare.failures), rare.owner.take()));
+                    (waiter, std::mem::take(&mut rare.listeners), rest)
+                }
+            }
         };
+        if let Some(waiter) = waiter {
+            self.wake(waiter);
+        }
+        listeners.into_values().for_each(|waker| self.wake(waker));
+        let (failures, owner) = rest?;
         self.displace_all(failures);
         owner
     }
@@ -266,17 +328,28 @@ impl Core {
     // -- the end ----------------------------------------------------------------------------------------------------
 
     pub(crate) fn reason(&self) -> Option<CancelReason> {
-        self.cold.lock().reason.clone()
+        self.cold.lock().rare.as_ref()?.reason.clone()
     }
 
     /// Asks the group to end, for `reason` if it is the first: by signal if there is a grace, else by force.
-    pub(crate) fn cancel(&self, reason: CancelReason, now: bool) {
-        self.end(Some(reason), None, now);
+    pub(crate) fn cancel(&self, reason: CancelReason) {
+        self.end(Some(reason), None, Ask::Cancel);
     }
 
-    /// Forces what was only signalled before.
+    /// Asks the group to end at once: nobody is there any more to keep the time of a grace.
+    pub(crate) fn cancel_now(&self, reason: CancelReason) {
+        self.end(Some(reason), None, Ask::Drop);
+    }
+
+    /// Forces what was only signalled before: the grace is over.
     pub(crate) fn force(&self) {
-        self.end(None, None, true);
+        self.end(None, None, Ask::GraceOver);
+    }
+
+    /// Asks a long-lived group to end: with a grace, which somebody keeps from now on, or at once.
+    pub(crate) fn shut_down(&self, has_grace: bool) {
+        self.has_grace.store(has_grace, Ordering::Relaxed);
+        self.end(Some(CancelReason::Shutdown), None, Ask::Cancel);
     }
 
     /// Records a failure and asks the group to end because of it.
@@ -287,29 +360,28 @@ impl Core {
             (RawKind::Panic(_), Some(id)) => CancelReason::Panicked(id),
             (RawKind::Panic(_), None) => CancelReason::BodyPanicked,
         };
-        self.end(Some(reason), Some(failure), false);
+        self.end(Some(reason), Some(failure), Ask::Cancel);
     }
 
-    fn end(&self, reason: Option<CancelReason>, failure: Option<RawFailure>, now: bool) {
-        let force = now || !self.settings.has_grace;
+    fn end(&self, reason: Option<CancelReason>, failure: Option<RawFailure>, ask: Ask) {
+        let force = ask != Ask::Cancel || !self.has_grace();
         let (before, waiter, listeners) = {
             let mut cold = self.cold.lock();
-            if !now && failure.is_none() && self.word.read().live() == 0 {
+            if ask == Ask::Cancel && failure.is_none() && self.word.read().live() == 0 {
                 return; // S5
             }
-            cold.failures.extend(failure);
-            if cold.reason.is_none() {
-                cold.reason = reason; // S4
+            let rare = cold.rare();
+            rare.failures.extend(failure);
+            if rare.reason.is_none() {
+                rare.reason = reason; // S4
             }
+            rare.is_grace_over |= ask == Ask::GraceOver && !self.word.read().is_forced();
             let before = self.word.cancel(force); // S1
             if before.is_forced() || (before.is_cancelled() && !force) {
                 return;
             }
-            (
-                before,
-                cold.waiter.take(),
-                std::mem::take(&mut cold.listeners),
-            )
+            let listeners = std::mem::take(&mut rare.listeners);
+            (before, cold.waiter.take(), listeners)
         };
         if let Some(waiter) = waiter {
             self.wake(waiter);
@@ -322,18 +394,18 @@ impl Core {
 
     /// Singles one child out to be ended: at once, or after the grace that the scope keeps time of.
     pub(crate) fn cancel_child(&self, serial: u64) {
-        if self.is_signalled(serial) {
+        if self.is_signalled(serial, || self.registry.mark(serial) > Mark::None) {
             return; // S4
         }
-        let force = !self.settings.has_grace;
+        let force = !self.has_grace();
         let mark = if force { Mark::Forced } else { Mark::Signalled };
         self.word.call_attention(); // R2
-        match self.registry.single_out(serial, mark) {
-            Some(waker) => self.wake(waker),
-            None if force => {}
-            None => return self.signalled(Target::Child(serial)),
-        }
-        self.wake_listeners();
+        let waker = self.registry.single_out(serial, mark);
+        waker.into_iter().for_each(|waker| self.wake(waker));
+        self.signalled(
+            (!force).then_some(Target::Child(serial)),
+            serial..serial + 1,
+        );
     }
 
     /// Singles all present children out, the body not.
@@ -342,29 +414,44 @@ impl Core {
             return; // S4
         }
         let cut = self.next.load(Ordering::Relaxed);
-        if self.settings.has_grace {
+        if self.has_grace() {
             self.signal_cut.fetch_max(cut, Ordering::AcqRel);
             self.word.call_attention();
-            self.signalled(Target::Below(cut));
+            self.signalled(Some(Target::Below(cut)), 1..cut);
         } else {
             self.force_target(Target::Below(cut));
         }
     }
 
-    fn signalled(&self, target: Target) {
+    /// Tells the scope of what it has to force later, and whoever listens for one of `members` that there is news.
+    fn signalled(&self, target: Option<Target>, members: Range<u64>) {
         let (waiter, listeners) = {
             let mut cold = self.cold.lock();
-            cold.signalled.push(target);
-            (cold.waiter.take(), std::mem::take(&mut cold.listeners))
+            let waiter = target.and_then(|target| {
+                cold.rare().signalled.push(target);
+                cold.waiter.take()
+            });
+            let all = cold.rare.as_mut().map(|rare| &mut rare.listeners);
+            let listeners = all.map_or_else(Vec::new, |all| {
+                let places = all.range((members.start, 0)..(members.end, 0));
+                let places: Vec<_> = places.map(|(place, _)| *place).collect();
+                places
+                    .iter()
+                    .filter_map(|place| all.remove(place))
+                    .collect()
+            });
+            (waiter, listeners)
         };
         if let Some(waiter) = waiter {
             self.wake(waiter);
         }
-        listeners.into_values().for_each(|waker| self.wake(waker));
+        listeners.into_iter().for_each(|waker| self.wake(waker));
     }
 
     pub(crate) fn take_signalled(&self) -> Vec<Target> {
-        std::mem::take(&mut self.cold.lock().signalled)
+        let mut cold = self.cold.lock();
+        let rare = cold.rare.as_mut();
+        rare.map_or_else(Vec::new, |rare| std::mem::take(&mut rare.signalled))
     }
 
     /// Forces children that were singled out.
@@ -378,15 +465,9 @@ impl Core {
                 self.force_cut.fetch_max(cut, Ordering::AcqRel);
                 self.word.call_attention();
                 self.registry.wake_below(cut, |waker| self.wake(waker));
-                self.wake_listeners();
+                self.signalled(None, 1..cut);
             }
         }
-    }
-
-    /// Wakes whoever listens to a token: what they look at has changed.
-    fn wake_listeners(&self) {
-        let listeners = std::mem::take(&mut self.cold.lock().listeners);
-        listeners.into_values().for_each(|waker| self.wake(waker));
     }
 
     /// Asks whether a child has to end where it is parked, given a reading of the word.
@@ -400,13 +481,11 @@ impl Core {
             || mark() == Mark::Forced
     }
 
-    /// Asks whether a member was signalled: serial 0 is the body.
-    pub(crate) fn is_signalled(&self, serial: u64) -> bool {
+    /// Asks whether a member was signalled: serial 0 is the body. `is_marked` says whether it was singled out by itself.
+    pub(crate) fn is_signalled(&self, serial: u64, is_marked: impl FnOnce() -> bool) -> bool {
         let word = self.word.read();
         word.is_cancelled()
-            || (!word.is_calm()
-                && serial > 0
-                && (serial < self.cut() || self.registry.mark(serial) > Mark::None))
+            || (!word.is_calm() && serial > 0 && (serial < self.cut() || is_marked()))
     }
 
     /// Children below were asked to end together.
@@ -416,13 +495,22 @@ impl Core {
     }
 
     /// Returns why a member was cancelled. Only meaningful for one that was.
-    pub(crate) fn reason_for(&self, serial: u64, mark: Mark) -> CancelReason {
-        if mark > Mark::None {
-            CancelReason::Handle
+    pub(crate) fn why(&self, serial: u64, is_marked: bool) -> Why {
+        if is_marked {
+            Why::Handle
         } else if serial > 0 && serial < self.cut() {
-            CancelReason::ChildrenCancelled
+            Why::Children
         } else {
-            self.reason().unwrap_or(CancelReason::RuntimeGone)
+            Why::Group
+        }
+    }
+
+    /// Returns the reason in full.
+    pub(crate) fn reason_why(&self, why: Why) -> CancelReason {
+        match why {
+            Why::Handle => CancelReason::Handle,
+            Why::Children => CancelReason::ChildrenCancelled,
+            Why::Group => self.reason().unwrap_or(CancelReason::RuntimeGone),
         }
     }
 
@@ -442,14 +530,44 @@ impl Core {
     }
 
     pub(crate) fn has_grace(&self) -> bool {
-        self.settings.has_grace
+        // Relaxed: set before the group is shared, or by whoever asks it to end, under the lock that goes with that.
+        self.has_grace.load(Ordering::Relaxed)
     }
 
-    /// Notes that a child had to be forced although there was a grace.
+    /// Asks whether a forced member needs no more than to be counted out: nobody hears of it, and what it has in the
+    /// registry goes with all the rest (R4).
+    pub(crate) fn ends_unseen(&self, word: Reading) -> bool {
+        word.is_forced() && word.is_undivided() && !self.has_grace() && self.observer().is_none()
+    }
+
+    /// Finds the group whose report names a member that was forced: its own if it outlasted the grace; or one around it that
+    /// forced it together with the scope it is in. None where it was forced early, for instance since its scope was dropped.
+    pub(crate) fn outlasted(&self, serial: u64, mark: Mark) -> Option<&Self> {
+        if self.has_grace() && (mark == Mark::Forced || self.is_grace_over(serial)) {
+            return Some(self);
+        }
+        let dropped = |core: &Self| matches!(core.reason(), Some(CancelReason::ScopeDropped));
+        if !dropped(self) {
+            return None;
+        }
+        std::iter::successors(self.opened_in(), |(core, _)| {
+            dropped(core).then(|| core.opened_in()).flatten()
+        })
+        .find(|(core, opener)| core.has_grace() && core.is_grace_over(*opener))
+        .map(|(core, _)| core)
+    }
+
+    fn is_grace_over(&self, serial: u64) -> bool {
+        let cold = self.cold.lock();
+        cold.rare.as_ref().is_some_and(|rare| rare.is_grace_over)
+            || (serial > 0 && serial < self.force_cut.load(Ordering::Acquire))
+    }
+
+    /// Notes that a member had to be forced although there was a grace.
     pub(crate) fn straggled(&self, straggler: Straggler) {
         crate::trace::forced(&straggler);
         tell(self.observer(), |o| o.forced(&straggler));
-        self.cold.lock().stragglers.push(straggler);
+        self.cold.lock().rare().stragglers.push(straggler);
     }
 
     // -- waiting ----------------------------------------------------------------------------------------------------
@@ -467,13 +585,6 @@ impl Core {
         drop(old);
     }
 
-    fn wake_waiter(&self) {
-        let waiter = self.cold.lock().waiter.take();
-        if let Some(waiter) = waiter {
-            self.wake(waiter);
-        }
-    }
-
     /// Wakes somebody whose waker may be anything, and may throw: one that does must not cost the others their turn.
     fn wake(&self, waker: Waker) {
         if let Err(panic) = catch(|| waker.wake()) {
@@ -481,22 +592,26 @@ impl Core {
         }
     }
 
-    /// Leaves a waker that is woken with the next signal, and returns its number. Look at the word after (S2).
-    pub(crate) fn listen(&self, known: Option<u64>, waker: &Waker) -> u64 {
+    /// Leaves a waker that is woken with the next signal to a member, and returns its number. Look at the word after (S2).
+    pub(crate) fn listen(&self, serial: u64, known: Option<u64>, waker: &Waker) -> u64 {
         let new = waker.clone();
         let mut cold = self.cold.lock();
+        let rare = cold.rare();
         let number = known.unwrap_or_else(|| {
-            cold.next_listener += 1;
-            cold.next_listener
+            rare.next_listener += 1;
+            rare.next_listener
         });
-        let old = cold.listeners.insert(number, new);
+        let old = rare.listeners.insert((serial, number), new);
         drop(cold);
         drop(old);
         number
     }
 
-    pub(crate) fn unlisten(&self, number: u64) {
-        let old = self.cold.lock().listeners.remove(&number);
+    pub(crate) fn unlisten(&self, serial: u64, number: u64) {
+        let mut cold = self.cold.lock();
+        let rare = cold.rare.as_mut();
+        let old = rare.and_then(|rare| rare.listeners.remove(&(serial, number)));
+        drop(cold);
         drop(old);
     }
 
@@ -514,11 +629,14 @@ impl Core {
 
     pub(crate) fn take_remains(&self) -> Remains {
         let mut cold = self.cold.lock();
+        let Some(rare) = &mut cold.rare else {
+            return Remains::default();
+        };
         Remains {
             // Left here: whoever comes later is refused with it, and tokens tell it.
-            reason: cold.reason.clone(),
-            failures: std::mem::take(&mut cold.failures),
-            stragglers: std::mem::take(&mut cold.stragglers),
+            reason: rare.reason.clone(),
+            failures: std::mem::take(&mut rare.failures),
+            stragglers: std::mem::take(&mut rare.stragglers),
         }
     }
 
@@ -534,7 +652,7 @@ impl Core {
 
     /// Hands the group over to `owner`, which is settled with when the last member is out; then takes the body out.
     pub(crate) fn orphan(&self, owner: Owner) {
-        self.cold.lock().owner = Some(owner);
+        self.cold.lock().rare().owner = Some(owner);
         self.word.orphan();
         self.leave(Kind::Normal);
     }
@@ -543,17 +661,45 @@ impl Core {
     pub(crate) fn orphan_empty(&self) -> bool {
         let is_empty = self.word.orphan_alone();
         if is_empty {
-            let failures = std::mem::take(&mut self.cold.lock().failures);
-            self.displace_all(failures);
+            self.displace_all(self.take_remains().failures);
         }
         is_empty
     }
+}
 
-    pub(crate) fn tell_ended(&self, info: impl FnOnce() -> TaskInfo, how: &Ended) {
-        if self.observer().is_some() {
-            let info = info();
-            tell(self.observer(), |o| o.ended(&info, how));
-        }
+/// Works out what a new scope goes by. Where it sets nothing itself, it shares what is around it.
+fn inherit(settings: Settings, parent: Option<&Core>) -> Option<PlainArc<Inherited>> {
+    let Settings {
+        name,
+        deadline,
+        mut observer,
+        opener,
+        ..
+    } = settings;
+    let around = parent.and_then(|parent| parent.inherited.as_ref());
+    // Through the child it is opened in, if that one has a name.
+    let through = parent.and_then(|parent| parent.name_of(opener));
+    if parent.is_none() && observer.is_none() {
+        observer = crate::observe::process().cloned();
+    }
+    if name.is_none() && through.is_none() && deadline.is_none() && observer.is_none() {
+        return around.cloned();
+    }
+    let outer = around.map_or(Deadline::NEVER, |around| around.deadline);
+    let above = path(
+        around.and_then(|around| around.path.as_ref()),
+        through.as_deref(),
+    );
+    Some(PlainArc::new(Inherited {
+        path: path(above.as_ref(), name.as_deref()),
+        deadline: deadline.map_or(outer, |own| own.min(outer)),
+        observer: observer.or_else(|| around.and_then(|around| around.observer.clone())),
+    }))
+}
+
+impl Inherited {
+    pub(crate) fn observer(&self) -> Option<&PlainArc<dyn Observer>> {
+        self.observer.as_ref()
     }
 }
 

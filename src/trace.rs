@@ -12,9 +12,8 @@ pub(crate) fn displaced(displaced: &Displaced) {
 
 #[cfg(feature = "tracing")]
 pub(crate) fn forced(straggler: &Straggler) {
-    let Straggler { task, reason, .. } = straggler;
     drop(crate::panic::catch(
-        || tracing::warn!(target: "ringfence", "{task} had to be forced, cancelled {reason}"),
+        || tracing::warn!(target: "ringfence", "{straggler}"),
     ));
 }
 

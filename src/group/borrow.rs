@@ -24,15 +24,13 @@ mod table;
 
 use std::future::Future;
 
-use tokio::runtime::Handle;
-
 pub use self::face::{
     BorrowGroup, BorrowNamed, BorrowSpawner, LocalGroup, LocalNamed, LocalSpawner,
 };
 use crate::group::borrow::set::{InTask, Shared};
 use crate::group::driver::Driver;
 use crate::group::error::GroupError;
-use crate::group::options::{Opened, Scope};
+use crate::group::options::{Scope, open};
 
 /// Runs `body` with a group of children that borrow from the caller, and comes back when the body and every child have ended
 /// and are gone.
@@ -142,6 +140,10 @@ where
 /// # Ok(())
 /// # }
 /// ```
+#[expect(
+    clippy::future_not_send,
+    reason = "its children need not be, so it is not"
+)]
 pub async fn local_scope<'env, E, T, F, Fut>(body: F) -> Result<T, GroupError<E>>
 where
     E: Send + 'static,
@@ -213,6 +215,10 @@ impl Scope {
     /// # Panics
     ///
     /// As [`run`](Self::run).
+    #[expect(
+        clippy::future_not_send,
+        reason = "its children need not be, so it is not"
+    )]
     pub async fn run_local<'env, E, T, F, Fut>(self, body: F) -> Result<T, GroupError<E>>
     where
         E: Send + 'static,
@@ -235,15 +241,9 @@ where
     F: FnOnce(G) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    let Opened {
-        core,
-        runtime,
-        clock,
-        panics_as_errors,
-    } = options.open();
-    let shared = Shared::new(core.clone());
-    let id = runtime.as_ref().map(Handle::id);
+    let (holder, clock, panics_as_errors) = open::<E>(Some(Box::new(options)));
+    let shared = Shared::new(holder.core().clone());
     let lent = group(shared.clone());
-    let driver = Driver::new(core, || body(lent), clock, id, panics_as_errors);
+    let driver = Driver::new(&holder, || body(lent), clock, panics_as_errors);
     InTask::new(shared, driver).await
 }

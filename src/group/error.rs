@@ -438,6 +438,51 @@ impl<F> fmt::Display for SpawnError<F> {
 
 impl<F> Error for SpawnError<F> {}
 
+/// The error of `try_spawn` where there is a limit. It gives the future back, never polled.
+pub enum TrySpawnError<F> {
+    /// No slot is free, or others wait for one.
+    Full(F),
+    /// The group takes no more children.
+    Closing(SpawnError<F>),
+}
+
+impl<F> TrySpawnError<F> {
+    /// Asks whether there was just no slot.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full(_))
+    }
+
+    /// Gives the future back.
+    #[must_use]
+    pub fn into_inner(self) -> F {
+        match self {
+            Self::Full(future) => future,
+            Self::Closing(refused) => refused.into_inner(),
+        }
+    }
+}
+
+impl<F> fmt::Debug for TrySpawnError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("Full"),
+            Self::Closing(refused) => f.debug_tuple("Closing").field(refused).finish(),
+        }
+    }
+}
+
+impl<F> fmt::Display for TrySpawnError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("the limit is reached"),
+            Self::Closing(refused) => refused.fmt(f),
+        }
+    }
+}
+
+impl<F> Error for TrySpawnError<F> {}
+
 /// A grace that no clock can hold is as good as for ever.
 pub(crate) fn capped(grace: Duration) -> Duration {
     grace.min(Duration::from_secs(60 * 60 * 24 * 365 * 30))

@@ -1,15 +1,14 @@
 //! A scope with options.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::runtime::Handle;
 
 use crate::group::TaskGroup;
 use crate::group::driver::{Clock, Driver};
 use crate::group::error::{GroupError, capped};
-use crate::observe::{Observer, path};
+use crate::observe::Observer;
 use crate::state::{Core, Settings};
 use crate::time::Deadline;
 
@@ -108,62 +107,58 @@ impl Scope {
     /// With the first panic of the body or a child, after all of them are gone, unless
     /// [`panics_as_errors`](Self::panics_as_errors) was set. When there is a grace or a deadline and the runtime has no
     /// time driver.
-    pub async fn run<E, T, F>(self, body: F) -> Result<T, GroupError<E>>
+    pub fn run<E, T, F>(self, body: F) -> impl Future<Output = Result<T, GroupError<E>>>
     where
         E: Send + 'static,
         F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
     {
-        let Opened {
-            core,
-            runtime,
-            clock,
-            panics_as_errors,
-        } = self.open();
-        let id = runtime.as_ref().map(Handle::id);
-        let group = TaskGroup::new(core.clone(), runtime);
-        let start = || body(&group);
-        Driver::new(core, start, clock, id, panics_as_errors).await
-    }
-
-    /// Makes what a scope that is first polled now consists of.
-    pub(super) fn open(self) -> Opened {
-        let runtime = crate::runtime::current();
-        let parent = crate::context::current();
-        // Through the child it is opened in, if that one has a name.
-        let around = parent
-            .as_ref()
-            .and_then(|(core, serial)| core.path_of(*serial));
-        let (parent, opener) = parent.unzip();
-        let outer = parent
-            .as_ref()
-            .map_or(Deadline::NEVER, |core| core.deadline());
-        // An inherited deadline is kept by the scope that set it.
-        let own = self
-            .deadline
-            .filter(|own| *own < outer)
-            .and_then(Deadline::instant);
-        let settings = Settings {
-            path: path(around.as_ref(), self.name.as_deref()),
-            has_grace: !self.grace.is_zero(),
-            deadline: self.deadline,
-            observer: self.observer,
-            opener: opener.unwrap_or(0),
-        };
-        Opened {
-            core: Core::new(settings, parent),
-            runtime,
-            clock: Clock::new(self.grace, own),
-            panics_as_errors: self.panics_as_errors,
-        }
+        run(Some(Box::new(self)), body)
     }
 }
 
-/// What a scope consists of before its body is called.
-pub(super) struct Opened {
-    pub(super) core: Arc<Core>,
-    pub(super) runtime: Option<Handle>,
-    pub(super) clock: Option<Box<Clock>>,
-    pub(super) panics_as_errors: bool,
+/// Runs a scope. The options are boxed, since most scopes have none, and futures of scopes lie inside one another.
+pub(crate) async fn run<E, T, F>(options: Option<Box<Scope>>, body: F) -> Result<T, GroupError<E>>
+where
+    E: Send + 'static,
+    F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
+{
+    let (group, clock, panics_as_errors) = open(options);
+    Driver::new(&group, || body(&group), clock, panics_as_errors).await
+}
+
+/// Makes a group without a body.
+pub(crate) fn open_named<E: Send + 'static>(name: Option<Arc<str>>) -> TaskGroup<E> {
+    let (parent, opener) = crate::context::current().unzip();
+    let settings = Settings {
+        name,
+        opener: opener.unwrap_or(0),
+        ..Settings::default()
+    };
+    TaskGroup::new(Core::new(settings, parent), crate::runtime::current())
+}
+
+/// Makes the group of a scope that is first polled now.
+pub(super) fn open<E: Send + 'static>(
+    options: Option<Box<Scope>>,
+) -> (TaskGroup<E>, Option<Box<Clock>>, bool) {
+    let Some(options) = options else {
+        return (open_named(None), None, false);
+    };
+    let (parent, opener) = crate::context::current().unzip();
+    let settings = Settings {
+        name: options.name,
+        has_grace: !options.grace.is_zero(),
+        deadline: options.deadline,
+        observer: options.observer,
+        opener: opener.unwrap_or(0),
+    };
+    let core = Core::new(settings, parent);
+    // Each scope keeps its own deadline, also one that is later than what it inherits: whoever set the earlier one may give a
+    // grace then, or not be around any more.
+    let deadline = options.deadline.and_then(Deadline::instant);
+    let clock = Clock::new(options.grace, deadline);
+    let group = TaskGroup::new(core, crate::runtime::current());
+    (group, clock, options.panics_as_errors)
 }
 
 impl fmt::Debug for Scope {

@@ -4,11 +4,7 @@ mod end;
 mod fault;
 mod turn;
 
-use std::{
-    future::{Future, pending},
-    io,
-    time::Duration,
-};
+use std::{future::Future, io, time::Duration};
 
 use ringfence::{
     BorrowGroup, BoxError, CancelReason, Outcome, Scope, SpawnError, borrow_scope, scope,

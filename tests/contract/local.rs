@@ -55,6 +55,7 @@ fn children_share_what_is_not_send() {
             (hits.get(), value),
             (3, vec![Rc::new(0), Rc::new(1), Rc::new(2)])
         );
+        log.borrow_mut().sort_unstable();
         assert_eq!(*log.borrow(), [0, 1, 2]);
     });
 }

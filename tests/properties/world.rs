@@ -146,7 +146,7 @@ impl From<Result<Id, GroupError<String>>> for Returned {
                     forced: error
                         .forced()
                         .iter()
-                        .map(|straggler| straggler.task.id())
+                        .map(|straggler| straggler.task.as_ref().map(TaskInfo::id))
                         .collect(),
                 }
             }

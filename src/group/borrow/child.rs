@@ -18,13 +18,13 @@ use pin_project_lite::pin_project;
 
 use crate::context::{Context, Enter};
 use crate::group::borrow::slot::Slot;
-use crate::group::handle::{Kept, Outcome};
-use crate::group::member::{End, record};
+use crate::group::handle::{Kept, Settled};
+use crate::group::member::{Cause, End, record};
 use crate::group::output::TaskOutput;
 use crate::observe::{DisplacedWhat, displace};
 use crate::panic::{PanicPayload, catch};
 use crate::state::Core;
-use crate::state::owner::Adopter;
+use crate::state::owner::Seat;
 use crate::state::word::Kind;
 use crate::sync::Arc;
 
@@ -47,7 +47,7 @@ impl Stage {
         self.context.get_or_insert_with(|| Context {
             core: self.core.clone(),
             serial: 0,
-            adopter: None,
+            seat: None,
         })
     }
 
@@ -57,15 +57,15 @@ impl Stage {
         catch(call)
     }
 
-    fn has_no_adopter(&self) -> bool {
+    fn has_seat(&self) -> bool {
         let context = self.context.as_ref();
-        context.is_none_or(|context| context.adopter.is_none())
+        context.is_some_and(|context| context.seat.is_some())
     }
 
     /// Whether the child still has to wait for scopes that it dropped.
     fn has_adopted(&self, cx: &TaskContext<'_>) -> bool {
-        let adopter = self.context.as_ref().and_then(|it| it.adopter.as_ref());
-        adopter.is_some_and(|adopter| !adopter.poll_empty(cx.waker()))
+        let seat = self.context.as_ref().and_then(|it| it.seat.as_ref());
+        seat.is_some_and(|seat| !seat.poll_empty(cx.waker()))
     }
 }
 
@@ -88,7 +88,7 @@ pin_project! {
             future: F,
         },
         Settling {
-            outcome: Option<Outcome<Kept<V>>>,
+            end: Option<End<V>>,
         },
         Ended,
     }
@@ -101,7 +101,7 @@ pin_project! {
         state: State<F, V>,
         slot: Slot<V>,
         serial: u64,
-        adopter: Option<Arc<Adopter>>,
+        seat: Option<Arc<Seat>>,
         location: &'static Location<'static>,
         kind: Kind,
         // Whether the registry has an entry that nobody but us will take out.
@@ -132,7 +132,7 @@ where
             state: State::Running { future },
             slot,
             serial,
-            adopter: None,
+            seat: None,
             location,
             kind,
             registered: named,
@@ -149,8 +149,8 @@ where
         }
         let core = &stage.core;
         if core.is_forced(core.word().read(), *this.serial) {
-            let end = self.as_mut().force(stage);
-            return self.settle(end, stage, cx);
+            let why = self.as_mut().force(stage);
+            return self.settle(why, stage, cx);
         }
         // Kept outside of what may throw, so that it is dropped on its own if the future's destructor does.
         let mut output = None;
@@ -162,7 +162,7 @@ where
                 }
             }
         });
-        let end = match (polled, output) {
+        let why = match (polled, output) {
             (Ok(()), None) => {
                 if self.as_mut().park(stage, cx) {
                     return Poll::Pending;
@@ -172,29 +172,17 @@ where
             (Ok(()), Some(output)) => match catch(|| output.into_result()) {
                 Ok(Ok(value)) => match self.as_mut().settle_calm(value, stage) {
                     Ok(()) => return Poll::Ready(()),
-                    Err(value) => End::Returned(value),
+                    Err(value) => Cause::Returned(value),
                 },
-                Ok(Err(error)) => End::Failed(Box::new(error)),
-                Err(panic) => End::Panicked(panic),
+                Ok(Err(error)) => Cause::Failed(Box::new(error)),
+                Err(panic) => Cause::Panicked(panic),
             },
             (Err(panic), output) => {
-                let mut displaced = Vec::new();
-                if let Err(second) = self.as_mut().drop_future(stage) {
-                    displaced.push(DisplacedWhat::Panic(second));
-                }
-                // It had returned, and its destructor threw then: an error that it returned must not be lost.
-                match catch(|| output.and_then(|output| output.into_result().err())) {
-                    Ok(None) => {}
-                    Ok(Some(error)) => displaced.push(DisplacedWhat::Error(Box::new(error))),
-                    Err(second) => displaced.push(DisplacedWhat::Panic(second)),
-                }
-                for what in displaced {
-                    displace(stage.core.observer(), None, what);
-                }
-                End::Panicked(panic)
+                self.as_mut().displace_rest(output, stage);
+                Cause::Panicked(panic)
             }
         };
-        self.settle(end, stage, cx)
+        self.settle(why, stage, cx)
     }
 
     /// Does what a child does when it has to wait. Says no if it has to end instead.
@@ -222,14 +210,14 @@ where
         let this = self.project();
         let core = &stage.core;
         let is_calm = !*this.registered
-            && stage.has_no_adopter()
+            && !stage.has_seat()
             && core.observer().is_none()
             && core.word().read().is_calm();
         if !is_calm {
             return Err(value);
         }
         let kept = Kept::new(value, core);
-        this.slot.end(Outcome::Completed(kept), core);
+        this.slot.end(Settled::Completed(kept), core);
         core.leave(*this.kind); // M2
         Ok(())
     }
@@ -237,53 +225,70 @@ where
     /// The user's future is gone: records how, and ends the child unless it has to wait for scopes that it dropped.
     fn settle(
         self: Pin<&mut Self>,
-        end: End<V>,
+        why: Cause<V>,
         stage: &mut Stage,
         cx: &TaskContext<'_>,
     ) -> Poll<()> {
         let mut this = self.project();
-        let outcome = record(
-            stage.context(),
-            this.location,
-            std::mem::take(this.registered),
-            end,
-        );
+        let registered = std::mem::take(this.registered);
+        let end = record(stage.context(), this.location, registered, why);
         if stage.has_adopted(cx) {
-            let outcome = Some(outcome);
-            this.state.set(State::Settling { outcome });
+            let end = Some(end);
+            this.state.set(State::Settling { end });
             return Poll::Pending;
         }
         this.state.set(State::Ended);
-        this.slot.end(outcome, &stage.core);
+        this.slot.end(end.tell(&stage.core), &stage.core);
         stage.core.leave(*this.kind); // M2
         Poll::Ready(())
     }
 
     fn settled(self: Pin<&mut Self>, stage: &mut Stage, cx: &TaskContext<'_>) -> Poll<()> {
         let mut this = self.project();
-        let StateProj::Settling { outcome } = this.state.as_mut().project() else {
+        let StateProj::Settling { end } = this.state.as_mut().project() else {
             return Poll::Ready(());
         };
         if stage.has_adopted(cx) {
             return Poll::Pending;
         }
-        let outcome = outcome.take().unwrap_or(Outcome::RuntimeGone);
+        let end = end.take();
         let core = &stage.core;
         if !core.word().read().is_calm() {
             // Singled out while it waited, after its entry was taken out.
             drop(core.registry().remove(*this.serial));
         }
         this.state.set(State::Ended);
-        this.slot.end(outcome, core);
+        let settled = end.map_or(Settled::RuntimeGone, |end| end.tell(core));
+        this.slot.end(settled, core);
         core.leave(*this.kind);
         Poll::Ready(())
     }
 
     /// Drops the user's future where it is parked.
-    fn force(self: Pin<&mut Self>, stage: &mut Stage) -> End<V> {
+    fn force(self: Pin<&mut Self>, stage: &mut Stage) -> Cause<V> {
         match self.drop_future(stage) {
-            Ok(()) => End::Cancelled,
-            Err(panic) => End::Panicked(panic),
+            Ok(()) => Cause::Cancelled,
+            Err(panic) => Cause::Panicked(panic),
+        }
+    }
+
+    /// After a panic: as the member does.
+    #[cold]
+    fn displace_rest(mut self: Pin<&mut Self>, output: Option<F::Output>, stage: &mut Stage) {
+        let mut displaced = Vec::new();
+        if let Err(second) = self.as_mut().drop_future(stage) {
+            displaced.push(DisplacedWhat::Panic(second));
+        }
+        // It had returned, and its destructor threw then: an error that it returned must not be lost.
+        match catch(|| output.and_then(|output| output.into_result().err())) {
+            Ok(None) => {}
+            Ok(Some(error)) => displaced.push(DisplacedWhat::Error(Box::new(error))),
+            Err(second) => displaced.push(DisplacedWhat::Panic(second)),
+        }
+        let (core, serial) = (&stage.core, self.serial);
+        for what in displaced {
+            let info = core.info(serial, core.name_of(serial), self.location);
+            displace(core.observer(), Some(info), what);
         }
     }
 
@@ -301,9 +306,9 @@ where
         let this = self.as_mut().project();
         let context = stage.context();
         context.serial = *this.serial;
-        context.adopter = this.adopter.take();
+        context.seat = this.seat.take();
         let result = call(self.as_mut(), stage);
-        *self.project().adopter = stage.context().adopter.take();
+        *self.project().seat = stage.context().seat.take();
         result
     }
 }
@@ -320,21 +325,23 @@ where
     fn abandon(self: Pin<&mut Self>, stage: &mut Stage) {
         self.enter(stage, |mut child, stage| {
             let mut this = child.as_mut().project();
-            let outcome = match this.state.as_mut().project() {
+            let end = match this.state.as_mut().project() {
                 StateProj::Running { .. } => {
-                    let end = child.as_mut().force(stage);
+                    let why = child.as_mut().force(stage);
                     let this = child.as_mut().project();
-                    record(stage.context(), this.location, *this.registered, end)
+                    let registered = *this.registered;
+                    Some(record(stage.context(), this.location, registered, why))
                 }
-                StateProj::Settling { outcome } => outcome.take().unwrap_or(Outcome::RuntimeGone),
+                StateProj::Settling { end } => end.take(),
                 StateProj::Ended => return,
             };
             let mut this = child.project();
             this.state.set(State::Ended);
-            this.slot.end(outcome, &stage.core);
+            let settled = end.map_or(Settled::RuntimeGone, |end| end.tell(&stage.core));
+            this.slot.end(settled, &stage.core);
             let (core, kind) = (stage.core.clone(), *this.kind);
-            let leaves = match stage.context().adopter.take() {
-                Some(adopter) => adopter.inherit(core, kind),
+            let leaves = match stage.context().seat.take() {
+                Some(seat) => seat.inherit(core, kind),
                 None => Some((core, kind)),
             };
             if let Some((core, kind)) = leaves {

@@ -9,10 +9,10 @@ use crate::cancel::Token;
 use crate::group::borrow::child::{Cell, Child};
 use crate::group::borrow::set::Shared;
 use crate::group::borrow::slot::{Reader, slot};
-use crate::group::discard;
 use crate::group::error::{BoxError, SpawnError};
 use crate::group::handle::{OutcomeHandle, TaskHandle};
 use crate::group::output::TaskOutput;
+use crate::group::spawn::discard;
 use crate::observe::{CancelReason, tell};
 use crate::state::Core;
 use crate::state::word::Kind;
@@ -48,7 +48,7 @@ where
         tell(core.observer(), |o| o.spawned(&info));
     }
     if let Some(name) = name {
-        core.registry().name(serial, name.clone());
+        core.set_name(serial, name.clone());
     }
     let (slot, reader) = slot();
     let cell = Cell::new(future, slot, serial, kind, name.is_some(), location);
@@ -57,7 +57,7 @@ where
 
 fn request(core: &Core, note: Option<PlainArc<str>>) {
     let by = crate::context::task_id();
-    core.cancel(CancelReason::Requested { note, by }, false);
+    core.cancel(CancelReason::Requested { note, by });
 }
 
 macro_rules! faces {
@@ -296,7 +296,7 @@ macro_rules! faces {
             /// Returns the group's token.
             #[must_use]
             pub fn token(&self) -> Token {
-                Token::of(self.shared.core.clone(), 0)
+                Token::of(self.shared.core.clone())
             }
 
             /// Asks whether the group was cancelled, by whatever reason.

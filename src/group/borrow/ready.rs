@@ -236,7 +236,7 @@ mod tests {
         let ready = Ready::new();
         let bell = Bell::new(&ready, FIRST);
         bell.waker().wake_by_ref();
-        bell.waker().clone().wake();
+        bell.waker().wake_by_ref();
         assert_eq!(rung(&ready), (News::default(), vec![FIRST]));
         bell.waker().wake_by_ref();
         assert_eq!(rung(&ready).1, [], "not answered yet");

@@ -231,7 +231,7 @@ impl<C: ?Sized + Child> Set<C> {
         if core.word().read().live() == 0 {
             return;
         }
-        core.cancel(CancelReason::ScopeDropped, true);
+        core.cancel_now(CancelReason::ScopeDropped);
         let inbox = {
             let mut inbox = self.shared.inbox.lock();
             inbox.closed = true;
@@ -247,7 +247,7 @@ impl<C: ?Sized + Child> Set<C> {
 
 pin_project! {
     /// See the module.
-    pub(super) struct InTask<C, Fut, T, E>
+    pub(super) struct InTask<'g, C, Fut, T, E>
     where
         C: Child,
         C: ?Sized,
@@ -257,10 +257,10 @@ pin_project! {
     {
         set: Set<C>,
         #[pin]
-        driver: Driver<Fut, T, E>,
+        driver: Driver<'g, Fut, T, E>,
     }
 
-    impl<C, Fut, T, E> PinnedDrop for InTask<C, Fut, T, E>
+    impl<C, Fut, T, E> PinnedDrop for InTask<'_, C, Fut, T, E>
     where
         C: Child,
         C: ?Sized,
@@ -274,13 +274,13 @@ pin_project! {
     }
 }
 
-impl<C, Fut, T, E> InTask<C, Fut, T, E>
+impl<'g, C, Fut, T, E> InTask<'g, C, Fut, T, E>
 where
     C: ?Sized + Child,
     Fut: Future<Output = Result<T, E>>,
     E: Send + 'static,
 {
-    pub(super) fn new(shared: Arc<Shared<C>>, driver: Driver<Fut, T, E>) -> Self {
+    pub(super) fn new(shared: Arc<Shared<C>>, driver: Driver<'g, Fut, T, E>) -> Self {
         Self {
             set: Set::new(shared),
             driver,
@@ -288,7 +288,7 @@ where
     }
 }
 
-impl<C, Fut, T, E> Future for InTask<C, Fut, T, E>
+impl<C, Fut, T, E> Future for InTask<'_, C, Fut, T, E>
 where
     C: ?Sized + Child,
     Fut: Future<Output = Result<T, E>>,

@@ -11,7 +11,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use crate::group::handle::{Kept, Outcome};
+use crate::group::handle::Settled;
 use crate::observe::{DisplacedWhat, displace};
 use crate::panic::catch;
 use crate::state::Core;
@@ -22,7 +22,7 @@ enum State<T> {
         reader: Option<Waker>,
         bell: Option<Waker>,
     },
-    Ended(Outcome<Kept<T>>),
+    Ended(Settled<T>),
     Taken,
 }
 
@@ -67,11 +67,11 @@ impl<T> Slot<T> {
     }
 
     /// Leaves the outcome for the handle, or drops it if there is none any more.
-    pub(super) fn end(&self, outcome: Outcome<Kept<T>>, core: &Core) {
+    pub(super) fn end(&self, settled: Settled<T>, core: &Core) {
         if !self.has_reader() {
-            return drop(outcome);
+            return drop(settled);
         }
-        let old = std::mem::replace(&mut *self.0.lock(), State::Ended(outcome));
+        let old = std::mem::replace(&mut *self.0.lock(), State::Ended(settled));
         if let State::Running {
             reader: Some(reader),
             ..
@@ -86,7 +86,7 @@ impl<T> Slot<T> {
 
 impl<T> Reader<T> {
     /// Takes the outcome; the handle asks no more after that.
-    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Outcome<Kept<T>>> {
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Settled<T>> {
         let waker = cx.waker();
         if let State::Running {
             reader: Some(known),
@@ -109,8 +109,8 @@ impl<T> Reader<T> {
         let ended = std::mem::replace(&mut *state, State::Taken);
         drop(state);
         match ended {
-            State::Ended(outcome) => Poll::Ready(outcome),
-            State::Running { .. } | State::Taken => Poll::Ready(Outcome::RuntimeGone),
+            State::Ended(settled) => Poll::Ready(settled),
+            State::Running { .. } | State::Taken => Poll::Ready(Settled::RuntimeGone),
         }
     }
 
@@ -122,7 +122,7 @@ impl<T> Reader<T> {
     pub(crate) fn describe(&self) -> Option<&'static str> {
         match &*self.slot.lock() {
             State::Running { .. } => None,
-            State::Ended(outcome) => Some(outcome.describe()),
+            State::Ended(settled) => Some(settled.describe()),
             State::Taken => Some("taken"),
         }
     }

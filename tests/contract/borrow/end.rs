@@ -258,7 +258,11 @@ fn with_a_grace_children_are_signalled_and_forced_to_the_millisecond() {
             .await
             .unwrap_err();
         assert_eq!((log.entries(), start.elapsed()), (vec![ms(100)], ms(600)));
-        let forced: Vec<_> = error.forced().iter().map(|one| one.task.name()).collect();
+        let forced: Vec<_> = error
+            .forced()
+            .iter()
+            .map(|one| one.task.as_ref().and_then(TaskInfo::name))
+            .collect();
         assert_eq!(forced, [Some("deaf")]);
     });
 }
