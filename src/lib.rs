@@ -77,6 +77,7 @@
 //! | a scope with a name, a grace, a deadline, an observer | [`Scope`] |
 //! | spawning from children, callbacks, other threads | [`TaskGroup::spawner`] |
 //! | what serves the others and ends with them | [`TaskGroup::spawn_background`] |
+//! | children that borrow, or are not `Send`, in one task | [`borrow_scope`], [`local_scope`] |
 //! | how one child ended; cancelling one child | [`TaskHandle`], [`Outcome`] |
 //! | limits in time | [`timeout`], [`move_on_after`], [`Deadline`] |
 //! | what happens at the very outside | [`root`] |

@@ -95,7 +95,7 @@ where
     F: FnOnce(BorrowGroup<'env, E>) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    Scope::new().run_borrow(body).await
+    run(None, BorrowGroup::new, body).await
 }
 
 /// Runs `body` with a group of children that need not be `Send`: [`borrow_scope`] otherwise.
@@ -140,17 +140,14 @@ where
 /// # Ok(())
 /// # }
 /// ```
-#[expect(
-    clippy::future_not_send,
-    reason = "its children need not be, so it is not"
-)]
+#[expect(clippy::future_not_send, reason = "its children need not be")]
 pub async fn local_scope<'env, E, T, F, Fut>(body: F) -> Result<T, GroupError<E>>
 where
     E: Send + 'static,
     F: FnOnce(LocalGroup<'env, E>) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    Scope::new().run_local(body).await
+    run(None, LocalGroup::new, body).await
 }
 
 impl Scope {
@@ -199,7 +196,7 @@ impl Scope {
         F: FnOnce(BorrowGroup<'env, E>) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        run(self, BorrowGroup::new, body).await
+        run(Some(Box::new(self)), BorrowGroup::new, body).await
     }
 
     /// Runs `body` with a group of children that need not be `Send`: see [`local_scope`].
@@ -215,23 +212,20 @@ impl Scope {
     /// # Panics
     ///
     /// As [`run`](Self::run).
-    #[expect(
-        clippy::future_not_send,
-        reason = "its children need not be, so it is not"
-    )]
+    #[expect(clippy::future_not_send, reason = "its children need not be")]
     pub async fn run_local<'env, E, T, F, Fut>(self, body: F) -> Result<T, GroupError<E>>
     where
         E: Send + 'static,
         F: FnOnce(LocalGroup<'env, E>) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        run(self, LocalGroup::new, body).await
+        run(Some(Box::new(self)), LocalGroup::new, body).await
     }
 }
 
 /// Runs a scope in this task; `group` gives what its children share its public face.
 async fn run<C, G, E, T, F, Fut>(
-    options: Scope,
+    options: Option<Box<Scope>>,
     group: fn(crate::sync::Arc<Shared<C>>) -> G,
     body: F,
 ) -> Result<T, GroupError<E>>
@@ -241,7 +235,7 @@ where
     F: FnOnce(G) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    let (holder, clock, panics_as_errors) = open::<E>(Some(Box::new(options)));
+    let (holder, clock, panics_as_errors) = open::<E>(options);
     let shared = Shared::new(holder.core().clone());
     let lent = group(shared.clone());
     let driver = Driver::new(&holder, || body(lent), clock, panics_as_errors);

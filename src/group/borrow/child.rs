@@ -88,7 +88,8 @@ pin_project! {
             future: F,
         },
         Settling {
-            end: Option<End<V>>,
+            // Boxed, since it is rare, and lies where the future does.
+            end: Option<Box<End<V>>>,
         },
         Ended,
     }
@@ -120,15 +121,15 @@ where
     E: Send + 'static,
 {
     /// Wraps a future for a child that has been counted in as `serial`.
-    pub(super) fn new(
+    pub(super) fn boxed(
         future: F,
         slot: Slot<V>,
         serial: u64,
         kind: Kind,
         named: bool,
         location: &'static Location<'static>,
-    ) -> Self {
-        Self {
+    ) -> Pin<Box<Self>> {
+        Box::pin(Self {
             state: State::Running { future },
             slot,
             serial,
@@ -139,7 +140,7 @@ where
             parked: false,
             waits: false,
             error: std::marker::PhantomData,
-        }
+        })
     }
 
     fn step(mut self: Pin<&mut Self>, stage: &mut Stage, cx: &mut TaskContext<'_>) -> Poll<()> {
@@ -216,8 +217,10 @@ where
         if !is_calm {
             return Err(value);
         }
-        let kept = Kept::new(value, core);
-        this.slot.end(Settled::Completed(kept), core);
+        if this.slot.has_reader() || std::mem::needs_drop::<V>() {
+            let kept = Kept::new(value, core);
+            this.slot.end(Settled::Completed(kept), core);
+        }
         core.leave(*this.kind); // M2
         Ok(())
     }
@@ -233,7 +236,7 @@ where
         let registered = std::mem::take(this.registered);
         let end = record(stage.context(), this.location, registered, why);
         if stage.has_adopted(cx) {
-            let end = Some(end);
+            let end = Some(Box::new(end));
             this.state.set(State::Settling { end });
             return Poll::Pending;
         }
@@ -330,7 +333,8 @@ where
                     let why = child.as_mut().force(stage);
                     let this = child.as_mut().project();
                     let registered = *this.registered;
-                    Some(record(stage.context(), this.location, registered, why))
+                    let end = record(stage.context(), this.location, registered, why);
+                    Some(Box::new(end))
                 }
                 StateProj::Settling { end } => end.take(),
                 StateProj::Ended => return,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::Location;
+use std::pin::Pin;
 
 use crate::cancel::Token;
 use crate::group::borrow::child::{Cell, Child};
@@ -18,22 +19,18 @@ use crate::state::Core;
 use crate::state::word::Kind;
 use crate::sync::{Arc, PlainArc};
 
+type Value<F, E> = <<F as Future>::Output as TaskOutput<E>>::Value;
+/// A child in its box, the way to its outcome, and its serial.
+type Prepared<F, E> = (Pin<Box<Cell<F, E, Value<F, E>>>>, Reader<Value<F, E>>, u64);
+
 /// Counts a child in, and makes its cell.
 #[track_caller]
-#[expect(clippy::type_complexity, reason = "it is taken apart at once")]
 fn prepare<F, E>(
     core: &Core,
     future: F,
     kind: Kind,
     name: Option<&PlainArc<str>>,
-) -> Result<
-    (
-        Cell<F, E, <F::Output as TaskOutput<E>>::Value>,
-        Reader<<F::Output as TaskOutput<E>>::Value>,
-        u64,
-    ),
-    SpawnError<F>,
->
+) -> Result<Prepared<F, E>, SpawnError<F>>
 where
     F: Future<Output: TaskOutput<E>>,
     E: Send + 'static,
@@ -51,7 +48,7 @@ where
         core.set_name(serial, name.clone());
     }
     let (slot, reader) = slot();
-    let cell = Cell::new(future, slot, serial, kind, name.is_some(), location);
+    let cell = Cell::boxed(future, slot, serial, kind, name.is_some(), location);
     Ok((cell, reader, serial))
 }
 
@@ -198,7 +195,7 @@ macro_rules! faces {
             {
                 let shared = &self.spawner.shared;
                 let (cell, reader, serial) = prepare(&shared.core, future, kind, name.as_ref())?;
-                shared.spawn(Box::pin(cell));
+                shared.spawn(cell);
                 Ok(TaskHandle::in_task(reader, serial, name, &shared.core))
             }
 
@@ -282,7 +279,7 @@ macro_rules! faces {
             {
                 let core = &self.shared.core;
                 let (cell, reader, serial) = prepare(core, future, kind, None)?;
-                self.shared.spawn(Box::pin(cell));
+                self.shared.spawn(cell);
                 Ok(TaskHandle::in_task(reader, serial, None, core).detached())
             }
 

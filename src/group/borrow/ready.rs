@@ -14,8 +14,15 @@ use std::task::{Wake, Waker};
 
 use crate::sync::{AtomicBool, AtomicU64, Lock, Ordering, PlainArc, fence};
 
-/// A buffer that has held more than this is not kept for the next time: what is kept does not grow with what once was.
+/// Room that is kept although nobody needs it just now.
 pub(super) const KEPT: usize = 1024;
+
+/// Frees a buffer that is far too large for so many members: what is kept does not grow with what once was.
+pub(super) fn trim<T>(buffer: &mut VecDeque<T>, live: usize) {
+    if buffer.is_empty() && buffer.capacity() > KEPT.max(4 * live) {
+        *buffer = VecDeque::new();
+    }
+}
 
 /// Where a member is found: a place, and how often it was given away before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,14 +116,8 @@ impl Ready {
 
     /// Takes out who rang, if `due` is there and empty, and the waker of a driver that is awake now.
     pub(super) fn collect(&self, due: Option<&mut VecDeque<Key>>) -> (News, Option<Waker>) {
-        let due = due.filter(|due| due.is_empty()).map(|due| {
-            if due.capacity() > KEPT {
-                *due = VecDeque::new();
-            }
-            due
-        });
         let mut queue = self.0.lock();
-        if let Some(due) = due {
+        if let Some(due) = due.filter(|due| due.is_empty()) {
             std::mem::swap(&mut queue.keys, due);
         }
         (std::mem::take(&mut queue.news), queue.sleeper.take())

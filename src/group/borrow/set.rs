@@ -19,7 +19,7 @@ use pin_project_lite::pin_project;
 use tokio::task::coop;
 
 use crate::group::borrow::child::{Child, Stage};
-use crate::group::borrow::ready::{Bell, KEPT, Key, Ready};
+use crate::group::borrow::ready::{Bell, Key, Ready, trim};
 use crate::group::borrow::table::Table;
 use crate::group::driver::Driver;
 use crate::group::error::GroupError;
@@ -132,6 +132,7 @@ impl<C: ?Sized + Child> Set<C> {
     /// Learns what has happened. Says whether the body is to be polled.
     fn collect(&mut self) -> bool {
         // N1. Who rings during a round is in the next one, also if the round takes several turns.
+        trim(&mut self.due, self.parked.live());
         let next = self.spawned.is_empty().then_some(&mut self.due);
         let (news, waker) = self.shared.ready.collect(next);
         if waker.is_some() {
@@ -152,9 +153,7 @@ impl<C: ?Sized + Child> Set<C> {
 
     fn take_spawned(&mut self) {
         if self.spawned.is_empty() {
-            if self.spawned.capacity() > KEPT {
-                self.spawned = VecDeque::new();
-            }
+            trim(&mut self.spawned, self.parked.live());
             let mut inbox = self.shared.inbox.lock();
             std::mem::swap(&mut inbox.spawned, &mut self.spawned);
         }

@@ -49,7 +49,7 @@ pub(super) fn slot<T>() -> (Slot<T>, Reader<T>) {
 }
 
 impl<T> Slot<T> {
-    fn has_reader(&self) -> bool {
+    pub(super) fn has_reader(&self) -> bool {
         PlainArc::strong_count(&self.0) > 1
     }
 

@@ -29,6 +29,10 @@ impl<M> Table<M> {
         }
     }
 
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
     /// Makes the key under which the next member is held.
     pub(super) fn next_key(&mut self) -> Key {
         self.round = self.round.wrapping_add(1);
