@@ -44,7 +44,7 @@ impl Place {
     /// Returns the groups and members that this is in, its own first.
     fn around(&self) -> impl Iterator<Item = (&Core, u64)> {
         std::iter::successors(Some((&*self.core, self.serial)), |(core, _)| {
-            core.opened_in()
+            core.exposed_in()
         })
     }
 }
@@ -68,7 +68,8 @@ impl Place {
 /// ```
 #[must_use]
 pub fn token() -> Token {
-    let place = crate::context::place();
+    let is_exposed = !crate::context::is_inside_shield();
+    let place = is_exposed.then(crate::context::place).flatten();
     Token {
         place: place.map(|(core, serial, seat)| Place { core, serial, seat }),
     }

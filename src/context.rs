@@ -25,9 +25,16 @@ impl Context {
     fn seat(&mut self) -> &Arc<Seat> {
         self.seat.get_or_insert_with(|| {
             let seat = Arc::new(Seat::new());
-            self.core.registry().seat(self.serial, seat.clone());
+            if self.serial > 0 {
+                self.core.registry().seat(self.serial, seat.clone());
+            }
             seat
         })
+    }
+
+    /// Asks whether the task may go on although it is forced.
+    pub(crate) fn is_shielded(&self) -> bool {
+        self.seat.as_ref().is_some_and(|seat| seat.is_shielded())
     }
 }
 
@@ -88,6 +95,24 @@ pub(crate) fn place() -> Option<(Arc<Core>, u64, Option<Arc<Seat>>)> {
         let seat = (context.serial > 0).then(|| context.seat().clone());
         (context.core.clone(), context.serial, seat)
     })
+}
+
+/// Returns the group that the caller runs in, its member and seat: also for a body.
+pub(crate) fn seat() -> Option<(Arc<Core>, u64, Arc<Seat>)> {
+    with(|context| {
+        let seat = context.seat().clone();
+        (context.core.clone(), context.serial, seat)
+    })
+}
+
+/// Asks whether the caller is in a shielded section.
+pub(crate) fn is_inside_shield() -> bool {
+    with(|context| context.seat.as_ref().is_some_and(|seat| seat.is_inside())).unwrap_or(false)
+}
+
+/// Takes a count on the child that the caller is.
+pub(crate) fn keeper() -> Option<Owner> {
+    with(|context| Owner::child(context.seat()))
 }
 
 pub(crate) fn task_id() -> Option<crate::observe::TaskId> {

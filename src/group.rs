@@ -5,6 +5,7 @@
 //! cancels nothing by being dropped; nor does a spawner. G5. Dropped early, a scope cancels its children, and its
 //! owner does not end until they are gone.
 
+pub(crate) mod blocking;
 pub(crate) mod borrow;
 pub(crate) mod driver;
 pub(crate) mod error;
@@ -17,6 +18,7 @@ pub(crate) mod owned;
 pub(crate) mod report;
 pub(crate) mod slots;
 pub(crate) mod spawn;
+pub(crate) mod start;
 
 use std::fmt;
 use std::future::Future;
@@ -25,13 +27,13 @@ use std::marker::PhantomData;
 use tokio::runtime::Handle;
 
 use crate::cancel::Token;
+use crate::group::blocking::Blocking;
 use crate::group::error::{BoxError, GroupError, SpawnError};
 use crate::group::handle::TaskHandle;
 use crate::group::limited::Limited;
 use crate::group::output::TaskOutput;
 use crate::group::slots::Slots;
 use crate::group::spawn::{Birth, Named, Spawner};
-use crate::observe::CancelReason;
 use crate::state::Core;
 use crate::state::word::Kind;
 use crate::sync::{Arc, PlainArc};
@@ -155,7 +157,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        self.start(future, Birth::here(Kind::Normal))
+        self.launch(future, Birth::here(Kind::Normal))
             .unwrap_or_else(|refused| self.refuse(refused))
     }
 
@@ -176,7 +178,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        self.start(future, Birth::here(Kind::Normal))
+        self.launch(future, Birth::here(Kind::Normal))
     }
 
     /// Spawns a background child: it is cancelled when the body and all normal children are done, and waited for.
@@ -194,8 +196,69 @@ impl<E: Send + 'static> TaskGroup<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        self.start(future, Birth::here(Kind::Background))
+        self.launch(future, Birth::here(Kind::Background))
             .unwrap_or_else(|refused| self.refuse(refused))
+    }
+
+    /// Spawns a child that blocks a thread: `call` runs on one of those that the runtime keeps for that.
+    ///
+    /// Cancelled before a thread has taken it, it never runs, and nobody waits for a thread. Once it runs it cannot be
+    /// stopped: the group waits for it, unless it was told to [give up](crate::Scope::give_up_blocking_after). Have it look at
+    /// [`token()`](crate::token) now and then: that costs a few loads.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn_blocking<F, R>(&self, call: F) -> TaskHandle<'_, R::Value>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
+    {
+        let birth = Birth::here(Kind::Normal);
+        let runtime = self.spawner.runtime.clone();
+        self.launch(Blocking::new(call, runtime, birth.location), birth)
+            .unwrap_or_else(|refused| self.refuse(refused))
+    }
+
+    /// Spawns a child that need not be `Send`, and stays in this thread.
+    ///
+    /// # Panics
+    ///
+    /// Outside a `tokio::task::LocalSet` and a `LocalRuntime`.
+    #[track_caller]
+    pub fn spawn_local<F>(&self, future: F) -> TaskHandle<'_, <F::Output as TaskOutput<E>>::Value>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + 'static,
+    {
+        let core = self.core();
+        match spawn::admit::<F, E, _>(core, future, &Birth::here(Kind::Normal)) {
+            Ok((member, serial)) => {
+                let join = crate::runtime::spawn_local(member);
+                TaskHandle::spawned(join, serial, None, core)
+            }
+            Err(refused) => self.refuse(refused),
+        }
+    }
+
+    /// Spawns a child on another runtime. It is a child like all others, wherever it runs.
+    #[track_caller]
+    pub fn spawn_on<F>(
+        &self,
+        runtime: &Handle,
+        future: F,
+    ) -> TaskHandle<'_, <F::Output as TaskOutput<E>>::Value>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let core = self.core();
+        match spawn::admit::<F, E, _>(core, future, &Birth::here(Kind::Normal)) {
+            Ok((member, serial)) => {
+                let join = crate::runtime::spawn(Some(runtime), member);
+                TaskHandle::spawned(join, serial, None, core)
+            }
+            Err(refused) => self.refuse(refused),
+        }
     }
 
     /// Names the next child, for errors, events and snapshots: `group.named("fetch").spawn(…)`.
@@ -273,7 +336,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// Forces everybody, and hands the group over to whoever adopts it. `is_in` says whether the body is still counted in.
     pub(crate) fn abandon(&self, is_in: bool) {
         let core = self.core();
-        core.cancel_now(CancelReason::ScopeDropped);
+        core.cancel_dropped(is_in);
         if !is_in {
             // Counted out already: come in again, so that the last one out is not missed (A1).
             core.word().adopt();
@@ -285,7 +348,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 
     #[track_caller]
-    pub(crate) fn start<F>(
+    pub(crate) fn launch<F>(
         &self,
         future: F,
         birth: Birth,

@@ -193,6 +193,14 @@ pub struct Straggler {
     pub age: Option<std::time::Duration>,
 }
 
+impl Straggler {
+    /// Returns the name of the task, if it is a child that has one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.task.as_ref()?.name()
+    }
+}
+
 impl fmt::Display for Straggler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.task {
@@ -224,6 +232,11 @@ pub trait Observer: Send + Sync + 'static {
     /// An error or a panic had nobody to be returned to.
     fn displaced(&self, what: &Displaced) {
         let _ = what;
+    }
+
+    /// Blocking work was given up: it goes on, and nobody waits for it any more.
+    fn abandoned(&self, straggler: &Straggler) {
+        let _ = straggler;
     }
 
     /// A child or a body had to be forced because it did not end within the grace.

@@ -33,6 +33,45 @@ where
     }
 }
 
+/// Starts a task that stays in its thread.
+///
+/// # Panics
+///
+/// Outside a `LocalSet` and a `LocalRuntime`.
+#[track_caller]
+pub(crate) fn spawn_local<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+{
+    tokio::task::spawn_local(future)
+}
+
+/// Hands a closure to the threads that may block, of the group's runtime or else of the caller's.
+pub(crate) fn spawn_blocking(handle: Option<&Handle>, job: impl FnOnce() + Send + 'static) {
+    match handle {
+        Some(handle) => drop(handle.spawn_blocking(job)),
+        None => drop(tokio::task::spawn_blocking(job)),
+    }
+}
+
+/// Takes a step of the task's budget, given back unless it is said to have made progress; pending if the budget is spent.
+#[cfg(not(ringfence_shuttle))]
+pub(crate) use tokio::task::coop::poll_proceed as poll_step;
+
+/// Tasks have no budget there.
+#[cfg(ringfence_shuttle)]
+pub(crate) fn poll_step(_: &mut Context<'_>) -> Poll<NoBudget> {
+    Poll::Ready(NoBudget)
+}
+
+#[cfg(ringfence_shuttle)]
+pub(crate) struct NoBudget;
+
+#[cfg(ringfence_shuttle)]
+impl NoBudget {
+    pub(crate) fn made_progress(&self) {}
+}
+
 pin_project! {
     /// A timer that goes along when its future moves to another runtime: the one it came from may be gone, or stand still.
     pub(crate) struct Timer {

@@ -7,45 +7,34 @@
 //!
 //! Free of tokio but for the instants of deadlines and ages, and of futures: decisions are made here, `group` drives them.
 
+mod end;
+mod outlast;
 pub(crate) mod owner;
 pub(crate) mod registry;
+mod settings;
 pub(crate) mod word;
+
+pub(crate) use end::{Target, Why};
+pub(crate) use settings::{Inherited, Settings};
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::panic::Location;
+use std::sync::Weak;
 use std::task::Waker;
 
 use tokio::time::Instant;
 
 use crate::observe::{
-    CancelReason, DisplacedWhat, Observer, Straggler, TaskId, TaskInfo, displace, path, tell,
+    CancelReason, DisplacedWhat, Observer, Straggler, TaskId, TaskInfo, displace,
 };
 use crate::panic::{PanicPayload, catch};
-use crate::state::owner::Owner;
-use crate::state::registry::{Mark, Registry};
+use crate::state::owner::{GiveUp, Owner};
+use crate::state::registry::Registry;
+use crate::state::settings::inherit;
 use crate::state::word::{Entry, Kind, Reading, Word};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Lock, Ordering, PlainArc, unique};
 use crate::time::Deadline;
-
-/// What a scope is made with.
-#[derive(Clone, Default)]
-pub(crate) struct Settings {
-    pub(crate) name: Option<PlainArc<str>>,
-    pub(crate) has_grace: bool,
-    pub(crate) deadline: Option<Deadline>,
-    pub(crate) observer: Option<PlainArc<dyn Observer>>,
-    /// The member of the parent that the scope was opened in.
-    pub(crate) opener: u64,
-}
-
-/// What the groups around a scope, and itself, have set; shared with the scopes inside that set nothing.
-pub(crate) struct Inherited {
-    path: Option<PlainArc<str>>,
-    deadline: Deadline,
-    observer: Option<PlainArc<dyn Observer>>,
-}
 
 /// A failure as it is kept: the error's type is known to the scope, not here.
 pub(crate) struct RawFailure {
@@ -56,32 +45,6 @@ pub(crate) struct RawFailure {
 pub(crate) enum RawKind {
     Error(Box<dyn Any + Send>),
     Panic(PanicPayload),
-}
-
-/// Why a member was cancelled, in short: [`Core::reason_why`] has the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
-    Group,
-    Children,
-    Handle,
-}
-
-/// Something that is to be forced when the grace is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    Child(u64),
-    Below(u64),
-}
-
-/// How a group is asked to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ask {
-    /// By signal if there is a grace, else by force.
-    Cancel,
-    /// By force: nobody is there any more to keep the time of a grace.
-    Drop,
-    /// By force, as the grace is over.
-    GraceOver,
 }
 
 /// What is needed at the end, or rarely, behind one lock.
@@ -104,12 +67,18 @@ struct Rare {
     is_grace_over: bool,
     failures: Vec<RawFailure>,
     owner: Option<Owner>,
+    /// Dropped: the group around whose grace was over then.
+    outlasted: Option<Arc<Core>>,
     stragglers: Vec<Straggler>,
     /// Children that were signalled, and that the scope has to force when the grace is over.
     signalled: Vec<Target>,
     /// Under the member that each is about, and a number.
     listeners: BTreeMap<(u64, u64), Waker>,
     next_listener: u64,
+    /// Work that goes on after its child was forced.
+    calls: BTreeMap<(u64, u64), Weak<dyn GiveUp>>,
+    gives_up: bool,
+    abandoned: Vec<Straggler>,
 }
 
 /// What the scope takes out at its end.
@@ -118,6 +87,7 @@ pub(crate) struct Remains {
     pub(crate) reason: Option<CancelReason>,
     pub(crate) failures: Vec<RawFailure>,
     pub(crate) stragglers: Vec<Straggler>,
+    pub(crate) abandoned: Vec<Straggler>,
 }
 
 pub(crate) struct Core {
@@ -138,8 +108,12 @@ pub(crate) struct Core {
     parent: Option<Arc<Self>>,
     /// The member of the parent that the scope was opened in.
     opener: u64,
+    gives_up: bool,
+    is_shielded: bool,
     /// Whether a cancel is a signal first. A long-lived group learns that only when it is shut down.
     has_grace: AtomicBool,
+    /// Whether the grace of a group around it was over when its scope was dropped: see [`Rare::outlasted`].
+    has_outlasted: AtomicBool,
     /// Whether a child was ever named.
     has_names: AtomicBool,
 }
@@ -157,6 +131,9 @@ impl Core {
             id: unique(),
             has_names: AtomicBool::new(false),
             has_grace: AtomicBool::new(settings.has_grace),
+            gives_up: settings.gives_up,
+            is_shielded: settings.is_shielded,
+            has_outlasted: AtomicBool::new(false),
             opener: settings.opener,
             inherited: inherit(settings, parent.as_deref()),
             parent,
@@ -175,6 +152,11 @@ impl Core {
     pub(crate) fn opened_in(&self) -> Option<(&Self, u64)> {
         let parent = self.parent.as_deref()?;
         Some((parent, self.opener))
+    }
+
+    /// Returns the same as long as a cancel out there reaches in here: a shield in between keeps it away.
+    pub(crate) fn exposed_in(&self) -> Option<(&Self, u64)> {
+        self.opened_in().filter(|_| !self.is_shielded)
     }
 
     /// Asks whether this was opened in `outer`, or in a group inside it.
@@ -303,15 +285,16 @@ impl Core {
         if word.is_forced() {
             self.registry.clear(); // R4
         }
-        let (waiter, listeners, rest) = {
+        let (waiter, listeners, (rest, outlasted)) = {
             let mut cold = self.cold.lock();
             let waiter = cold.waiter.take();
             match &mut cold.rare {
-                None => (waiter, BTreeMap::new(), None),
+                None => (waiter, BTreeMap::new(), (None, None)),
                 Some(rare) => {
                     let rest = word
                         .is_orphaned()
                         .then(|| (std::mem::take(&mut rare.failures), rare.owner.take()));
+                    let rest = (rest, rare.outlasted.take());
                     (waiter, std::mem::take(&mut rare.listeners), rest)
                 }
             }
@@ -320,198 +303,10 @@ impl Core {
             self.wake(waiter);
         }
         listeners.into_values().for_each(|waker| self.wake(waker));
+        drop(outlasted);
         let (failures, owner) = rest?;
         self.displace_all(failures);
         owner
-    }
-
-    // -- the end ----------------------------------------------------------------------------------------------------
-
-    pub(crate) fn reason(&self) -> Option<CancelReason> {
-        self.cold.lock().rare.as_ref()?.reason.clone()
-    }
-
-    /// Asks the group to end, for `reason` if it is the first: by signal if there is a grace, else by force.
-    pub(crate) fn cancel(&self, reason: CancelReason) {
-        self.end(Some(reason), None, Ask::Cancel);
-    }
-
-    /// Asks the group to end at once: nobody is there any more to keep the time of a grace.
-    pub(crate) fn cancel_now(&self, reason: CancelReason) {
-        self.end(Some(reason), None, Ask::Drop);
-    }
-
-    /// Forces what was only signalled before: the grace is over.
-    pub(crate) fn force(&self) {
-        self.end(None, None, Ask::GraceOver);
-    }
-
-    /// Asks a long-lived group to end: with a grace, which somebody keeps from now on, or at once.
-    pub(crate) fn shut_down(&self, has_grace: bool) {
-        self.has_grace.store(has_grace, Ordering::Relaxed);
-        self.end(Some(CancelReason::Shutdown), None, Ask::Cancel);
-    }
-
-    /// Records a failure and asks the group to end because of it.
-    pub(crate) fn fail(&self, failure: RawFailure) {
-        let reason = match (&failure.kind, failure.task.as_ref().map(TaskInfo::id)) {
-            (RawKind::Error(_), Some(id)) => CancelReason::Failed(id),
-            (RawKind::Error(_), None) => CancelReason::BodyFailed,
-            (RawKind::Panic(_), Some(id)) => CancelReason::Panicked(id),
-            (RawKind::Panic(_), None) => CancelReason::BodyPanicked,
-        };
-        self.end(Some(reason), Some(failure), Ask::Cancel);
-    }
-
-    fn end(&self, reason: Option<CancelReason>, failure: Option<RawFailure>, ask: Ask) {
-        let force = ask != Ask::Cancel || !self.has_grace();
-        let (before, waiter, listeners) = {
-            let mut cold = self.cold.lock();
-            if ask == Ask::Cancel && failure.is_none() && self.word.read().live() == 0 {
-                return; // S5
-            }
-            let rare = cold.rare();
-            rare.failures.extend(failure);
-            if rare.reason.is_none() {
-                rare.reason = reason; // S4
-            }
-            rare.is_grace_over |= ask == Ask::GraceOver && !self.word.read().is_forced();
-            let before = self.word.cancel(force); // S1
-            if before.is_forced() || (before.is_cancelled() && !force) {
-                return;
-            }
-            let listeners = std::mem::take(&mut rare.listeners);
-            (before, cold.waiter.take(), listeners)
-        };
-        if let Some(waiter) = waiter {
-            self.wake(waiter);
-        }
-        listeners.into_values().for_each(|waker| self.wake(waker));
-        if force && !before.is_forced() {
-            self.registry.wake_below(u64::MAX, |waker| self.wake(waker));
-        }
-    }
-
-    /// Singles one child out to be ended: at once, or after the grace that the scope keeps time of.
-    pub(crate) fn cancel_child(&self, serial: u64) {
-        if self.is_signalled(serial, || self.registry.mark(serial) > Mark::None) {
-            return; // S4
-        }
-        let force = !self.has_grace();
-        let mark = if force { Mark::Forced } else { Mark::Signalled };
-        self.word.call_attention(); // R2
-        let waker = self.registry.single_out(serial, mark);
-        waker.into_iter().for_each(|waker| self.wake(waker));
-        self.signalled(
-            (!force).then_some(Target::Child(serial)),
-            serial..serial + 1,
-        );
-    }
-
-    /// Singles all present children out, the body not.
-    pub(crate) fn cancel_children(&self) {
-        if self.word.read().is_cancelled() {
-            return; // S4
-        }
-        let cut = self.next.load(Ordering::Relaxed);
-        if self.has_grace() {
-            self.signal_cut.fetch_max(cut, Ordering::AcqRel);
-            self.word.call_attention();
-            self.signalled(Some(Target::Below(cut)), 1..cut);
-        } else {
-            self.force_target(Target::Below(cut));
-        }
-    }
-
-    /// Tells the scope of what it has to force later, and whoever listens for one of `members` that there is news.
-    fn signalled(&self, target: Option<Target>, members: Range<u64>) {
-        let (waiter, listeners) = {
-            let mut cold = self.cold.lock();
-            let waiter = target.and_then(|target| {
-                cold.rare().signalled.push(target);
-                cold.waiter.take()
-            });
-            let all = cold.rare.as_mut().map(|rare| &mut rare.listeners);
-            let listeners = all.map_or_else(Vec::new, |all| {
-                let places = all.range((members.start, 0)..(members.end, 0));
-                let places: Vec<_> = places.map(|(place, _)| *place).collect();
-                places
-                    .iter()
-                    .filter_map(|place| all.remove(place))
-                    .collect()
-            });
-            (waiter, listeners)
-        };
-        if let Some(waiter) = waiter {
-            self.wake(waiter);
-        }
-        listeners.into_iter().for_each(|waker| self.wake(waker));
-    }
-
-    pub(crate) fn take_signalled(&self) -> Vec<Target> {
-        let mut cold = self.cold.lock();
-        let rare = cold.rare.as_mut();
-        rare.map_or_else(Vec::new, |rare| std::mem::take(&mut rare.signalled))
-    }
-
-    /// Forces children that were singled out.
-    pub(crate) fn force_target(&self, target: Target) {
-        match target {
-            Target::Child(serial) => {
-                let waker = self.registry.force(serial);
-                waker.into_iter().for_each(|waker| self.wake(waker));
-            }
-            Target::Below(cut) => {
-                self.force_cut.fetch_max(cut, Ordering::AcqRel);
-                self.word.call_attention();
-                self.registry.wake_below(cut, |waker| self.wake(waker));
-                self.signalled(None, 1..cut);
-            }
-        }
-    }
-
-    /// Asks whether a child has to end where it is parked, given a reading of the word.
-    pub(crate) fn is_forced(&self, word: Reading, serial: u64) -> bool {
-        !word.is_calm() && self.is_forced_with(word, serial, || self.registry.mark(serial))
-    }
-
-    fn is_forced_with(&self, word: Reading, serial: u64, mark: impl FnOnce() -> Mark) -> bool {
-        word.is_forced()
-            || serial < self.force_cut.load(Ordering::Acquire)
-            || mark() == Mark::Forced
-    }
-
-    /// Asks whether a member was signalled: serial 0 is the body. `is_marked` says whether it was singled out by itself.
-    pub(crate) fn is_signalled(&self, serial: u64, is_marked: impl FnOnce() -> bool) -> bool {
-        let word = self.word.read();
-        word.is_cancelled()
-            || (!word.is_calm() && serial > 0 && (serial < self.cut() || is_marked()))
-    }
-
-    /// Children below were asked to end together.
-    fn cut(&self) -> u64 {
-        let signalled = self.signal_cut.load(Ordering::Acquire);
-        signalled.max(self.force_cut.load(Ordering::Acquire))
-    }
-
-    /// Returns why a member was cancelled. Only meaningful for one that was.
-    pub(crate) fn why(&self, serial: u64, is_marked: bool) -> Why {
-        if is_marked {
-            Why::Handle
-        } else if serial > 0 && serial < self.cut() {
-            Why::Children
-        } else {
-            Why::Group
-        }
-    }
-
-    /// Returns the reason in full.
-    pub(crate) fn reason_why(&self, why: Why) -> CancelReason {
-        match why {
-            Why::Handle => CancelReason::Handle,
-            Why::Children => CancelReason::ChildrenCancelled,
-            Why::Group => self.reason().unwrap_or(CancelReason::RuntimeGone),
-        }
     }
 
     /// Registers a child that has to wait. Says no if it has to end instead.
@@ -532,42 +327,6 @@ impl Core {
     pub(crate) fn has_grace(&self) -> bool {
         // Relaxed: set before the group is shared, or by whoever asks it to end, under the lock that goes with that.
         self.has_grace.load(Ordering::Relaxed)
-    }
-
-    /// Asks whether a forced member needs no more than to be counted out: nobody hears of it, and what it has in the
-    /// registry goes with all the rest (R4).
-    pub(crate) fn ends_unseen(&self, word: Reading) -> bool {
-        word.is_forced() && word.is_undivided() && !self.has_grace() && self.observer().is_none()
-    }
-
-    /// Finds the group whose report names a member that was forced: its own if it outlasted the grace; or one around it that
-    /// forced it together with the scope it is in. None where it was forced early, for instance since its scope was dropped.
-    pub(crate) fn outlasted(&self, serial: u64, mark: Mark) -> Option<&Self> {
-        if self.has_grace() && (mark == Mark::Forced || self.is_grace_over(serial)) {
-            return Some(self);
-        }
-        let dropped = |core: &Self| matches!(core.reason(), Some(CancelReason::ScopeDropped));
-        if !dropped(self) {
-            return None;
-        }
-        std::iter::successors(self.opened_in(), |(core, _)| {
-            dropped(core).then(|| core.opened_in()).flatten()
-        })
-        .find(|(core, opener)| core.has_grace() && core.is_grace_over(*opener))
-        .map(|(core, _)| core)
-    }
-
-    fn is_grace_over(&self, serial: u64) -> bool {
-        let cold = self.cold.lock();
-        cold.rare.as_ref().is_some_and(|rare| rare.is_grace_over)
-            || (serial > 0 && serial < self.force_cut.load(Ordering::Acquire))
-    }
-
-    /// Notes that a member had to be forced although there was a grace.
-    pub(crate) fn straggled(&self, straggler: Straggler) {
-        crate::trace::forced(&straggler);
-        tell(self.observer(), |o| o.forced(&straggler));
-        self.cold.lock().rare().stragglers.push(straggler);
     }
 
     // -- waiting ----------------------------------------------------------------------------------------------------
@@ -637,6 +396,7 @@ impl Core {
             reason: rare.reason.clone(),
             failures: std::mem::take(&mut rare.failures),
             stragglers: std::mem::take(&mut rare.stragglers),
+            abandoned: std::mem::take(&mut rare.abandoned),
         }
     }
 
@@ -664,42 +424,6 @@ impl Core {
             self.displace_all(self.take_remains().failures);
         }
         is_empty
-    }
-}
-
-/// Works out what a new scope goes by. Where it sets nothing itself, it shares what is around it.
-fn inherit(settings: Settings, parent: Option<&Core>) -> Option<PlainArc<Inherited>> {
-    let Settings {
-        name,
-        deadline,
-        mut observer,
-        opener,
-        ..
-    } = settings;
-    let around = parent.and_then(|parent| parent.inherited.as_ref());
-    // Through the child it is opened in, if that one has a name.
-    let through = parent.and_then(|parent| parent.name_of(opener));
-    if parent.is_none() && observer.is_none() {
-        observer = crate::observe::process().cloned();
-    }
-    if name.is_none() && through.is_none() && deadline.is_none() && observer.is_none() {
-        return around.cloned();
-    }
-    let outer = around.map_or(Deadline::NEVER, |around| around.deadline);
-    let above = path(
-        around.and_then(|around| around.path.as_ref()),
-        through.as_deref(),
-    );
-    Some(PlainArc::new(Inherited {
-        path: path(above.as_ref(), name.as_deref()),
-        deadline: deadline.map_or(outer, |own| own.min(outer)),
-        observer: observer.or_else(|| around.and_then(|around| around.observer.clone())),
-    }))
-}
-
-impl Inherited {
-    pub(crate) fn observer(&self) -> Option<&PlainArc<dyn Observer>> {
-        self.observer.as_ref()
     }
 }
 

@@ -17,6 +17,16 @@ pub(crate) fn forced(straggler: &Straggler) {
     ));
 }
 
+#[cfg(feature = "tracing")]
+pub(crate) fn abandoned(straggler: &Straggler) {
+    drop(crate::panic::catch(
+        || tracing::warn!(target: "ringfence", "{straggler}, and was given up"),
+    ));
+}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) fn abandoned(_: &Straggler) {}
+
 #[cfg(not(feature = "tracing"))]
 pub(crate) fn displaced(_: &Displaced) {}
 

@@ -34,7 +34,10 @@ use crate::state::{Core, RawFailure, RawKind, Target, Why};
 pub(crate) struct Clock {
     grace: Duration,
     deadline: Option<Instant>,
+    /// How long after the force blocking work is waited for.
+    give_up: Option<Duration>,
     grace_end: Option<Instant>,
+    give_up_end: Option<Instant>,
     /// Earliest first: all have the same grace.
     targets: VecDeque<(Instant, Target)>,
     timer: Option<Pin<Box<Timer>>>,
@@ -42,13 +45,19 @@ pub(crate) struct Clock {
 
 impl Clock {
     /// `deadline` is the scope's own: inherited ones are kept by the scopes that set them.
-    pub(crate) fn new(grace: Duration, deadline: Option<Instant>) -> Option<Box<Self>> {
-        let has_work = !grace.is_zero() || deadline.is_some();
+    pub(crate) fn new(
+        grace: Duration,
+        deadline: Option<Instant>,
+        give_up: Option<Duration>,
+    ) -> Option<Box<Self>> {
+        let has_work = !grace.is_zero() || deadline.is_some() || give_up.is_some();
         has_work.then(|| {
             Box::new(Self {
                 grace,
                 deadline,
+                give_up,
                 grace_end: None,
+                give_up_end: None,
                 targets: VecDeque::new(),
                 timer: None,
             })
@@ -59,8 +68,20 @@ impl Clock {
     fn poll(&mut self, core: &Core, cx: &mut TaskContext<'_>) -> bool {
         let word = core.word().read();
         if word.is_forced() {
-            self.timer = None;
-            return false;
+            // The rest of it is over.
+            if self.give_up_end.is_none() {
+                self.give_up_end = self.give_up.take().map(|bound| Instant::now() + bound);
+            }
+            let Some(end) = self.give_up_end else {
+                self.timer = None;
+                return false;
+            };
+            let is_due = self.is_due(end, core, cx);
+            if is_due {
+                self.give_up_end = None;
+                core.give_up();
+            }
+            return is_due;
         }
         if !self.grace.is_zero() {
             for target in core.take_signalled() {
@@ -78,18 +99,8 @@ impl Clock {
         let Some(next) = nexts.into_iter().flatten().min() else {
             return false;
         };
-        match self.poll_timer(next, cx) {
-            Ok(Poll::Ready(())) => {}
-            Ok(Poll::Pending) => return false,
-            Err(TimerLost::NoDriver(panic)) => {
-                fail(core, RawKind::Panic(panic));
-                core.cancel_now(CancelReason::BodyPanicked);
-                return true;
-            }
-            Err(TimerLost::RuntimeGone) => {
-                core.cancel_now(CancelReason::RuntimeGone);
-                return true;
-            }
+        if !self.is_due(next, core, cx) {
+            return false;
         }
         let now = Instant::now().max(next);
         if deadline.is_some_and(|at| at <= now) {
@@ -105,6 +116,17 @@ impl Clock {
             self.targets.pop_front();
             core.force_target(target);
         }
+        true
+    }
+
+    /// Looks at the time. Where it cannot be kept, the group ends now.
+    fn is_due(&mut self, at: Instant, core: &Core, cx: &mut TaskContext<'_>) -> bool {
+        match self.poll_timer(at, cx) {
+            Ok(polled) => return polled.is_ready(),
+            Err(TimerLost::NoDriver(panic)) => fail(core, RawKind::Panic(panic)),
+            Err(TimerLost::RuntimeGone) => {}
+        }
+        core.cancel_now(CancelReason::RuntimeGone);
         true
     }
 
@@ -236,14 +258,12 @@ where
             let Some(body) = this.body.as_mut().as_pin_mut() else {
                 return;
             };
-            if core.word().read().is_forced() {
-                if core.outlasted(0, Mark::None).is_some() {
-                    core.straggled(Straggler {
-                        task: None,
-                        reason: core.reason_why(Why::Group),
-                        age: None,
-                    });
-                }
+            if core.word().read().is_forced() && !is_shielded(this.context) {
+                core.forced(0, Mark::None, is_overrun(this.context), || Straggler {
+                    task: None,
+                    reason: core.reason_why(Why::Group),
+                    age: None,
+                });
                 return self.end_body(None);
             }
             let polled = {
@@ -264,7 +284,8 @@ where
                     if is_stuck && was_stuck {
                         return self.end_body(None);
                     }
-                    if !is_stuck && !core.word().read().is_forced() {
+                    let ends = core.word().read().is_forced() && !is_shielded(this.context);
+                    if !(is_stuck || ends) {
                         return;
                     }
                     // It polled a handle that will never yield. Does it wait for that, or has it gone on to something else?
@@ -345,6 +366,15 @@ where
     }
 }
 
+fn is_shielded(context: &Option<Context>) -> bool {
+    context.as_ref().is_some_and(Context::is_shielded)
+}
+
+fn is_overrun(context: &Option<Context>) -> bool {
+    let seat = context.as_ref().and_then(|context| context.seat.as_ref());
+    seat.is_some_and(|seat| seat.is_overrun())
+}
+
 /// Records a failure of the body.
 fn fail(core: &Core, kind: RawKind) {
     core.fail(RawFailure { task: None, kind });
@@ -367,7 +397,8 @@ where
             }
             core.set_waiter(cx.waker()); // D1
             let word = core.word().read();
-            if word.live() == 0 || (word.is_forced() && this.body.is_some()) {
+            let ends = word.is_forced() && this.body.is_some() && !is_shielded(this.context);
+            if word.live() == 0 || ends {
                 continue;
             }
             let clock = this.clock.as_mut();

@@ -302,6 +302,14 @@ impl<'g, T> TaskHandle<'g, T> {
         }
     }
 
+    pub(crate) fn ended(settled: Settled<T>, serial: u64, core: &'g Arc<Core>) -> Self {
+        let known = Box::new(Known::Ended(settled));
+        Self {
+            join: Join::new(State::Known(Some(known)), serial, None),
+            core,
+        }
+    }
+
     pub(crate) fn refused(reason: CancelReason, core: &'g Arc<Core>) -> Self {
         Self {
             join: Join::refused(reason),

@@ -45,6 +45,10 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
     ///
     /// Outside a tokio runtime.
     #[track_caller]
+    #[expect(
+        clippy::async_yields_async,
+        reason = "one waits for the slot, and then may wait for the child"
+    )]
     pub fn spawn<F>(
         &self,
         future: F,
@@ -58,7 +62,7 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
             let started = match self.gate.take(token.clone()).await {
                 Some(slot) => self
                     .group
-                    .start(WithSlot::new(future, slot), birth)
+                    .launch(WithSlot::new(future, slot), birth)
                     .map_err(unslotted),
                 None => Err(SpawnError::new(
                     future,
@@ -90,7 +94,7 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
             return Err(TrySpawnError::Full(future));
         };
         self.group
-            .start(WithSlot::new(future, slot), Birth::here(Kind::Normal))
+            .launch(WithSlot::new(future, slot), Birth::here(Kind::Normal))
             .map_err(|refused| TrySpawnError::Closing(unslotted(refused)))
     }
 
@@ -132,6 +136,10 @@ impl<E: Send + 'static> LimitedSpawner<E> {
     ///
     /// As [`Spawner::spawn`].
     #[track_caller]
+    #[expect(
+        clippy::async_yields_async,
+        reason = "one waits for the slot, and then may wait for the child"
+    )]
     pub fn spawn<F>(
         &self,
         future: F,
@@ -145,7 +153,7 @@ impl<E: Send + 'static> LimitedSpawner<E> {
             let started = match self.gate.take(token.clone()).await {
                 Some(slot) => self
                     .spawner
-                    .start(WithSlot::new(future, slot), birth)
+                    .launch(WithSlot::new(future, slot), birth)
                     .map_err(unslotted),
                 None => Err(SpawnError::new(
                     future,
@@ -177,7 +185,7 @@ impl<E: Send + 'static> LimitedSpawner<E> {
             return Err(TrySpawnError::Full(future));
         };
         self.spawner
-            .start(WithSlot::new(future, slot), Birth::here(Kind::Normal))
+            .launch(WithSlot::new(future, slot), Birth::here(Kind::Normal))
             .map_err(|refused| TrySpawnError::Closing(unslotted(refused)))
     }
 

@@ -189,16 +189,90 @@ where
     /// Registers the child when it first has to wait. Says no if it has to end instead.
     fn park(self: Pin<&mut Self>, cx: &TaskContext<'_>) -> bool {
         let this = self.project();
-        if *this.parked {
-            // A task's waker never changes, and the entry is ours until we end.
-            return true;
-        }
         let Some(context) = this.context else {
             return false;
         };
-        *this.parked = context.core.park(context.serial, cx.waker(), this.location);
-        *this.registered |= *this.parked;
-        *this.parked
+        if !*this.parked {
+            // A task's waker never changes, and the entry is ours until we end.
+            *this.parked = context.core.park(context.serial, cx.waker(), this.location);
+            *this.registered |= *this.parked;
+        } else if context.seat.is_none() {
+            return true;
+        }
+        // A shield may have come down in this very poll, or be up.
+        let is_forced = || {
+            let word = context.core.word().read();
+            context.core.is_forced(word, context.serial)
+        };
+        context.is_shielded() || (*this.parked && !is_forced())
+    }
+
+    /// Prepares for being polled by another waker than before.
+    pub(crate) fn unpark(self: Pin<&mut Self>) {
+        *self.project().parked = false;
+    }
+
+    /// Polls a child that is no task yet, for what its future returns or throws. `None` says that it is forced.
+    pub(crate) fn poll_inline(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<F::Output, PanicPayload>>> {
+        let mut this = self.as_mut().project();
+        let polled = {
+            let _inside = Enter::new(this.context);
+            let future = this.future.as_mut().as_pin_mut();
+            catch(|| future.map_or(Poll::Pending, |future| future.poll(cx)))
+        };
+        match polled {
+            Ok(Poll::Ready(output)) => Poll::Ready(Some(Ok(output))),
+            Err(panic) => Poll::Ready(Some(Err(panic))),
+            Ok(Poll::Pending) => {
+                self.as_mut().unpark();
+                if self.park(cx) {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(None)
+                }
+            }
+        }
+    }
+
+    /// Gives a child that is no task yet another future. The old one has ended.
+    pub(crate) fn replace(self: Pin<&mut Self>, future: F) {
+        self.project().future.set(Some(future));
+    }
+
+    /// Takes a child that is no task yet out of the group, which hears nothing of how it ended. Returns why it was
+    /// cancelled, if it was.
+    pub(crate) fn withdraw(mut self: Pin<&mut Self>, how: Option<Ended>) -> CancelReason {
+        let dropped = self.as_mut().drop_future();
+        let this = self.project();
+        let Some(mut context) = this.context.take() else {
+            return CancelReason::Closed;
+        };
+        let (core, serial) = (context.core.clone(), context.serial);
+        let entry = core.registry().remove(serial);
+        let is_marked = entry.as_ref().is_some_and(|entry| entry.mark > Mark::None);
+        let reason = core.reason_why(core.why(serial, is_marked));
+        let name = entry.and_then(|entry| entry.name().cloned());
+        let info = core.info(serial, name, this.location);
+        if let Err(panic) = dropped {
+            displace(
+                core.observer(),
+                Some(info.clone()),
+                DisplacedWhat::Panic(panic),
+            );
+        }
+        let how = how.unwrap_or_else(|| Ended::Cancelled(reason.clone()));
+        tell(core.observer(), |o| o.ended(&info, &how));
+        let leaves = match context.seat.take() {
+            Some(seat) => seat.inherit(core, *this.kind),
+            None => Some((core, *this.kind)),
+        };
+        if let Some((core, kind)) = leaves {
+            core.leave(kind);
+        }
+        reason
     }
 
     /// Drops the user's future where it is parked.
@@ -281,7 +355,7 @@ pub(super) fn record<V>(
 ) -> End<V> {
     let Context { core, serial, seat } = context;
     let word = core.word().read();
-    if matches!(why, Cause::Cancelled) && core.ends_unseen(word) {
+    if matches!(why, Cause::Cancelled) && seat.is_none() && core.ends_unseen(word) {
         return End {
             settled: Settled::Cancelled(Why::Group),
             event: None,
@@ -314,13 +388,12 @@ pub(super) fn record<V>(
         Cause::Cancelled => {
             let why = core.why(*serial, mark > Mark::None);
             let reason = core.reason_why(why);
-            if let Some(group) = core.outlasted(*serial, mark) {
-                group.straggled(Straggler {
-                    task: Some(info()),
-                    reason: reason.clone(),
-                    age: since.map(|since| Instant::from_std(since).elapsed()),
-                });
-            }
+            let is_overrun = seat.as_ref().is_some_and(|seat| seat.is_overrun());
+            core.forced(*serial, mark, is_overrun, || Straggler {
+                task: Some(info()),
+                reason: reason.clone(),
+                age: since.map(|since| Instant::from_std(since).elapsed()),
+            });
             (Settled::Cancelled(why), Ended::Cancelled(reason))
         }
         Cause::Gone => {
@@ -348,10 +421,8 @@ where
         if this.future.is_none() {
             return self.poll_settled(cx);
         }
-        if context
-            .core
-            .is_forced(context.core.word().read(), context.serial)
-        {
+        let word = context.core.word().read();
+        if context.core.is_forced(word, context.serial) && !context.is_shielded() {
             let end = self.as_mut().force();
             return self.settle(end, cx);
         }

@@ -43,6 +43,7 @@ pub struct Scope {
     name: Option<Arc<str>>,
     grace: Duration,
     deadline: Option<Deadline>,
+    give_up: Option<Duration>,
     panics_as_errors: bool,
     observer: Option<Arc<dyn Observer>>,
 }
@@ -76,6 +77,16 @@ impl Scope {
     /// pending.
     pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
         self.deadline = Some(deadline.into());
+        self
+    }
+
+    /// Stops waiting for blocking work that still runs so long after it was forced: the scope comes back without it.
+    ///
+    /// A thread cannot be stopped, so without this the scope waits. What was given up is in
+    /// [`GroupError::abandoned`](crate::GroupError::abandoned) and goes to the observer, and what it returns or throws later does, too. It
+    /// covers [`spawn_blocking`](TaskGroup::spawn_blocking) in this scope and in all that are opened in it.
+    pub fn give_up_blocking_after(mut self, bound: Duration) -> Self {
+        self.give_up = Some(capped(bound));
         self
     }
 
@@ -131,6 +142,7 @@ pub(crate) fn open_named<E: Send + 'static>(name: Option<Arc<str>>) -> TaskGroup
     let (parent, opener) = crate::context::current().unzip();
     let settings = Settings {
         name,
+        is_shielded: crate::context::is_inside_shield(),
         opener: opener.unwrap_or(0),
         ..Settings::default()
     };
@@ -148,6 +160,8 @@ pub(super) fn open<E: Send + 'static>(
     let settings = Settings {
         name: options.name,
         has_grace: !options.grace.is_zero(),
+        gives_up: options.give_up.is_some(),
+        is_shielded: crate::context::is_inside_shield(),
         deadline: options.deadline,
         observer: options.observer,
         opener: opener.unwrap_or(0),
@@ -156,7 +170,7 @@ pub(super) fn open<E: Send + 'static>(
     // Each scope keeps its own deadline, also one that is later than what it inherits: whoever set the earlier one may give a
     // grace then, or not be around any more.
     let deadline = options.deadline.and_then(Deadline::instant);
-    let clock = Clock::new(options.grace, deadline);
+    let clock = Clock::new(options.grace, deadline, options.give_up);
     let group = TaskGroup::new(core, crate::runtime::current());
     (group, clock, options.panics_as_errors)
 }
@@ -167,6 +181,7 @@ impl fmt::Debug for Scope {
             .field("name", &self.name)
             .field("grace", &self.grace)
             .field("deadline", &self.deadline)
+            .field("give_up", &self.give_up)
             .field("panics_as_errors", &self.panics_as_errors)
             .finish_non_exhaustive()
     }

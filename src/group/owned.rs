@@ -187,7 +187,7 @@ impl<E: Send + 'static> OwnedGroup<E> {
     /// enclosing owner does not end until they are gone.
     pub async fn shutdown(self, grace: Duration) -> Report<E> {
         self.group.core().shut_down(!grace.is_zero());
-        self.end(Clock::new(capped(grace), None)).await
+        self.end(Clock::new(capped(grace), None, None)).await
     }
 
     /// Takes no more children, and waits until those present have ended.

@@ -333,7 +333,7 @@ impl Future for Taking<'_> {
         if me.token.is_cancelled() {
             return Poll::Ready(None); // what was granted is given back when this is dropped
         }
-        let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        let step = ready!(crate::runtime::poll_step(cx));
         let waker = cx.waker().clone();
         let mut state = me.gate.slots.pool.state.lock();
         let kind = match me.ticket {
@@ -343,7 +343,7 @@ impl Future for Taking<'_> {
         if let Some(kind) = kind {
             drop(state);
             me.ticket = None;
-            coop.made_progress();
+            step.made_progress();
             return Poll::Ready(Some(me.gate.slot(kind)));
         }
         let old = match me.ticket {

@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 
 use crate::cancel::Token;
 use crate::group::TaskGroup;
+use crate::group::blocking::Blocking;
 use crate::group::error::{BoxError, SpawnError};
 use crate::group::handle::{OutcomeHandle, TaskHandle};
 use crate::group::limited::LimitedSpawner;
@@ -106,7 +107,7 @@ impl<'g, E: Send + 'static> Named<'g, E> {
     {
         let Self { group, name } = self;
         group
-            .start(future, Birth::of(Kind::Normal, Some(name)))
+            .launch(future, Birth::of(Kind::Normal, Some(name)))
             .unwrap_or_else(|refused| group.refuse(refused))
     }
 
@@ -128,7 +129,7 @@ impl<'g, E: Send + 'static> Named<'g, E> {
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
         self.group
-            .start(future, Birth::of(Kind::Normal, Some(self.name)))
+            .launch(future, Birth::of(Kind::Normal, Some(self.name)))
     }
 
     /// As [`TaskGroup::spawn_background`].
@@ -146,7 +147,7 @@ impl<'g, E: Send + 'static> Named<'g, E> {
     {
         let Self { group, name } = self;
         group
-            .start(future, Birth::of(Kind::Background, Some(name)))
+            .launch(future, Birth::of(Kind::Background, Some(name)))
             .unwrap_or_else(|refused| group.refuse(refused))
     }
 }
@@ -181,7 +182,7 @@ impl<E: Send + 'static> Spawner<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        self.start(future, Birth::here(Kind::Normal))
+        self.launch(future, Birth::here(Kind::Normal))
             .unwrap_or_else(|refused| self.refuse(refused))
     }
 
@@ -202,7 +203,7 @@ impl<E: Send + 'static> Spawner<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        self.start(future, Birth::here(Kind::Normal))
+        self.launch(future, Birth::here(Kind::Normal))
     }
 
     /// Spawns a background child: see [`TaskGroup::spawn_background`].
@@ -218,7 +219,24 @@ impl<E: Send + 'static> Spawner<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        self.start(future, Birth::here(Kind::Background))
+        self.launch(future, Birth::here(Kind::Background))
+            .unwrap_or_else(|refused| self.refuse(refused))
+    }
+
+    /// Spawns a child that blocks a thread: see [`TaskGroup::spawn_blocking`].
+    ///
+    /// # Panics
+    ///
+    /// As [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn spawn_blocking<F, R>(&self, call: F) -> OutcomeHandle<R::Value>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
+    {
+        let birth = Birth::here(Kind::Normal);
+        let blocking = Blocking::new(call, self.runtime.clone(), birth.location);
+        self.launch(blocking, birth)
             .unwrap_or_else(|refused| self.refuse(refused))
     }
 
@@ -258,7 +276,7 @@ impl<E: Send + 'static> Spawner<E> {
     }
 
     #[track_caller]
-    pub(crate) fn start<F>(
+    pub(crate) fn launch<F>(
         &self,
         future: F,
         birth: Birth,

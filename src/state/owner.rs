@@ -21,15 +21,22 @@
 use std::any::Any;
 use std::task::Waker;
 
+use crate::observe::TaskInfo;
 use crate::root::RootState;
 use crate::state::Core;
 use crate::state::word::Kind;
-use crate::sync::{Arc, AtomicBool, Lock, Ordering, PlainArc};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Lock, Ordering, PlainArc};
 
 /// What others have to know of a child, made when there is first something to know: whether it was cancelled alone, for
 /// the tokens that it gave out; and how many scopes it has adopted, and what is to happen when there are none.
 pub(crate) struct Seat {
     is_marked: AtomicBool,
+    /// Sections of the task that are shielded: used by the task alone.
+    shields: AtomicU64,
+    /// Whether the code that runs is in one of them.
+    is_inside: AtomicBool,
+    /// Whether one of them lasted longer than it may.
+    is_overrun: AtomicBool,
     adopted: Lock<Adopted>,
 }
 
@@ -45,6 +52,9 @@ impl Seat {
     pub(crate) fn new() -> Self {
         Self {
             is_marked: AtomicBool::new(false),
+            shields: AtomicU64::new(0),
+            is_inside: AtomicBool::new(false),
+            is_overrun: AtomicBool::new(false),
             adopted: Lock::new(Adopted::default()),
         }
     }
@@ -57,6 +67,36 @@ impl Seat {
     pub(crate) fn is_marked(&self) -> bool {
         // Pairs with the Release in `mark`: who sees the mark sees what its canceller did before.
         self.is_marked.load(Ordering::Acquire)
+    }
+
+    /// Raises a shield.
+    pub(crate) fn raise(&self) {
+        self.shields.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lowers a shield, since its section has ended, or lasted too long.
+    pub(crate) fn lower(&self, is_overrun: bool) {
+        self.shields.fetch_sub(1, Ordering::Relaxed);
+        if is_overrun {
+            self.is_overrun.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn is_shielded(&self) -> bool {
+        self.shields.load(Ordering::Relaxed) > 0
+    }
+
+    pub(crate) fn is_overrun(&self) -> bool {
+        self.is_overrun.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the code that runs from now on is in a shielded section. Returns what was before.
+    pub(crate) fn step(&self, is_inside: bool) -> bool {
+        self.is_inside.swap(is_inside, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_inside(&self) -> bool {
+        self.is_inside.load(Ordering::Relaxed)
     }
 
     fn adopt(&self) {
@@ -112,6 +152,12 @@ impl Seat {
         adopted.heir = Some((core, kind));
         None
     }
+}
+
+/// Work that goes on after its child was forced, and that a group can stop to wait for.
+pub(crate) trait GiveUp: Send + Sync {
+    /// Gives it up, unless it is over. Returns what it was, and the count to settle.
+    fn give_up(&self) -> Option<(TaskInfo, Owner)>;
 }
 
 /// A count held on whoever adopted a scope.

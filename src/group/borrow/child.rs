@@ -62,6 +62,10 @@ impl Stage {
         context.is_some_and(|context| context.seat.is_some())
     }
 
+    fn is_shielded(&self) -> bool {
+        self.context.as_ref().is_some_and(Context::is_shielded)
+    }
+
     /// Whether the child still has to wait for scopes that it dropped.
     fn has_adopted(&self, cx: &TaskContext<'_>) -> bool {
         let seat = self.context.as_ref().and_then(|it| it.seat.as_ref());
@@ -149,7 +153,7 @@ where
             return self.settled(stage, cx);
         }
         let core = &stage.core;
-        if core.is_forced(core.word().read(), *this.serial) {
+        if core.is_forced(core.word().read(), *this.serial) && !stage.is_shielded() {
             let why = self.as_mut().force(stage);
             return self.settle(why, stage, cx);
         }
@@ -189,9 +193,6 @@ where
     /// Does what a child does when it has to wait. Says no if it has to end instead.
     fn park(self: Pin<&mut Self>, stage: &Stage, cx: &TaskContext<'_>) -> bool {
         let this = self.project();
-        if *this.parked {
-            return true;
-        }
         if !*this.waits {
             *this.waits = true;
             this.slot.leave_bell(cx.waker()); // L2
@@ -201,9 +202,13 @@ where
         if core.word().read().is_calm() && !core.has_grace() {
             return true;
         }
-        *this.parked = core.park(*this.serial, cx.waker(), this.location);
-        *this.registered |= *this.parked;
-        *this.parked
+        if !*this.parked {
+            *this.parked = core.park(*this.serial, cx.waker(), this.location);
+            *this.registered |= *this.parked;
+        }
+        // A shield may have come down in this very poll, or be up.
+        let is_forced = || core.is_forced(core.word().read(), *this.serial);
+        stage.is_shielded() || (*this.parked && !is_forced())
     }
 
     /// The common end: a value, and nothing that anybody else would have to know. Gives the value back if it is not so.

@@ -5,7 +5,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 use futures::poll;
 use ringfence::{
     CancelReason, Cause, Displaced, DisplacedWhat, Ended, Observer, Outcome, Scope, TaskInfo,
-    borrow_scope, root, scope, token,
+    borrow_scope, root, scope, shield, token,
 };
 use tokio::{
     task::yield_now,
@@ -288,6 +288,34 @@ fn with_a_grace_one_child_is_forced_when_its_own_is_over() {
             })
             .await
             .unwrap();
+    });
+}
+
+#[test]
+fn a_shield_of_one_child_leaves_its_siblings_to_the_force() {
+    paused(async || {
+        let (start, log, drops) = (Instant::now(), Log::new(), Drops::new());
+        let error = borrow_scope(async |group: Group<'_>| -> Done {
+            group.spawn(async {
+                shield(ms(50), sleep(ms(20))).await;
+                log.push("in shield");
+                yield_now().await;
+                log.push("reached");
+            });
+            group.spawn(Parked::new(&Count::new(), &drops));
+            sleep(ms(10)).await;
+            group.cancel();
+            yield_now().await;
+            log.push("the body went on");
+            Ok(())
+        })
+        .await
+        .unwrap_err();
+        assert!(error.is_cancelled());
+        assert_eq!(
+            (log.entries(), start.elapsed(), drops.alive()),
+            (vec!["in shield"], ms(20), 0)
+        );
     });
 }
 
