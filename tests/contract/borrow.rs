@@ -101,7 +101,7 @@ impl Serve for Service {
             Ok(())
         })
         .await
-        .unwrap();
+        .expect("nothing fails");
         self.hits.iter().sum()
     }
 }

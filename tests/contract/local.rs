@@ -10,8 +10,8 @@ use std::{
 };
 
 use ringfence::{
-    CancelReason, Cause, LocalGroup, LocalSpawner, Outcome, Scope, TaskGroup, local_scope, root,
-    scope,
+    BoxError, CancelReason, Cause, LocalGroup, LocalSpawner, Outcome, Scope, TaskGroup,
+    local_scope, root, scope,
 };
 use tokio::{
     task::{LocalSet, yield_now},
@@ -259,12 +259,8 @@ fn a_local_scope_works_inside_a_local_set() {
 }
 
 /// A plain local task: a stranger that belongs to no group.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a task that belongs to no group is needed"
-)]
 async fn join<T: 'static>(future: impl Future<Output = T> + 'static) -> T {
-    tokio::task::spawn_local(future).await.unwrap()
+    tokio::task::spawn_local(future).await.expect("no panic")
 }
 
 #[test]
@@ -274,14 +270,15 @@ fn a_parallel_scope_dropped_in_a_local_child_is_adopted_by_it() {
         local_scope(async |group: Group<'_>| {
             let child = group.spawn(async {
                 let kept = Rc::new(());
-                let mut inner = Box::pin(scope(async |group: &TaskGroup| {
-                    let guard = drops.guard();
-                    group.spawn(async move {
-                        let _guard = guard;
-                        pending::<()>().await;
-                    });
-                    Ok(pending::<()>().await)
-                }));
+                let mut inner =
+                    Box::pin(scope(async |group: &TaskGroup| -> Result<(), BoxError> {
+                        let guard = drops.guard();
+                        group.spawn(async move {
+                            let _guard = guard;
+                            pending::<()>().await;
+                        });
+                        pending().await
+                    }));
                 assert!(futures::poll!(&mut inner).is_pending());
                 drop((inner, kept));
                 assert_eq!(drops.alive(), 1, "its task has not come to its end");

@@ -4,8 +4,8 @@ use std::{future::pending, sync::Arc, time::Duration};
 
 use futures::poll;
 use ringfence::{
-    CancelReason, Cause, Displaced, DisplacedWhat, Ended, Observer, Outcome, Scope, TaskInfo,
-    borrow_scope, root, scope, shield, token,
+    BoxError, CancelReason, Cause, Displaced, DisplacedWhat, Ended, Observer, Outcome, Scope,
+    TaskInfo, borrow_scope, root, scope, shield, token,
 };
 use tokio::{
     task::yield_now,
@@ -369,7 +369,7 @@ async fn dropped_inside(drops: &Drops, gate: Duration) {
                 let _guard = guard;
                 pending::<()>().await;
             });
-            Ok(pending::<()>().await)
+            pending::<Result<(), BoxError>>().await
         });
     let mut inner = Box::pin(inner);
     assert!(poll!(&mut inner).is_pending());
@@ -436,14 +436,16 @@ fn without_an_owner_what_was_adopted_goes_to_the_root() {
         let drops = Drops::new();
         let mut dropped = Box::pin(borrow_scope(async |group: Group<'_>| -> Done {
             group.spawn(async {
-                let mut inner = Box::pin(scope(async |group: &ringfence::TaskGroup| {
-                    let guard = drops.guard();
-                    group.spawn(async move {
-                        let _guard = guard;
-                        pending::<()>().await;
-                    });
-                    Ok(pending::<()>().await)
-                }));
+                let mut inner = Box::pin(scope(
+                    async |group: &ringfence::TaskGroup| -> Result<(), BoxError> {
+                        let guard = drops.guard();
+                        group.spawn(async move {
+                            let _guard = guard;
+                            pending::<()>().await;
+                        });
+                        pending().await
+                    },
+                ));
                 assert!(poll!(&mut inner).is_pending());
                 pending::<()>().await;
             });

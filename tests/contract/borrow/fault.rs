@@ -27,7 +27,8 @@ fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::
 async fn rung(place: &Mutex<Option<Waker>>, polls: &Count) {
     poll_fn(|cx| {
         polls.add();
-        match place.lock().unwrap().replace(cx.waker().clone()) {
+        let before = place.lock().expect("no panic").replace(cx.waker().clone());
+        match before {
             Some(_) => Poll::Ready(()),
             None => Poll::Pending,
         }

@@ -193,8 +193,8 @@ fn a_childs_wake_reaches_a_task_that_sleeps_and_only_then() {
 #[test]
 fn children_that_spend_the_tasks_budget_let_the_others_go_on() {
     every_runtime(async || {
-        let (sender, mut receiver) = mpsc::unbounded_channel::<usize>();
-        (0..100_000).for_each(|n| sender.send(n).unwrap());
+        let (sender, mut receiver) = mpsc::channel::<usize>(100_000);
+        (0..100_000).for_each(|n| sender.try_send(n).unwrap());
         let taken = AtomicUsize::new(0);
         borrow_scope(async |group: Group<'_>| {
             group.spawn_background(async {
@@ -203,8 +203,8 @@ fn children_that_spend_the_tasks_budget_let_the_others_go_on() {
                 }
                 pending::<()>().await;
             });
-            let (other, mut others) = mpsc::unbounded_channel();
-            (0..500).for_each(|n| other.send(n).unwrap());
+            let (other, mut others) = mpsc::channel(500);
+            (0..500).for_each(|n| other.try_send(n).unwrap());
             group.spawn(async move {
                 for _ in 0..500 {
                     others.recv().await.unwrap();
