@@ -10,6 +10,7 @@ pub(crate) mod borrow;
 pub(crate) mod driver;
 pub(crate) mod error;
 pub(crate) mod handle;
+pub(crate) mod join;
 pub(crate) mod limited;
 pub(crate) mod member;
 pub(crate) mod options;

@@ -115,6 +115,7 @@ pub use group::error::{
     BoxError, Cause, Failure, FailureKind, GroupError, SpawnError, StartError, TrySpawnError,
 };
 pub use group::handle::{Outcome, OutcomeHandle, TaskHandle};
+pub use group::join::{IntoResult, TryJoin};
 pub use group::limited::{Limited, LimitedSpawner};
 pub use group::options::Scope;
 pub use group::output::{FnReturn, Never, TaskOutput};

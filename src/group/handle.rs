@@ -326,6 +326,10 @@ impl<'g, T> TaskHandle<'g, T> {
         std::future::poll_fn(|cx| self.join.poll(self.core, cx)).await
     }
 
+    pub(super) fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
+        self.join.poll(self.core, cx)
+    }
+
     /// Cancels this child alone, and does not wait: siblings and body go on.
     ///
     /// A child that has ended stays as it ended. With a grace, the child is signalled first and forced when the grace is

@@ -13,6 +13,7 @@ mod failure;
 mod fault;
 mod group;
 mod handle;
+mod join;
 mod local;
 mod panic;
 mod resource;
