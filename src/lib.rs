@@ -78,6 +78,7 @@
 //! | spawning from children, callbacks, other threads | [`TaskGroup::spawner`] |
 //! | what serves the others and ends with them | [`TaskGroup::spawn_background`] |
 //! | children that borrow, or are not `Send`, in one task | [`borrow_scope`], [`local_scope`] |
+//! | the first that succeeds, all of a tuple, a staggered start | [`TaskGroup::first_ok`], [`TaskGroup::try_join`], [`TaskGroup::staggered`] |
 //! | how one child ended; cancelling one child | [`TaskHandle`], [`Outcome`] |
 //! | limits in time | [`timeout`], [`move_on_after`], [`Deadline`] |
 //! | what happens at the very outside | [`root`] |
