@@ -77,6 +77,8 @@
 //! | a scope with a name, a grace, a deadline, an observer | [`Scope`] |
 //! | spawning from children, callbacks, other threads | [`TaskGroup::spawner`] |
 //! | what serves the others and ends with them | [`TaskGroup::spawn_background`] |
+//! | children that borrow, or are not `Send`, in one task | [`borrow_scope`], [`local_scope`] |
+//! | the first that succeeds, all of a tuple, a staggered start | [`TaskGroup::first_ok`], [`TaskGroup::try_join`], [`TaskGroup::staggered`] |
 //! | how one child ended; cancelling one child | [`TaskHandle`], [`Outcome`] |
 //! | handing work over, with backpressure, fairly | [`queue`] |
 //! | so many workers on a queue or a broker | [`Workers`] |
@@ -123,10 +125,15 @@ pub use fan_out::output::ItemOutput;
 pub use fan_out::progress::Progress;
 pub use fan_out::results::Results;
 pub use fan_out::{FanOut, fan_out};
+pub use group::borrow::{
+    BorrowGroup, BorrowNamed, BorrowSpawner, LocalGroup, LocalNamed, LocalSpawner, borrow_scope,
+    local_scope,
+};
 pub use group::error::{
     BoxError, Cause, Failure, FailureKind, GroupError, SpawnError, StartError, TrySpawnError,
 };
 pub use group::handle::{Outcome, OutcomeHandle, TaskHandle};
+pub use group::join::{IntoResult, TryJoin};
 pub use group::limited::{Limited, LimitedSpawner};
 pub use group::options::Scope;
 pub use group::output::{FnReturn, Never, TaskOutput};

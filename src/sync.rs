@@ -55,6 +55,8 @@ mod imp {
 
 pub(crate) use imp::{Arc, AtomicBool, AtomicU64, MutexGuard, OnceLock, thread_local};
 pub(crate) use std::sync::atomic::Ordering;
+/// std's own in every lane: it goes with the count of a [`PlainArc`].
+pub(crate) use std::sync::atomic::fence;
 
 use std::sync::atomic::AtomicU64 as PlainAtomic;
 /// std's own in every lane: for names and hooks, which are no part of any protocol.

@@ -47,6 +47,22 @@ pub async fn yields() {
     count(&ENDED);
 }
 
+/// Rings at its own waker and is pending, three times.
+pub async fn rings() {
+    for _ in 0..3 {
+        let mut rang = false;
+        std::future::poll_fn(|cx| {
+            if std::mem::replace(&mut rang, true) {
+                return std::task::Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+    count(&ENDED);
+}
+
 struct CountedDrop;
 
 impl Drop for CountedDrop {

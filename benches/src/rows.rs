@@ -4,6 +4,7 @@ pub mod cancel;
 pub mod fan;
 pub mod free;
 pub mod laden;
+pub mod local;
 pub mod many;
 pub mod queue;
 pub mod permit;
@@ -26,6 +27,8 @@ pub static ALL: &[&Row] = &[
     &small::ROW,
     &cancel::ROW,
     &tree::ROW,
+    &local::ROW,
+    &local::YIELDS,
     &ready::ROW,
     &many::ROW,
     &free::ROW,
