@@ -33,7 +33,6 @@ use crate::group::limited::Limited;
 use crate::group::output::TaskOutput;
 use crate::group::slots::Slots;
 use crate::group::spawn::{Birth, Named, Spawner};
-use crate::observe::CancelReason;
 use crate::state::Core;
 use crate::state::word::Kind;
 use crate::sync::{Arc, PlainArc};
@@ -340,7 +339,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// Forces everybody, and hands the group over to whoever adopts it. `is_in` says whether the body is still counted in.
     pub(crate) fn abandon(&self, is_in: bool) {
         let core = self.core();
-        core.cancel_now(CancelReason::ScopeDropped);
+        core.cancel_dropped(is_in);
         if !is_in {
             // Counted out already: come in again, so that the last one out is not missed (A1).
             core.word().adopt();

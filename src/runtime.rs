@@ -54,6 +54,24 @@ pub(crate) fn spawn_blocking(handle: Option<&Handle>, job: impl FnOnce() + Send 
     }
 }
 
+/// Takes a step of the task's budget, given back unless it is said to have made progress; pending if the budget is spent.
+#[cfg(not(ringfence_shuttle))]
+pub(crate) use tokio::task::coop::poll_proceed as poll_step;
+
+/// Tasks have no budget there.
+#[cfg(ringfence_shuttle)]
+pub(crate) fn poll_step(_: &mut Context<'_>) -> Poll<NoBudget> {
+    Poll::Ready(NoBudget)
+}
+
+#[cfg(ringfence_shuttle)]
+pub(crate) struct NoBudget;
+
+#[cfg(ringfence_shuttle)]
+impl NoBudget {
+    pub(crate) fn made_progress(&self) {}
+}
+
 pin_project! {
     /// A timer that goes along when its future moves to another runtime: the one it came from may be gone, or stand still.
     pub(crate) struct Timer {

@@ -67,6 +67,8 @@ struct Rare {
     is_grace_over: bool,
     failures: Vec<RawFailure>,
     owner: Option<Owner>,
+    /// Dropped: the group around whose grace was over then.
+    outlasted: Option<Arc<Core>>,
     stragglers: Vec<Straggler>,
     /// Children that were signalled, and that the scope has to force when the grace is over.
     signalled: Vec<Target>,
@@ -110,6 +112,8 @@ pub(crate) struct Core {
     is_shielded: bool,
     /// Whether a cancel is a signal first. A long-lived group learns that only when it is shut down.
     has_grace: AtomicBool,
+    /// Whether the grace of a group around it was over when its scope was dropped: see [`Rare::outlasted`].
+    has_outlasted: AtomicBool,
     /// Whether a child was ever named.
     has_names: AtomicBool,
 }
@@ -129,6 +133,7 @@ impl Core {
             has_grace: AtomicBool::new(settings.has_grace),
             gives_up: settings.gives_up,
             is_shielded: settings.is_shielded,
+            has_outlasted: AtomicBool::new(false),
             opener: settings.opener,
             inherited: inherit(settings, parent.as_deref()),
             parent,
@@ -280,15 +285,16 @@ impl Core {
         if word.is_forced() {
             self.registry.clear(); // R4
         }
-        let (waiter, listeners, rest) = {
+        let (waiter, listeners, (rest, outlasted)) = {
             let mut cold = self.cold.lock();
             let waiter = cold.waiter.take();
             match &mut cold.rare {
-                None => (waiter, BTreeMap::new(), None),
+                None => (waiter, BTreeMap::new(), (None, None)),
                 Some(rare) => {
                     let rest = word
                         .is_orphaned()
                         .then(|| (std::mem::take(&mut rare.failures), rare.owner.take()));
+                    let rest = (rest, rare.outlasted.take());
                     (waiter, std::mem::take(&mut rare.listeners), rest)
                 }
             }
@@ -297,6 +303,7 @@ impl Core {
             self.wake(waiter);
         }
         listeners.into_values().for_each(|waker| self.wake(waker));
+        drop(outlasted);
         let (failures, owner) = rest?;
         self.displace_all(failures);
         owner
@@ -320,12 +327,6 @@ impl Core {
     pub(crate) fn has_grace(&self) -> bool {
         // Relaxed: set before the group is shared, or by whoever asks it to end, under the lock that goes with that.
         self.has_grace.load(Ordering::Relaxed)
-    }
-
-    /// Asks whether a forced member needs no more than to be counted out: nobody hears of it, and what it has in the
-    /// registry goes with all the rest (R4).
-    pub(crate) fn ends_unseen(&self, word: Reading) -> bool {
-        word.is_forced() && word.is_undivided() && !self.has_grace() && self.observer().is_none()
     }
 
     // -- waiting ----------------------------------------------------------------------------------------------------

@@ -296,7 +296,7 @@ impl Clock {
             });
             if let ClockProj::Past = self.as_mut().project() {
                 // Counts as a step of the task's budget: a loop over timeouts of zero lets the others run.
-                ready!(coop::poll_proceed(cx)).made_progress();
+                ready!(crate::runtime::poll_step(cx)).made_progress();
             }
         }
         match self.project() {

@@ -259,14 +259,11 @@ where
                 return;
             };
             if core.word().read().is_forced() && !is_shielded(this.context) {
-                let is_overrun = is_overrun(this.context);
-                if is_overrun || core.outlasted(0, Mark::None).is_some() {
-                    core.straggled(Straggler {
-                        task: None,
-                        reason: core.reason_why(Why::Group),
-                        age: None,
-                    });
-                }
+                core.forced(0, Mark::None, is_overrun(this.context), || Straggler {
+                    task: None,
+                    reason: core.reason_why(Why::Group),
+                    age: None,
+                });
                 return self.end_body(None);
             }
             let polled = {

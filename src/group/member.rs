@@ -389,14 +389,11 @@ fn record<V>(
             let why = core.why(*serial, mark > Mark::None);
             let reason = core.reason_why(why);
             let is_overrun = seat.as_ref().is_some_and(|seat| seat.is_overrun());
-            let group = is_overrun.then_some(&**core);
-            if let Some(group) = group.or_else(|| core.outlasted(*serial, mark)) {
-                group.straggled(Straggler {
-                    task: Some(info()),
-                    reason: reason.clone(),
-                    age: since.map(|since| Instant::from_std(since).elapsed()),
-                });
-            }
+            core.forced(*serial, mark, is_overrun, || Straggler {
+                task: Some(info()),
+                reason: reason.clone(),
+                age: since.map(|since| Instant::from_std(since).elapsed()),
+            });
             (Settled::Cancelled(why), Ended::Cancelled(reason))
         }
         Cause::Gone => {

@@ -7,34 +7,84 @@ use crate::state::Core;
 use crate::state::end::Why;
 use crate::state::owner::GiveUp;
 use crate::state::registry::Mark;
-use crate::sync::Ordering;
+use crate::state::word::Reading;
+use crate::sync::{Arc, Ordering};
 
 impl Core {
-    /// Finds the group whose report names a member that was forced: its own if it outlasted the grace; or one around it that
-    /// forced it together with the scope it is in. None where it was forced early, for instance since its scope was dropped.
-    pub(crate) fn outlasted(&self, serial: u64, mark: Mark) -> Option<&Self> {
-        if self.has_grace() && (mark == Mark::Forced || self.is_grace_over(serial)) {
-            return Some(self);
-        }
-        let dropped = |core: &Self| matches!(core.reason(), Some(CancelReason::ScopeDropped));
-        if !dropped(self) {
-            return None;
-        }
-        std::iter::successors(self.opened_in(), |(core, _)| {
-            dropped(core).then(|| core.opened_in()).flatten()
-        })
-        .find(|(core, opener)| core.has_grace() && core.is_grace_over(*opener))
-        .map(|(core, _)| core)
+    /// Asks whether a forced member needs no more than to be counted out: nobody hears of it, and what it has in the
+    /// registry goes with all the rest (R4).
+    pub(crate) fn ends_unseen(&self, word: Reading) -> bool {
+        word.is_forced()
+            && word.is_undivided()
+            && !self.has_grace()
+            && !self.has_outlasted()
+            && self.observer().is_none()
     }
 
-    fn is_grace_over(&self, serial: u64) -> bool {
-        let cold = self.cold.lock();
-        cold.rare.as_ref().is_some_and(|rare| rare.is_grace_over)
-            || (serial > 0 && serial < self.force_cut.load(Ordering::Acquire))
+    fn has_outlasted(&self) -> bool {
+        // Relaxed: set before the group is forced, and asked after.
+        self.has_outlasted.load(Ordering::Relaxed)
+    }
+
+    /// Asks the group to end at once, as its scope is being dropped.
+    pub(crate) fn cancel_dropped(&self, body_is_in: bool) {
+        // Found before anybody is told to end: later, those around may have ended, too.
+        let is_empty = self.children(body_is_in) == 0;
+        let around = (!is_empty).then(|| self.grace_over_around()).flatten();
+        if let Some(around) = around {
+            self.cold.lock().rare().outlasted = Some(around);
+            self.has_outlasted.store(true, Ordering::Relaxed);
+        }
+        self.cancel_now(CancelReason::ScopeDropped);
+    }
+
+    /// Names a member that is forced, in the report of its own group if it outlasted the grace there, or its shield; else, if
+    /// its scope was dropped, in that of the group around whose grace was over then. Nobody who was forced early is named.
+    pub(crate) fn forced(
+        &self,
+        serial: u64,
+        mark: Mark,
+        is_overrun: bool,
+        straggler: impl FnOnce() -> Straggler,
+    ) {
+        if is_overrun || self.is_grace_over(serial, || mark) {
+            self.straggled(straggler());
+        } else if let Some(around) = self.outlasted() {
+            around.straggled(straggler());
+        }
+    }
+
+    fn outlasted(&self) -> Option<Arc<Self>> {
+        if !self.has_outlasted() {
+            return None;
+        }
+        self.cold.lock().rare.as_ref()?.outlasted.clone()
+    }
+
+    /// Finds the innermost group around whose grace is over for what this one was opened in.
+    fn grace_over_around(&self) -> Option<Arc<Self>> {
+        let mut inner = self;
+        while let Some(core) = inner.parent.as_ref() {
+            if core.is_grace_over(inner.opener, || core.registry.mark(inner.opener)) {
+                return Some(core.clone());
+            }
+            inner = core;
+        }
+        None
+    }
+
+    /// Asks whether a member has to end because a grace is over: that of the group, or one that it had alone.
+    fn is_grace_over(&self, serial: u64, mark: impl FnOnce() -> Mark) -> bool {
+        let together = || {
+            let cold = self.cold.lock();
+            cold.rare.as_ref().is_some_and(|rare| rare.is_grace_over)
+        };
+        let alone = || serial < self.force_cut.load(Ordering::Acquire) || mark() == Mark::Forced;
+        self.has_grace() && (together() || (serial > 0 && alone()))
     }
 
     /// Notes that a member had to be forced although there was a grace.
-    pub(crate) fn straggled(&self, straggler: Straggler) {
+    fn straggled(&self, straggler: Straggler) {
         crate::trace::forced(&straggler);
         tell(self.observer(), |o| o.forced(&straggler));
         self.cold.lock().rare().stragglers.push(straggler);

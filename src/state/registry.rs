@@ -10,12 +10,11 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::Location;
-use std::sync::OnceLock;
 use std::task::Waker;
 use std::time::Instant;
 
 use crate::state::owner::Seat;
-use crate::sync::{Arc, Lock, PlainArc};
+use crate::sync::{Arc, Lock, OnceLock, PlainArc};
 
 /// So many consecutive children share a shard: a small group has one, and workers that go through a large one rarely meet.
 const BLOCK: u64 = if cfg!(ringfence_loom) { 1 } else { 32 };
