@@ -14,4 +14,5 @@ mod group;
 mod handle;
 mod panic;
 mod resource;
+mod slots;
 mod time;
