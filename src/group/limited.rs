@@ -25,6 +25,10 @@ pub struct Limited<'g, E> {
     gate: Gate,
 }
 
+#[expect(
+    clippy::async_yields_async,
+    reason = "one waits for the slot, and then may wait for the child"
+)]
 impl<'g, E: Send + 'static> Limited<'g, E> {
     pub(crate) fn new(group: &'g TaskGroup<E>, slots: Slots) -> Self {
         let gate = Gate::new(slots, group.core());
@@ -45,10 +49,6 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
     /// When first polled in a child that has a slot of the same budget, unless this group is inside that child: when
     /// all children that have one do that, none goes on. Outside a tokio runtime.
     #[track_caller]
-    #[expect(
-        clippy::async_yields_async,
-        reason = "one waits for the slot, and then may wait for the child"
-    )]
     pub fn spawn<F>(
         &self,
         future: F,
@@ -79,10 +79,6 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
     ///
     /// As [`spawn`](Self::spawn).
     #[track_caller]
-    #[expect(
-        clippy::async_yields_async,
-        reason = "one waits for the slot, and then may wait for the child"
-    )]
     pub fn spawn_blocking<F, R>(&self, call: F) -> impl Future<Output = TaskHandle<'g, R::Value>>
     where
         F: FnOnce() -> R + Send + 'static,
@@ -154,6 +150,10 @@ pub struct LimitedSpawner<E> {
     gate: Gate,
 }
 
+#[expect(
+    clippy::async_yields_async,
+    reason = "one waits for the slot, and then may wait for the child"
+)]
 impl<E: Send + 'static> LimitedSpawner<E> {
     pub(crate) fn new(spawner: Spawner<E>, slots: Slots) -> Self {
         let gate = Gate::shared(slots, &spawner.core);
@@ -170,10 +170,6 @@ impl<E: Send + 'static> LimitedSpawner<E> {
     ///
     /// As [`Limited::spawn`]: in a child that has a slot of this budget, for one. And as [`Spawner::spawn`].
     #[track_caller]
-    #[expect(
-        clippy::async_yields_async,
-        reason = "one waits for the slot, and then may wait for the child"
-    )]
     pub fn spawn<F>(
         &self,
         future: F,
@@ -202,10 +198,6 @@ impl<E: Send + 'static> LimitedSpawner<E> {
     ///
     /// As [`spawn`](Self::spawn).
     #[track_caller]
-    #[expect(
-        clippy::async_yields_async,
-        reason = "one waits for the slot, and then may wait for the child"
-    )]
     pub fn spawn_blocking<F, R>(&self, call: F) -> impl Future<Output = OutcomeHandle<R::Value>>
     where
         F: FnOnce() -> R + Send + 'static,

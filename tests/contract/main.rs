@@ -14,5 +14,6 @@ mod group;
 mod handle;
 mod panic;
 mod resource;
+mod shield;
 mod slots;
 mod time;
