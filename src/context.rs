@@ -74,6 +74,40 @@ impl Drop for Enter<'_> {
     }
 }
 
+/// Shields the task in which another member is polled as long as that one is: the body of a scope inside it, or a child that is
+/// being started there.
+#[derive(Default)]
+pub(crate) struct Relay(Option<Arc<Seat>>);
+
+impl Relay {
+    /// Follows the shields of `inner`, which was just polled here.
+    #[inline]
+    pub(crate) fn follow(&mut self, inner: Option<&Context>) {
+        let seat = inner.and_then(|inner| inner.seat.as_ref());
+        if seat.is_some() || self.0.is_some() {
+            self.shift(seat);
+        }
+    }
+
+    fn shift(&mut self, inner: Option<&Arc<Seat>>) {
+        let is_up = inner.is_some_and(|seat| seat.is_shielded());
+        match self.0.take() {
+            None if is_up => {
+                self.0 = with(|context| context.seat().clone());
+                self.0.iter().for_each(|seat| seat.raise());
+            }
+            Some(outer) if !is_up => outer.lower(inner.is_some_and(|seat| seat.is_overrun())),
+            same => self.0 = same,
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|seat| seat.lower(false));
+    }
+}
+
 /// Reads the context in force. It is out of its place meanwhile: `read` runs no user code (C2).
 fn with<R>(read: impl FnOnce(&mut Context) -> R) -> Option<R> {
     CURRENT.with(|current| {
@@ -120,7 +154,16 @@ pub(crate) fn task_id() -> Option<crate::observe::TaskId> {
 }
 
 pub(crate) fn deadline() -> Deadline {
-    with(|context| context.core.deadline()).unwrap_or(Deadline::NEVER)
+    with(|context| {
+        let is_inside = context.seat.as_ref().is_some_and(|seat| seat.is_inside());
+        let deadline = || context.core.deadline();
+        if is_inside {
+            Deadline::NEVER
+        } else {
+            deadline()
+        }
+    })
+    .unwrap_or(Deadline::NEVER)
 }
 
 /// Finds who adopts a scope that is dropped here and now: see [`crate::state::owner`].

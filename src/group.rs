@@ -334,6 +334,10 @@ impl<E: Send + 'static> TaskGroup<E> {
         &self.spawner.core
     }
 
+    pub(crate) fn runtime(&self) -> Option<&Handle> {
+        self.spawner.runtime.as_ref()
+    }
+
     /// Forces everybody, and hands the group over to whoever adopts it. `is_in` says whether the body is still counted in.
     pub(crate) fn abandon(&self, is_in: bool) {
         let core = self.core();

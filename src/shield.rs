@@ -1,14 +1,14 @@
 //! Shields: sections that run to their end although their group is cancelled.
 //!
 //! H1. A shield is up from the first poll of its section until that has ended, is dropped, or has lasted too long; meanwhile the
-//! task is not dropped where it is parked. H2. The bound counts from the moment in which the task would have been dropped. H3. Whether
+//! task is not dropped where it is parked: in the body of a scope, nor is the one that the scope is in. H2. The bound counts from the moment in which the task would have been dropped. H3. Whether
 //! code is inside is set around each poll, so that other branches of the same task are not. H4. It listens for that
 //! moment by itself, since whatever polls it may not look at it otherwise.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
@@ -22,13 +22,19 @@ use crate::sync::Arc;
 
 /// Runs `section` to its end although the group is cancelled, for `bound` at most from then on.
 ///
-/// For what must not stop half-way: a commit, a hand-over, a farewell. When the group is forced, the task goes on as long as
-/// it is in the section; after `bound` it is dropped all the same, and named among those who were
-/// [forced](crate::GroupError::forced). Inside, [`token`](crate::token) is silent, also in scopes that are opened there.
+/// For what must not stop half-way: a commit, a hand-over, a farewell. When the task is forced, it goes on as long as it is in
+/// the section; after `bound` it is dropped all the same, and named among those who were
+/// [forced](crate::GroupError::forced). A signal changes nothing for it: the bound counts from the force. Inside,
+/// [`token`](crate::token) is silent and there is [no deadline](crate::Deadline::current) from outside, also in scopes that are
+/// opened there.
 ///
-/// It shields against the cancel of the group that the caller runs in, and of those around it that cancel by way of it; not
-/// against its own future being dropped, by a `timeout` around it or a `select!`, nor against the end of the runtime. Outside every group
-/// it does nothing.
+/// It shields against the cancel of the task that the caller runs in, whether it came through a handle, the group, or a group
+/// around it; in the body of a scope also against that of the task that the scope is in. It does not shield against its own future
+/// being dropped, by a `timeout` around it or a `select!`, nor against the end of the runtime. Children that are
+/// spawned in it are not in it. Outside every group it does nothing.
+///
+/// *Comparison.* `tokio::spawn` and then awaiting the handle keeps a section going, too, but nobody owns it: it has no bound, and
+/// outlives whoever asked for it.
 ///
 /// # Cancel safety
 ///
@@ -91,7 +97,8 @@ struct Guard {
     serial: u64,
     seat: Arc<Seat>,
     is_up: bool,
-    listening: Option<u64>,
+    /// The numbers under which each group knows us, innermost first.
+    listening: Vec<u64>,
 }
 
 impl Guard {
@@ -103,12 +110,32 @@ impl Guard {
             serial,
             seat,
             is_up: true,
-            listening: None,
+            listening: Vec::new(),
+        })
+    }
+
+    /// Returns the members that the section is in: the body of a scope is in the member that this was opened in.
+    fn around(&self) -> impl Iterator<Item = (&Core, u64)> {
+        std::iter::successors(Some((&*self.core, self.serial)), |(core, serial)| {
+            core.exposed_in().filter(|_| *serial == 0)
         })
     }
 
     fn is_forced(&self) -> bool {
-        self.core.is_forced(self.core.word().read(), self.serial)
+        self.around().any(|(core, serial)| {
+            let word = core.word().read();
+            word.is_forced() || (serial > 0 && core.is_forced(word, serial))
+        })
+    }
+
+    /// H4.
+    fn listen(&mut self, waker: &Waker) {
+        let known = std::mem::take(&mut self.listening);
+        let numbers = self
+            .around()
+            .enumerate()
+            .map(|(level, (core, serial))| core.listen(serial, known.get(level).copied(), waker));
+        self.listening = numbers.collect();
     }
 
     fn lower(&mut self, is_overrun: bool) {
@@ -121,8 +148,8 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.lower(false);
-        if let Some(number) = self.listening {
-            self.core.unlisten(self.serial, number);
+        for ((core, serial), number) in self.around().zip(&self.listening) {
+            core.unlisten(serial, *number);
         }
     }
 }
@@ -156,7 +183,7 @@ impl<F: Future> Future for Shield<F> {
             return polled;
         }
         if !guard.is_forced() {
-            guard.listening = Some(guard.core.listen(guard.serial, guard.listening, cx.waker())); // H4
+            guard.listen(cx.waker());
             if !guard.is_forced() {
                 return Poll::Pending;
             }

@@ -20,7 +20,7 @@ use pin_project_lite::pin_project;
 use tokio::task::coop;
 use tokio::time::Instant;
 
-use crate::context::{Context, Enter};
+use crate::context::{Context, Enter, Relay};
 use crate::group::TaskGroup;
 use crate::group::error::GroupError;
 use crate::observe::{CancelReason, DisplacedWhat, Straggler, displace};
@@ -165,6 +165,8 @@ pin_project! {
         group: &'g TaskGroup<E>,
         // The body's, while it is not running.
         context: Option<Context>,
+        // A shield in the body shields the task that the scope is in.
+        relay: Relay,
         #[pin]
         body: Option<Fut>,
         value: Option<T>,
@@ -219,6 +221,7 @@ where
         Self {
             group,
             context,
+            relay: Relay::default(),
             body,
             value: None,
             clock,
@@ -241,6 +244,7 @@ where
                 serial: 0,
                 seat: None,
             }),
+            relay: Relay::default(),
             body: None,
             value: Some(T::default()),
             clock,
@@ -391,6 +395,7 @@ where
         loop {
             self.as_mut().poll_body(cx);
             let this = self.as_mut().project();
+            this.relay.follow(this.context.as_ref());
             let core = this.group.core();
             if core.word().read().live() == 0 {
                 return Poll::Ready(self.finish());

@@ -3,14 +3,13 @@
 use std::fmt;
 use std::future::Future;
 
-use crate::cancel::Token;
 use crate::group::TaskGroup;
+use crate::group::blocking::Blocking;
 use crate::group::error::{SpawnError, TrySpawnError};
 use crate::group::handle::{OutcomeHandle, TaskHandle};
 use crate::group::output::TaskOutput;
-use crate::group::slots::{Gate, Slots, WithSlot};
+use crate::group::slots::{Gate, Slot, Slots, WithSlot};
 use crate::group::spawn::{Birth, Spawner};
-use crate::observe::CancelReason;
 use crate::state::word::Kind;
 
 /// A [`TaskGroup`] with a limit: at most so many of the children spawned through it run at once.
@@ -26,6 +25,10 @@ pub struct Limited<'g, E> {
     gate: Gate,
 }
 
+#[expect(
+    clippy::async_yields_async,
+    reason = "one waits for the slot, and then may wait for the child"
+)]
 impl<'g, E: Send + 'static> Limited<'g, E> {
     pub(crate) fn new(group: &'g TaskGroup<E>, slots: Slots) -> Self {
         let gate = Gate::new(slots, group.core());
@@ -34,8 +37,8 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
 
     /// Waits for a slot, and spawns a child that has it.
     ///
-    /// If the group is cancelled meanwhile, the wait ends, the future is dropped without being polled, and the handle is
-    /// that of a cancelled child.
+    /// If the group is cancelled meanwhile, or whoever waits, the wait ends with the signal, the future is dropped without
+    /// being polled, and the handle is that of a cancelled child.
     ///
     /// # Cancel safety
     ///
@@ -43,12 +46,9 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// When first polled in a child that has a slot of the same budget, unless this group is inside that child: when
+    /// all children that have one do that, none goes on. Outside a tokio runtime.
     #[track_caller]
-    #[expect(
-        clippy::async_yields_async,
-        reason = "one waits for the slot, and then may wait for the child"
-    )]
     pub fn spawn<F>(
         &self,
         future: F,
@@ -58,17 +58,41 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
     {
         let birth = Birth::here(Kind::Normal);
         async move {
-            let token = Token::of(self.group.core().clone(), 0);
-            let started = match self.gate.take(token.clone()).await {
-                Some(slot) => self
-                    .group
-                    .launch(WithSlot::new(future, slot), birth)
-                    .map_err(unslotted),
-                None => Err(SpawnError::new(
-                    future,
-                    token.reason().unwrap_or(CancelReason::Closed),
-                )),
+            let slot = match self.gate.take(self.group.core(), &birth).await {
+                Ok(slot) => slot,
+                Err(reason) => return self.group.refuse(SpawnError::new(future, reason)),
             };
+            let started = self.group.launch(WithSlot::new(future, slot), birth);
+            started.unwrap_or_else(|refused| self.group.refuse(unslotted(refused)))
+        }
+    }
+
+    /// Waits for a slot, and spawns a child that blocks a thread: see [`TaskGroup::spawn_blocking`].
+    ///
+    /// The slot comes back when the call is over: one that was given up and goes on keeps it.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`spawn`](Self::spawn).
+    ///
+    /// # Panics
+    ///
+    /// As [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn spawn_blocking<F, R>(&self, call: F) -> impl Future<Output = TaskHandle<'g, R::Value>>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
+    {
+        let birth = Birth::here(Kind::Normal);
+        async move {
+            let slot = match self.gate.take(self.group.core(), &birth).await {
+                Ok(slot) => slot,
+                Err(reason) => return self.group.refuse(SpawnError::new(call, reason)),
+            };
+            let call = with_slot(call, slot);
+            let blocking = Blocking::new(call, self.group.runtime().cloned(), birth.location);
+            let started = self.group.launch(blocking, birth);
             started.unwrap_or_else(|refused| self.group.refuse(refused))
         }
     }
@@ -98,10 +122,16 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
             .map_err(|refused| TrySpawnError::Closing(unslotted(refused)))
     }
 
-    /// Returns the budget.
+    /// Returns how many children may run at once.
     #[must_use]
-    pub fn slots(&self) -> &Slots {
-        self.gate.slots()
+    pub fn limit(&self) -> usize {
+        self.gate.slots().limit()
+    }
+
+    /// Returns how many slots are free.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.gate.slots().free()
     }
 }
 
@@ -120,9 +150,13 @@ pub struct LimitedSpawner<E> {
     gate: Gate,
 }
 
+#[expect(
+    clippy::async_yields_async,
+    reason = "one waits for the slot, and then may wait for the child"
+)]
 impl<E: Send + 'static> LimitedSpawner<E> {
     pub(crate) fn new(spawner: Spawner<E>, slots: Slots) -> Self {
-        let gate = Gate::new(slots, &spawner.core);
+        let gate = Gate::shared(slots, &spawner.core);
         Self { spawner, gate }
     }
 
@@ -134,12 +168,8 @@ impl<E: Send + 'static> LimitedSpawner<E> {
     ///
     /// # Panics
     ///
-    /// As [`Spawner::spawn`].
+    /// As [`Limited::spawn`]: in a child that has a slot of this budget, for one. And as [`Spawner::spawn`].
     #[track_caller]
-    #[expect(
-        clippy::async_yields_async,
-        reason = "one waits for the slot, and then may wait for the child"
-    )]
     pub fn spawn<F>(
         &self,
         future: F,
@@ -149,17 +179,39 @@ impl<E: Send + 'static> LimitedSpawner<E> {
     {
         let birth = Birth::here(Kind::Normal);
         async move {
-            let token = self.spawner.token();
-            let started = match self.gate.take(token.clone()).await {
-                Some(slot) => self
-                    .spawner
-                    .launch(WithSlot::new(future, slot), birth)
-                    .map_err(unslotted),
-                None => Err(SpawnError::new(
-                    future,
-                    token.reason().unwrap_or(CancelReason::Closed),
-                )),
+            let slot = match self.gate.take(&self.spawner.core, &birth).await {
+                Ok(slot) => slot,
+                Err(reason) => return self.spawner.refuse(SpawnError::new(future, reason)),
             };
+            let started = self.spawner.launch(WithSlot::new(future, slot), birth);
+            started.unwrap_or_else(|refused| self.spawner.refuse(unslotted(refused)))
+        }
+    }
+
+    /// Waits for a slot, and spawns a child that blocks a thread: see [`Limited::spawn_blocking`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`spawn`](Self::spawn).
+    ///
+    /// # Panics
+    ///
+    /// As [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn spawn_blocking<F, R>(&self, call: F) -> impl Future<Output = OutcomeHandle<R::Value>>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
+    {
+        let birth = Birth::here(Kind::Normal);
+        async move {
+            let slot = match self.gate.take(&self.spawner.core, &birth).await {
+                Ok(slot) => slot,
+                Err(reason) => return self.spawner.refuse(SpawnError::new(call, reason)),
+            };
+            let call = with_slot(call, slot);
+            let blocking = Blocking::new(call, self.spawner.runtime.clone(), birth.location);
+            let started = self.spawner.launch(blocking, birth);
             started.unwrap_or_else(|refused| self.spawner.refuse(refused))
         }
     }
@@ -189,10 +241,16 @@ impl<E: Send + 'static> LimitedSpawner<E> {
             .map_err(|refused| TrySpawnError::Closing(unslotted(refused)))
     }
 
-    /// Returns the budget.
+    /// Returns how many children may run at once.
     #[must_use]
-    pub fn slots(&self) -> &Slots {
-        self.gate.slots()
+    pub fn limit(&self) -> usize {
+        self.gate.slots().limit()
+    }
+
+    /// Returns how many slots are free.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.gate.slots().free()
     }
 }
 
@@ -218,4 +276,12 @@ impl<E> fmt::Debug for LimitedSpawner<E> {
 fn unslotted<F>(refused: SpawnError<WithSlot<F>>) -> SpawnError<F> {
     let reason = refused.reason().clone();
     SpawnError::new(refused.into_inner().into_inner(), reason)
+}
+
+/// The slot of a call that blocks comes back when that is over, or is dropped.
+fn with_slot<R>(call: impl FnOnce() -> R, mut slot: Slot) -> impl FnOnce() -> R {
+    move || {
+        slot.settle();
+        call()
+    }
 }

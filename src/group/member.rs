@@ -18,7 +18,7 @@ use std::task::{Context as TaskContext, Poll};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use crate::context::{Context, Enter};
+use crate::context::{Context, Enter, Relay};
 use crate::group::handle::{Kept, Settled};
 use crate::group::output::TaskOutput;
 use crate::observe::{CancelReason, DisplacedWhat, Ended, Straggler, TaskInfo, displace, tell};
@@ -219,6 +219,7 @@ where
     pub(crate) fn poll_inline(
         mut self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
+        relay: &mut Relay,
     ) -> Poll<Option<Result<F::Output, PanicPayload>>> {
         let mut this = self.as_mut().project();
         let polled = {
@@ -226,6 +227,7 @@ where
             let future = this.future.as_mut().as_pin_mut();
             catch(|| future.map_or(Poll::Pending, |future| future.poll(cx)))
         };
+        relay.follow(this.context.as_ref());
         match polled {
             Ok(Poll::Ready(output)) => Poll::Ready(Some(Ok(output))),
             Err(panic) => Poll::Ready(Some(Err(panic))),

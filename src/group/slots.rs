@@ -9,7 +9,8 @@
 //! has been granted a slot, or both are over: a grant is given under the lock and taken, or given back, once. L3. A child
 //! with a slot that waits for a scope inside it needs no slot of its own meanwhile, and lends it: groups inside one another
 //! that share a budget always go on, whatever its size. L4. A lent slot whose lender has ended keeps the lender's place.
-//! L5. Wakers are woken and dropped outside the lock.
+//! L5. Wakers are woken and dropped outside the lock, and one that throws harms nobody. L6. Nobody waits for a slot that it has
+//! itself: whoever has one waits only where it can lend it, and is refused elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -20,15 +21,17 @@ use std::task::{Context, Poll, Waker, ready};
 use pin_project_lite::pin_project;
 
 use crate::cancel::{Cancelled, Token};
-use crate::observe::TaskId;
+use crate::group::spawn::Birth;
+use crate::observe::{CancelReason, DisplacedWhat, TaskId, displace};
+use crate::panic::catch;
 use crate::state::Core;
 use crate::sync::{Arc, Lock};
 
 /// A budget of slots that groups share: at most so many of their children run at once.
 ///
 /// Hand a clone to every group that takes part, and limit it with [`TaskGroup::limit`](crate::TaskGroup::limit). A child
-/// with a slot that opens a scope of its own, limited by the same budget, lends its slot to that scope's children while it
-/// waits for them: a budget of one is enough for groups nested to any depth.
+/// with a slot that opens a scope of its own, limited by the same budget, lends its slot to that scope's children, one at a
+/// time: a budget of one is enough for groups nested to any depth. What the child itself does meanwhile is not counted.
 ///
 /// # Fairness
 ///
@@ -53,6 +56,7 @@ use crate::sync::{Arc, Lock};
 #[derive(Clone)]
 pub struct Slots {
     pool: Arc<Pool>,
+    /// Whether children with a slot can come by this budget again, and so have to be known.
     is_shared: bool,
 }
 
@@ -91,11 +95,7 @@ impl Slots {
     }
 }
 
-/// A budget of its own for one group.
-///
-/// # Panics
-///
-/// If it is 0.
+/// A budget for one group alone. If it is 0, that is a panic.
 impl From<usize> for Slots {
     #[track_caller]
     fn from(limit: usize) -> Self {
@@ -158,6 +158,16 @@ enum Kind {
 }
 
 impl State {
+    /// Finds the nearest child with a slot, from a place outwards.
+    fn holder(&self, place: Option<(&Core, u64)>) -> Option<TaskId> {
+        if self.lenders.is_empty() {
+            return None;
+        }
+        std::iter::successors(place, |(core, _)| core.opened_in())
+            .map(|(core, serial)| core.task_id(serial))
+            .find(|id| self.lenders.contains_key(id))
+    }
+
     fn take(&mut self, lender: Option<TaskId>) -> Option<Kind> {
         let lending = lender.and_then(|id| Some((id, self.lenders.get_mut(&id)?)));
         if let Some((id, lender)) = lending.filter(|(_, lender)| !lender.is_out) {
@@ -230,7 +240,7 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// Notes which child has the slot, so that scopes inside it can borrow it.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         if !self.is_shared || self.lender.is_some() {
             return;
         }
@@ -260,9 +270,15 @@ impl Drop for Slot {
             }
             state.give_back(self.kind)
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
+    }
+}
+
+/// L5.
+fn wake(waker: Option<Waker>) {
+    let Some(waker) = waker else { return };
+    if let Err(panic) = catch(|| waker.wake()) {
+        displace(None, None, DisplacedWhat::Panic(panic));
     }
 }
 
@@ -270,6 +286,7 @@ impl Drop for Slot {
 #[derive(Clone)]
 pub(crate) struct Gate {
     slots: Slots,
+    /// The child with a slot that the group is in.
     lender: Option<TaskId>,
 }
 
@@ -277,15 +294,18 @@ impl Gate {
     pub(crate) fn new(slots: Slots, core: &Core) -> Self {
         let lender = slots.is_shared.then(|| {
             let state = slots.pool.state.lock();
-            let around = std::iter::successors(core.opened_in(), |(core, _)| core.opened_in());
-            around
-                .map(|(core, opener)| core.task_id(opener))
-                .find(|id| state.lenders.contains_key(id))
+            state.holder(core.opened_in())
         });
         Self {
             slots,
             lender: lender.flatten(),
         }
+    }
+
+    /// The same for a view that children can take along.
+    pub(crate) fn shared(slots: Slots, core: &Core) -> Self {
+        let is_shared = true;
+        Self::new(Slots { is_shared, ..slots }, core)
     }
 
     pub(crate) fn slots(&self) -> &Slots {
@@ -306,36 +326,91 @@ impl Gate {
         Some(self.slot(kind))
     }
 
-    /// Waits for a slot, or for the signal that ends the wait: then there is none.
-    pub(crate) fn take(&self, token: Token) -> Taking<'_> {
+    /// Waits for a slot for a child of `core`, or for the signal that ends the wait: then there is none.
+    pub(crate) fn take<'a>(&'a self, core: &'a Arc<Core>, birth: &'a Birth) -> Taking<'a> {
         Taking {
             gate: self,
-            token,
-            cancelled: None,
+            core,
+            birth,
+            signals: None,
             ticket: None,
         }
+    }
+
+    /// L6: `caller` is about to wait. The state is locked.
+    fn is_circle(&self, state: &State, caller: Option<&(Arc<Core>, u64)>) -> bool {
+        let holder = state.holder(caller.map(|(core, serial)| (&**core, *serial)));
+        holder.is_some() && holder != self.lender
     }
 }
 
 /// See [`Gate::take`].
 pub(crate) struct Taking<'a> {
     gate: &'a Gate,
-    token: Token,
-    cancelled: Option<Cancelled>,
+    core: &'a Arc<Core>,
+    birth: &'a Birth,
+    /// Made when there is first something to wait for.
+    signals: Option<Signals>,
     ticket: Option<u64>,
 }
 
-impl Future for Taking<'_> {
-    type Output = Option<Slot>;
+/// What ends the wait: a cancel of the group, or of whoever waits.
+struct Signals {
+    group: (Token, Cancelled),
+    caller: Option<(Token, Cancelled)>,
+}
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Slot>> {
+impl Signals {
+    fn new(core: &Arc<Core>, caller: Option<&(Arc<Core>, u64)>) -> Self {
+        let listen = |token: Token| {
+            let cancelled = token.cancelled();
+            (token, cancelled)
+        };
+        let is_body = |(here, serial): &(Arc<Core>, u64)| *serial == 0 && Arc::ptr_eq(here, core);
+        Self {
+            group: listen(Token::of(core.clone(), 0)),
+            caller: (!caller.is_none_or(is_body)).then(|| listen(crate::cancel::token())),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CancelReason> {
+        for (token, cancelled) in std::iter::once(&mut self.group).chain(&mut self.caller) {
+            if Pin::new(cancelled).poll(cx).is_ready() {
+                return Poll::Ready(token.reason().unwrap_or(CancelReason::Closed));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Future for Taking<'_> {
+    type Output = Result<Slot, CancelReason>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let me = &mut *self;
-        if me.token.is_cancelled() {
-            return Poll::Ready(None); // what was granted is given back when this is dropped
+        let polled = match &mut me.signals {
+            Some(signals) => signals.poll(cx),
+            None => match Token::of(me.core.clone(), 0).reason() {
+                Some(reason) => Poll::Ready(reason),
+                None => Poll::Pending,
+            },
+        };
+        if let Poll::Ready(reason) = polled {
+            return Poll::Ready(Err(reason)); // what was granted is given back when this is dropped
         }
         let step = ready!(crate::runtime::poll_step(cx));
         let waker = cx.waker().clone();
+        let is_first = me.signals.is_none();
+        let caller = is_first.then(crate::context::current).flatten();
         let mut state = me.gate.slots.pool.state.lock();
+        if is_first && me.gate.is_circle(&state, caller.as_ref()) {
+            drop(state);
+            panic!(
+                "ringfence: a child that has a slot of this limit waits for another one, at {}: once all do that, none goes \
+                 on; spawn into a scope inside the child, which lends it the slot, or use `try_spawn`",
+                me.birth.location
+            );
+        }
         let kind = match me.ticket {
             None => state.take(me.gate.lender),
             Some(ticket) => state.granted.remove(&ticket),
@@ -344,7 +419,7 @@ impl Future for Taking<'_> {
             drop(state);
             me.ticket = None;
             step.made_progress();
-            return Poll::Ready(Some(me.gate.slot(kind)));
+            return Poll::Ready(Ok(me.gate.slot(kind)));
         }
         let old = match me.ticket {
             None => {
@@ -358,8 +433,11 @@ impl Future for Taking<'_> {
         };
         drop(state);
         drop(old);
-        let cancelled = me.cancelled.get_or_insert_with(|| me.token.cancelled());
-        Pin::new(cancelled).poll(cx).map(|()| None)
+        if me.signals.is_some() {
+            return Poll::Pending; // they have this waker already
+        }
+        let signals = Signals::new(me.core, caller.as_ref());
+        me.signals.insert(signals).poll(cx).map(Err)
     }
 }
 
@@ -373,9 +451,7 @@ impl Drop for Taking<'_> {
             (waiter, granted.and_then(|kind| state.give_back(kind)))
         };
         drop(waiter);
-        if let Some(next) = next {
-            next.wake();
-        }
+        wake(next);
     }
 }
 

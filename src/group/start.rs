@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
 
+use crate::context::Relay;
 use crate::group::TaskGroup;
 use crate::group::error::StartError;
 use crate::group::handle::TaskHandle;
@@ -18,6 +19,7 @@ use crate::group::member::Member;
 use crate::group::output::TaskOutput;
 use crate::group::spawn::{self, Birth};
 use crate::observe::Ended;
+use crate::panic::PanicPayload;
 use crate::state::word::Kind;
 use crate::sync::{Arc, Lock};
 
@@ -86,7 +88,7 @@ pin_project! {
     #[project = StartedProj]
     pub(crate) enum Started<F: Future> {
         Running { #[pin] future: F },
-        Ended { output: Option<F::Output> },
+        Ended { result: Option<Result<F::Output, PanicPayload>> },
     }
 }
 
@@ -96,7 +98,11 @@ impl<F: Future> Future for Started<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         match self.project() {
             StartedProj::Running { future } => future.poll(cx),
-            StartedProj::Ended { output } => output.take().map_or(Poll::Pending, Poll::Ready),
+            StartedProj::Ended { result } => match result.take() {
+                Some(Ok(output)) => Poll::Ready(output),
+                Some(Err(panic)) => panic.resume(), // into the member's `catch`, as the child's own
+                None => Poll::Pending,
+            },
         }
     }
 }
@@ -107,10 +113,14 @@ type StartResult<'g, R, O, E> =
 type Starting<F, E> = Member<Started<Pin<Box<F>>>, E>;
 
 /// A child that is no task yet. Dropped, it leaves the group as if it had never been there.
-struct Inline<F, E>(Option<Starting<F, E>>)
+struct Inline<F, E>
 where
     F: Future<Output: TaskOutput<E, Value: Send + 'static>>,
-    E: Send + 'static;
+    E: Send + 'static,
+{
+    member: Option<Starting<F, E>>,
+    relay: Relay,
+}
 
 impl<F, E> Drop for Inline<F, E>
 where
@@ -118,7 +128,7 @@ where
     E: Send + 'static,
 {
     fn drop(&mut self) {
-        if let Some(member) = &mut self.0 {
+        if let Some(member) = &mut self.member {
             Pin::new(member).withdraw(None);
         }
     }
@@ -181,9 +191,12 @@ impl<E: Send + 'static> TaskGroup<E> {
                 Ok(admitted) => admitted,
                 Err(refused) => return Err(StartError::Cancelled(spawn::discard(core, refused))),
             };
-            let mut inline = Inline::<F, E>(Some(member));
+            let mut inline = Inline::<F, E> {
+                member: Some(member),
+                relay: Relay::default(),
+            };
             let value = std::future::poll_fn(|cx| inline.poll_ready(&signal, cx)).await?;
-            let Some(mut member) = inline.0.take() else {
+            let Some(mut member) = inline.member.take() else {
                 return Err(StartError::NotReady);
             };
             Pin::new(&mut member).unpark();
@@ -234,10 +247,10 @@ where
         signal: &Lock<Signal<R>>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<R, StartError<E>>> {
-        let Some(member) = &mut self.0 else {
+        let Some(member) = &mut self.member else {
             return Poll::Ready(Err(StartError::NotReady));
         };
-        let polled = Pin::new(&mut *member).poll_inline(cx);
+        let polled = Pin::new(&mut *member).poll_inline(cx, &mut self.relay);
         let waker = cx.waker().clone();
         let said = {
             let mut signal = signal.lock();
@@ -247,16 +260,15 @@ where
         let ended = match (polled, said) {
             (Poll::Pending, Said::Nothing) => return Poll::Pending,
             (Poll::Pending, Said::Ready(value)) => return Poll::Ready(Ok(value)),
-            (Poll::Ready(Some(Ok(output))), Said::Ready(value)) => {
-                Pin::new(member).replace(Started::Ended {
-                    output: Some(output),
-                });
+            (Poll::Ready(Some(result)), Said::Ready(value)) => {
+                let result = Some(result);
+                Pin::new(member).replace(Started::Ended { result }); // N3
                 return Poll::Ready(Ok(value));
             }
             (Poll::Pending, Said::Lost) => Some(None),
             (Poll::Ready(ended), _) => ended.map(Some),
         };
-        let Some(mut member) = self.0.take() else {
+        let Some(mut member) = self.member.take() else {
             return Poll::Ready(Err(StartError::NotReady));
         };
         let member = Pin::new(&mut member);

@@ -76,8 +76,8 @@ impl Seat {
 
     /// Lowers a shield, since its section has ended, or lasted too long.
     pub(crate) fn lower(&self, is_overrun: bool) {
-        self.shields.fetch_sub(1, Ordering::Relaxed);
-        if is_overrun {
+        let was_last = self.shields.fetch_sub(1, Ordering::Relaxed) == 1;
+        if was_last && is_overrun {
             self.is_overrun.store(true, Ordering::Relaxed);
         }
     }

@@ -34,6 +34,7 @@ pub(super) fn inherit(settings: Settings, parent: Option<&Core>) -> Option<Plain
         deadline,
         mut observer,
         opener,
+        is_shielded,
         ..
     } = settings;
     let around = parent.and_then(|parent| parent.inherited.as_ref());
@@ -42,10 +43,18 @@ pub(super) fn inherit(settings: Settings, parent: Option<&Core>) -> Option<Plain
     if parent.is_none() && observer.is_none() {
         observer = crate::observe::process().cloned();
     }
-    if name.is_none() && through.is_none() && deadline.is_none() && observer.is_none() {
+    let outer = around.map_or(Deadline::NEVER, |around| around.deadline);
+    // A section that is shielded has until its bound, whatever the deadline around it.
+    let is_shielded = is_shielded && outer != Deadline::NEVER;
+    let outer = if is_shielded { Deadline::NEVER } else { outer };
+    if name.is_none()
+        && through.is_none()
+        && deadline.is_none()
+        && observer.is_none()
+        && !is_shielded
+    {
         return around.cloned();
     }
-    let outer = around.map_or(Deadline::NEVER, |around| around.deadline);
     let above = path(
         around.and_then(|around| around.path.as_ref()),
         through.as_deref(),

@@ -25,5 +25,7 @@ mod panic;
 mod queue;
 mod resource;
 mod retry;
+mod shield;
+mod slots;
 mod time;
 mod workers;

@@ -1,0 +1,684 @@
+//! Shields: a section that runs to its end although its task is cancelled, within a bound.
+
+use std::{
+    future::{Future, pending},
+    pin::pin,
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
+use ringfence::{
+    CancelReason, Deadline, GroupError, OwnedGroup, Ready, Scope, TaskGroup, root, scope, shield,
+    timeout, token,
+};
+use tokio::{
+    sync::oneshot,
+    task::yield_now,
+    time::{Instant, sleep},
+};
+
+use crate::support::{Log, caught, current_thread, every_runtime_in_a_task, paused, settle};
+
+type Group = TaskGroup<String>;
+type Done = Result<(), String>;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Runs a child in a scope that is cancelled after 5 ms; tells how long the scope took, and what it said.
+async fn cancelled_at_5<F>(run: Scope, child: F) -> (Duration, GroupError<String>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let began = Instant::now();
+    let result = run.run(async |group: &Group| -> Done {
+        group.spawn(child);
+        sleep(ms(5)).await;
+        group.cancel();
+        Ok(())
+    });
+    let error = result.await.expect_err("cancelled");
+    (began.elapsed(), error)
+}
+
+/// Writes down what it gets to.
+struct Steps(Log<&'static str>);
+
+impl Steps {
+    fn new() -> (Self, Log<&'static str>) {
+        let log = Log::new();
+        (Self(log.clone()), log)
+    }
+
+    async fn slow(&self, time: u64, name: &'static str) {
+        sleep(ms(time)).await;
+        self.0.push(name);
+    }
+}
+
+#[test]
+fn a_shielded_section_runs_to_its_end_and_the_next_await_does_not() {
+    paused(async || {
+        let (steps, log) = Steps::new();
+        let child = async move {
+            shield(ms(100), async {
+                steps.slow(10, "inside").await;
+                steps.slow(10, "still inside").await;
+            })
+            .await;
+            steps.slow(1, "after").await;
+        };
+        let (took, error) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!(log.entries(), ["inside", "still inside"]);
+        assert_eq!(took, ms(20));
+        assert!(error.forced().is_empty(), "{error:?}");
+    });
+}
+
+#[test]
+fn a_shielded_section_yields_its_value() {
+    every_runtime_in_a_task(|| async {
+        assert_eq!(
+            shield(ms(1), async {
+                yield_now().await;
+                7
+            })
+            .await,
+            7
+        );
+        let inside = scope(async |_: &Group| Ok(shield(ms(1), async { 8 }).await));
+        assert_eq!(inside.await.expect("nobody fails"), 8);
+    });
+}
+
+#[test]
+fn the_bound_counts_from_the_force() {
+    paused(async || {
+        let child = async { shield(ms(100), pending::<()>()).await };
+        let (took, _) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!(took, ms(105));
+    });
+}
+
+#[test]
+fn with_a_grace_the_bound_counts_from_its_end() {
+    paused(async || {
+        let child = async { shield(ms(100), pending::<()>()).await };
+        let (took, error) = cancelled_at_5(Scope::new().grace(ms(50)), child).await;
+        assert_eq!(took, ms(155));
+        assert_eq!(error.forced().len(), 1);
+    });
+}
+
+#[test]
+fn a_section_that_is_overrun_is_named() {
+    paused(async || {
+        let result = scope(async |group: &Group| -> Done {
+            group.named("commit").spawn(shield(ms(10), pending::<()>()));
+            yield_now().await;
+            group.cancel();
+            Ok(())
+        });
+        let error = result.await.expect_err("cancelled");
+        let names: Vec<_> = error.forced().iter().map(|forced| forced.name()).collect();
+        assert_eq!(names, [Some("commit")]);
+    });
+}
+
+#[test]
+fn a_bound_of_zero_ends_with_the_force() {
+    paused(async || {
+        let child = async { shield(Duration::ZERO, pending::<()>()).await };
+        let (took, error) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!(took, ms(5));
+        assert_eq!(error.forced().len(), 1);
+    });
+}
+
+#[test]
+fn a_bound_that_no_clock_can_hold_never_passes() {
+    paused(async || {
+        let (steps, log) = Steps::new();
+        let child = async move {
+            shield(Duration::MAX, steps.slow(1_000_000, "inside")).await;
+        };
+        let (took, _) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!((took, log.entries()), (ms(1_000_000), vec!["inside"]));
+    });
+}
+
+#[test]
+fn the_body_can_be_shielded() {
+    paused(async || {
+        let (steps, log) = Steps::new();
+        let began = Instant::now();
+        let result = scope(async |group: &Group| -> Done {
+            group.spawn(async {
+                sleep(ms(5)).await;
+                Err::<(), _>("a child failed".to_owned())
+            });
+            shield(ms(100), steps.slow(20, "inside")).await;
+            steps.slow(1, "after").await;
+            Ok(())
+        });
+        assert_eq!(result.await.expect_err("it failed").len(), 1);
+        assert_eq!((log.entries(), began.elapsed()), (vec!["inside"], ms(20)));
+    });
+}
+
+#[test]
+fn a_body_that_is_overrun_is_named() {
+    paused(async || {
+        let began = Instant::now();
+        let result = scope(async |group: &Group| -> Done {
+            group.cancel();
+            shield(ms(30), pending::<()>()).await;
+            Ok(())
+        });
+        let error = result.await.expect_err("cancelled");
+        assert!(matches!(error.forced(), [body] if body.task.is_none()));
+        assert_eq!(began.elapsed(), ms(30));
+    });
+}
+
+#[test]
+fn children_of_a_shielded_body_are_cancelled_at_once() {
+    paused(async || {
+        let log = Log::new();
+        let began = Instant::now();
+        let result = scope(async |group: &Group| -> Done {
+            let gone = log.on_drop("child");
+            group.spawn(async move {
+                let _gone = gone;
+                pending::<()>().await;
+            });
+            settle().await;
+            group.cancel();
+            shield(ms(100), async {
+                sleep(ms(10)).await;
+                log.push("body");
+            })
+            .await;
+            Ok(())
+        });
+        assert!(result.await.expect_err("cancelled").is_cancelled());
+        assert_eq!(log.entries(), ["child", "body"]);
+        assert_eq!(began.elapsed(), ms(10));
+    });
+}
+
+#[test]
+fn a_shield_in_the_body_of_a_scope_holds_against_the_cancel_of_the_task_around_it() {
+    paused(async || {
+        let (steps, log) = Steps::new();
+        let child = async move {
+            let inner = scope(async |_: &Group| -> Done {
+                let innermost = scope(async |_: &Group| -> Done {
+                    shield(ms(100), steps.slow(20, "inside")).await;
+                    steps.slow(1, "after").await;
+                    Ok(())
+                });
+                drop(innermost.await);
+                Ok(())
+            });
+            drop(inner.await);
+        };
+        let (took, error) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!((log.entries(), took), (vec!["inside"], ms(20)));
+        assert!(error.forced().is_empty(), "{error:?}");
+    });
+}
+
+#[test]
+fn a_shield_in_the_body_of_a_scope_is_bounded_from_the_force_of_the_task_around_it() {
+    paused(async || {
+        let child = async move {
+            let inner = scope(async |_: &Group| -> Done {
+                shield(ms(30), pending::<()>()).await;
+                Ok(())
+            });
+            drop(inner.await);
+        };
+        let (took, error) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!(took, ms(35));
+        assert_eq!(error.forced().len(), 1, "{error:?}");
+    });
+}
+
+#[test]
+fn a_shield_in_a_child_of_a_scope_inside_holds_against_the_cancel_outside() {
+    paused(async || {
+        let (steps, log) = Steps::new();
+        let child = async move {
+            let inner = scope(async |group: &Group| -> Done {
+                group.spawn(async move { shield(ms(100), steps.slow(20, "inside")).await });
+                Ok(())
+            });
+            drop(inner.await);
+        };
+        let (took, _) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!((log.entries(), took), (vec!["inside"], ms(20)));
+    });
+}
+
+#[test]
+fn the_cancel_of_all_children_does_not_touch_a_shield_in_the_body() {
+    paused(async || {
+        let (steps, log) = Steps::new();
+        let result = scope(async |group: &Group| -> Done {
+            group.spawn(pending::<()>());
+            group.cancel_children();
+            shield(ms(5), async {
+                steps.slow(50, "inside").await;
+                group.cancel();
+                steps.slow(3, "within the bound").await;
+            })
+            .await;
+            Ok(())
+        });
+        assert!(result.await.expect_err("cancelled").forced().is_empty());
+        assert_eq!(log.entries(), ["inside", "within the bound"]);
+    });
+}
+
+#[test]
+fn a_child_cancelled_through_its_handle_finishes_its_section() {
+    paused(async || {
+        let (steps, log) = Steps::new();
+        let began = Instant::now();
+        let result = scope(async |group: &Group| -> Done {
+            let handle = group.spawn(async move {
+                shield(ms(100), steps.slow(20, "inside")).await;
+                pending::<()>().await;
+            });
+            settle().await;
+            assert!(handle.cancel_and_wait().await.is_cancelled());
+            Ok(())
+        });
+        result.await.expect("one child was cancelled alone");
+        assert_eq!((log.entries(), began.elapsed()), (vec!["inside"], ms(20)));
+    });
+}
+
+#[test]
+fn inside_a_shield_inside_a_shield_and_after_the_inner_one_is_shielded() {
+    paused(async || {
+        let (steps, log) = Steps::new();
+        let child = async move {
+            shield(ms(100), async {
+                shield(ms(100), steps.slow(10, "inner")).await;
+                assert!(!token().is_cancelled());
+                steps.slow(10, "outer").await;
+            })
+            .await;
+            steps.slow(1, "after").await;
+        };
+        let (took, _) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!((log.entries(), took), (vec!["inner", "outer"], ms(20)));
+    });
+}
+
+#[test]
+fn the_longer_bound_of_nested_shields_counts() {
+    paused(async || {
+        let (steps, log) = Steps::new();
+        let child = async move {
+            shield(ms(100), shield(ms(10), steps.slow(30, "inner"))).await;
+        };
+        let (took, error) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!((log.entries(), took), (vec!["inner"], ms(30)));
+        assert!(error.forced().is_empty(), "{error:?}");
+    });
+}
+
+#[test]
+fn what_a_section_sets_itself_still_stops_it() {
+    paused(async || {
+        let log = Log::new();
+        let inside = log.clone();
+        let child = async move {
+            shield(ms(1000), async {
+                let late = timeout(ms(10), pending::<()>()).await;
+                assert!(late.is_err());
+                inside.push(Instant::now());
+                let own = scope(async |group: &Group| -> Done {
+                    group.cancel();
+                    pending().await
+                });
+                assert!(own.await.expect_err("cancelled").is_cancelled());
+            })
+            .await;
+        };
+        let began = Instant::now();
+        let (took, _) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!((log.entries(), took), (vec![began + ms(10)], ms(10)));
+    });
+}
+
+#[test]
+fn a_shield_does_not_hold_against_the_drop_of_its_own_future() {
+    paused(async || {
+        let began = Instant::now();
+        let result = scope(async |group: &Group| -> Done {
+            group.spawn(async {
+                let section = shield(ms(1000), pending::<()>());
+                assert!(timeout(ms(5), section).await.is_err());
+            });
+            Ok(())
+        });
+        result.await.expect("nobody is cancelled");
+        assert_eq!(began.elapsed(), ms(5));
+    });
+}
+
+#[test]
+fn what_is_not_in_the_section_is_cancelled_when_it_ends() {
+    paused(async || {
+        // The other branch of a `select!` ends first: the section is dropped, and so the task is not shielded any more.
+        let child = async {
+            tokio::select! {
+                () = shield(ms(1000), pending::<()>()) => {}
+                () = sleep(ms(20)) => {}
+            }
+            pending::<()>().await;
+        };
+        let (took, error) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!(took, ms(20));
+        assert!(error.forced().is_empty());
+    });
+}
+
+#[test]
+fn the_token_is_silent_inside_and_not_in_another_branch_of_the_task() {
+    paused(async || {
+        let log = Log::new();
+        let (inside, beside) = (log.clone(), log.clone());
+        let child = async move {
+            let section = shield(ms(100), async move {
+                let fires = token();
+                sleep(ms(10)).await;
+                inside.push(("inside", token().is_cancelled()));
+                inside.push(("kept", fires.is_cancelled()));
+            });
+            let other = async move {
+                sleep(ms(9)).await;
+                beside.push(("beside", token().is_cancelled()));
+            };
+            tokio::join!(section, other);
+        };
+        cancelled_at_5(Scope::new(), child).await;
+        assert_eq!(
+            log.entries(),
+            [("beside", true), ("inside", false), ("kept", false)]
+        );
+    });
+}
+
+#[test]
+fn who_waits_for_the_token_inside_is_not_woken() {
+    paused(async || {
+        let log = Log::new();
+        let inside = log.clone();
+        let child = async move {
+            shield(ms(100), async {
+                let late = timeout(ms(20), token().cancelled()).await;
+                inside.push(late.is_err());
+            })
+            .await;
+        };
+        cancelled_at_5(Scope::new(), child).await;
+        assert_eq!(log.entries(), [true]);
+    });
+}
+
+#[test]
+fn the_cancel_is_seen_from_outside_and_by_the_task_after_the_section() {
+    paused(async || {
+        let log = Log::new();
+        let run = Scope::new()
+            .grace(ms(100))
+            .run(async |group: &Group| -> Done {
+                let inside = log.clone();
+                group.spawn(async move {
+                    shield(ms(100), async {
+                        sleep(ms(10)).await;
+                        inside.push(token().is_cancelled());
+                    })
+                    .await;
+                    inside.push(token().is_cancelled());
+                });
+                group.cancel();
+                assert!(group.is_cancelled());
+                Ok(())
+            });
+        assert!(run.await.expect_err("cancelled").forced().is_empty());
+        assert_eq!(log.entries(), [false, true]);
+    });
+}
+
+#[test]
+fn a_scope_opened_inside_starts_uncancelled_and_its_own_cancel_works() {
+    paused(async || {
+        let log = Log::new();
+        let inside = log.clone();
+        let child = async move {
+            shield(ms(1000), async {
+                sleep(ms(10)).await; // cancelled by now
+                let inner = scope(async |group: &Group| {
+                    let silent = group.spawn(async { Ok(token().is_cancelled()) }).await;
+                    let handle = group.spawn(pending::<()>());
+                    sleep(ms(10)).await;
+                    handle.cancel_and_wait().await;
+                    Ok((silent, token().is_cancelled()))
+                });
+                inside.push(inner.await.expect("it is not cancelled"));
+            })
+            .await;
+        };
+        let (took, _) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!((log.entries(), took), (vec![(false, false)], ms(20)));
+    });
+}
+
+#[test]
+fn a_child_spawned_inside_a_section_is_not_shielded() {
+    paused(async || {
+        let began = Instant::now();
+        let log = Log::new();
+        let result = scope(async |group: &Group| -> Done {
+            let gone = log.on_drop("child");
+            let child = async move {
+                let _gone = gone;
+                pending::<()>().await;
+            };
+            shield(ms(1000), async { group.spawn(child) }).await;
+            sleep(ms(5)).await;
+            group.cancel();
+            Ok(())
+        });
+        assert!(result.await.expect_err("cancelled").is_cancelled());
+        assert_eq!((log.entries(), began.elapsed()), (vec!["child"], ms(5)));
+    });
+}
+
+#[test]
+fn deadlines_from_outside_are_ignored_inside() {
+    paused(async || {
+        let log = Log::new();
+        let inside = log.clone();
+        let child = async move {
+            let outside = Deadline::current().is_past();
+            shield(ms(1000), async {
+                sleep(ms(20)).await;
+                let mine = Deadline::current();
+                let opened = scope(async |_: &Group| Ok(Deadline::current()));
+                let opened = opened.await.expect("it is in time");
+                inside.push((outside, mine, opened));
+                let own = Scope::new().deadline(Deadline::after(ms(10)));
+                let late = own.run(async |_: &Group| pending::<Done>().await);
+                assert!(late.await.expect_err("late").is_deadline_exceeded());
+            })
+            .await;
+        };
+        let began = Instant::now();
+        let run = Scope::new().deadline(Deadline::after(ms(10)));
+        let result = run.run(async |group: &Group| -> Done {
+            group.spawn(child);
+            Ok(())
+        });
+        assert!(result.await.expect_err("late").is_deadline_exceeded());
+        let never = Deadline::NEVER;
+        assert_eq!(log.entries(), [(false, never, never)]);
+        assert_eq!(began.elapsed(), ms(30));
+    });
+}
+
+#[test]
+fn cleanup_under_a_shield_after_the_signal_completes_and_the_task_ends_cancelled() {
+    paused(async || {
+        let (steps, log) = Steps::new();
+        let child = async move {
+            token().cancelled().await;
+            shield(ms(100), async {
+                steps.slow(10, "one").await;
+                steps.slow(10, "two").await;
+            })
+            .await;
+            pending::<()>().await;
+        };
+        let (took, error) = cancelled_at_5(Scope::new().grace(ms(15)), child).await;
+        assert_eq!((log.entries(), took), (vec!["one", "two"], ms(25)));
+        assert_eq!(
+            error.forced().len(),
+            1,
+            "after its section, at its next await"
+        );
+    });
+}
+
+#[test]
+fn a_shield_polled_by_an_executor_within_the_task_hears_of_the_force() {
+    paused(async || {
+        let child = async {
+            let mut several = FuturesUnordered::new();
+            several.push(shield(ms(30), pending::<()>()));
+            several.push(shield(ms(10), pending::<()>()));
+            while several.next().await.is_some() {}
+        };
+        let (took, error) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!(took, ms(35));
+        assert_eq!(error.forced().len(), 1);
+    });
+}
+
+#[test]
+fn a_shield_in_a_child_that_is_started_holds_until_it_is_over() {
+    paused(async || {
+        let (steps, log) = Steps::new();
+        let began = Instant::now();
+        let result = scope(async |group: &Group| -> Done {
+            let spawner = group.spawner();
+            group.spawn(async move {
+                sleep(ms(5)).await;
+                spawner.cancel();
+            });
+            let started = group.start(|ready: Ready<()>| async move {
+                shield(ms(100), steps.slow(20, "inside")).await;
+                ready.set(());
+                pending::<()>().await;
+            });
+            drop(started.await);
+            pending().await
+        });
+        assert!(result.await.expect_err("cancelled").is_cancelled());
+        assert_eq!((log.entries(), began.elapsed()), (vec!["inside"], ms(20)));
+    });
+}
+
+#[test]
+fn the_children_of_a_dropped_scope_finish_their_sections_and_the_owner_waits() {
+    paused(async || {
+        let (steps, log) = Steps::new();
+        let began = Instant::now();
+        let result = scope(async |group: &Group| -> Done {
+            group.spawn(async move {
+                let inner = scope(async |inner: &Group| -> Done {
+                    inner.spawn(async move { shield(ms(100), steps.slow(20, "inside")).await });
+                    pending().await
+                });
+                assert!(timeout(ms(5), inner).await.is_err());
+            });
+            Ok(())
+        });
+        result.await.expect("nobody is cancelled");
+        assert_eq!((log.entries(), began.elapsed()), (vec!["inside"], ms(20)));
+    });
+}
+
+#[test]
+fn the_children_of_a_dropped_group_finish_their_sections_and_the_root_waits() {
+    paused(async || {
+        let (steps, log) = Steps::new();
+        let group = OwnedGroup::<String>::new();
+        group.spawn(async move { shield(ms(100), steps.slow(20, "inside")).await });
+        settle().await;
+        drop(group);
+        root().wait(ms(30)).await.expect("it has a bound");
+        assert_eq!(log.entries(), ["inside"]);
+    });
+}
+
+#[test]
+fn a_panic_in_a_section_is_that_of_its_task() {
+    paused(async || {
+        let result = scope(async |group: &Group| -> Done {
+            group.cancel();
+            shield(ms(10), async {
+                yield_now().await;
+                panic!("thrown inside")
+            })
+            .await
+        });
+        assert_eq!(
+            caught(result).await.expect_err("it throws"),
+            "thrown inside"
+        );
+    });
+}
+
+#[test]
+fn outside_every_group_a_shield_does_nothing() {
+    let runtime = current_thread();
+    runtime.block_on(async {
+        let (tell, told) = oneshot::channel();
+        let section = shield(Duration::ZERO, async move { tell.send(5) });
+        section.await.expect("somebody listens");
+        assert_eq!(told.await, Ok(5));
+        let mut never = pin!(shield(ms(1), pending::<()>()));
+        assert!((&mut never).now_or_never().is_none());
+    });
+    // Nor does it need a runtime.
+    assert_eq!(shield(ms(1), async { 6 }).now_or_never(), Some(6));
+}
+
+#[test]
+fn a_reason_is_the_same_with_a_shield_as_without() {
+    paused(async || {
+        let result = scope(async |group: &Group| -> Done {
+            let handle = group.spawn(async { shield(ms(10), sleep(ms(5))).await });
+            settle().await;
+            handle.cancel();
+            let outcome = handle.outcome().await;
+            // The section was all there was: it has completed.
+            assert!(outcome.is_completed(), "{outcome:?}");
+            let handle = group.spawn(async { shield(ms(1), pending::<()>()).await });
+            settle().await;
+            handle.cancel();
+            let reason = ringfence::Outcome::Cancelled(CancelReason::Handle);
+            assert_eq!(handle.outcome().await, reason);
+            Ok(())
+        });
+        result.await.expect("children were cancelled alone");
+    });
+}
