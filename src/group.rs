@@ -5,9 +5,11 @@
 //! leave their children to an owner (G12).
 
 pub(crate) mod blocking;
+pub(crate) mod borrow;
 pub(crate) mod driver;
 pub(crate) mod error;
 pub(crate) mod handle;
+pub(crate) mod join;
 pub(crate) mod limited;
 pub(crate) mod member;
 pub(crate) mod options;

@@ -1,9 +1,13 @@
 //! The rows, in the order of the report.
 
 pub mod cancel;
+pub mod fan;
 pub mod free;
 pub mod laden;
+pub mod local;
 pub mod many;
+pub mod queue;
+pub mod permit;
 pub mod ready;
 pub mod result;
 pub mod retry;
@@ -23,6 +27,8 @@ pub static ALL: &[&Row] = &[
     &small::ROW,
     &cancel::ROW,
     &tree::ROW,
+    &local::ROW,
+    &local::YIELDS,
     &ready::ROW,
     &many::ROW,
     &free::ROW,
@@ -30,6 +36,17 @@ pub static ALL: &[&Row] = &[
     &retry::OK,
     &retry::FAIL3,
     &retry::ZERO_DELAY,
+    &queue::PAIR,
+    &queue::CROWD,
+    &queue::WIDE,
+    &queue::BATCH,
+    &fan::SPAWN,
+    &fan::YIELD,
+    &fan::SPIN,
+    &fan::LOCAL,
+    &fan::LOCAL_YIELD,
+    &permit::ALONE,
+    &permit::CROWD,
 ];
 
 /// The row of that name.

@@ -67,7 +67,7 @@ pin_project! {
 }
 
 /// How the user's future ended, before anybody was told.
-enum Cause<V> {
+pub(super) enum Cause<V> {
     Returned(V),
     Failed(Box<dyn std::any::Any + Send>),
     Panicked(PanicPayload),
@@ -77,13 +77,13 @@ enum Cause<V> {
 }
 
 /// How the child ends, and what the observer is told of it when nothing of it is left.
-struct End<V> {
+pub(super) struct End<V> {
     settled: Settled<V>,
     event: Option<Box<(TaskInfo, Ended)>>,
 }
 
 impl<V> End<V> {
-    fn tell(self, core: &Core) -> Settled<V> {
+    pub(super) fn tell(self, core: &Core) -> Settled<V> {
         if let Some((info, how)) = self.event.as_deref() {
             tell(core.observer(), |o| o.ended(info, how));
         }
@@ -350,7 +350,7 @@ where
 }
 
 /// Tells the group how a child ended, and takes it out of the registry.
-fn record<V>(
+pub(super) fn record<V>(
     context: &Context,
     location: &'static Location<'static>,
     registered: bool,

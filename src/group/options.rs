@@ -150,7 +150,7 @@ pub(crate) fn open_named<E: Send + 'static>(name: Option<Arc<str>>) -> TaskGroup
 }
 
 /// Makes the group of a scope that is first polled now.
-fn open<E: Send + 'static>(
+pub(super) fn open<E: Send + 'static>(
     options: Option<Box<Scope>>,
 ) -> (TaskGroup<E>, Option<Box<Clock>>, bool) {
     let Some(options) = options else {
