@@ -183,7 +183,7 @@ where
 {
     let group = TaskGroup::new(core.clone(), runtime.cloned());
     Box::pin(async move {
-        let clock = Clock::new(Duration::ZERO, None);
+        let clock = Clock::new(Duration::ZERO, None, None);
         Driver::new(&group, || body, clock, false).await
     })
 }
