@@ -46,13 +46,13 @@
 //!         group.spawn(async { token().cancelled().await }); // listens: ends within the grace
 //!         group.named("deaf").spawn(std::future::pending::<()>()); // has to be forced
 //!         group.cancel_with("maintenance");
-//!         std::future::pending::<Result<(), _>>().await
+//!         Ok(())
 //!     })
 //!     .await
 //!     .unwrap_err();
 //!
 //! assert!(matches!(error.cause(), Cause::Cancelled(_)));
-//! assert_eq!(error.forced()[0].task.name(), Some("deaf"));
+//! assert_eq!(error.forced()[0].name(), Some("deaf"));
 //! # }
 //! ```
 //!
@@ -101,8 +101,10 @@ pub mod guide;
 mod limit;
 mod observe;
 mod panic;
+pub mod retry;
 mod root;
 mod runtime;
+mod shield;
 mod state;
 mod sync;
 mod time;
@@ -117,11 +119,19 @@ pub use fan_out::results::Results;
 pub use fan_out::source::Streamed;
 pub use fan_out::source::{IntoSource, Iterated, Source};
 pub use fan_out::{FanOut, fan_out};
-pub use group::error::{BoxError, Cause, Failure, FailureKind, GroupError, SpawnError};
+pub use group::error::{
+    BoxError, Cause, Failure, FailureKind, GroupError, SpawnError, StartError, TrySpawnError,
+};
 pub use group::handle::{Outcome, OutcomeHandle, TaskHandle};
+pub use group::limited::{Limited, LimitedSpawner};
 pub use group::options::Scope;
 pub use group::output::{FnReturn, Never, TaskOutput};
-pub use group::{Named, ScopeBody, Spawner, TaskGroup, scope};
+pub use group::owned::OwnedGroup;
+pub use group::report::Report;
+pub use group::slots::Slots;
+pub use group::spawn::{Guard, Named, Spawner};
+pub use group::start::Ready;
+pub use group::{ScopeBody, TaskGroup, scope};
 pub use limit::concurrency::{Acquire, Limiter, OwnedPermit, Permit, WaitCancelled};
 pub use limit::keyed::{KeyedLimiter, KeyedPermit};
 pub use limit::rate::{AcquireRate, Rate, RateError, RateLimiter};
@@ -129,7 +139,12 @@ pub use observe::{
     CancelReason, Displaced, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, observe,
 };
 pub use panic::PanicPayload;
+pub use retry::{
+    Attempt, Hedge, Jitter, Latency, Retry, RetryBudget, RetryError, RetryEvent, RetryReason,
+    RetryReport, Verdict,
+};
 pub use root::{Root, root};
+pub use shield::{Shield, shield};
 pub use time::{Deadline, Elapsed, Limit, MoveOn, Timeout, move_on_after, timeout, timeout_at};
 
 // The models of the lanes: they see what is private, and are part of no other build.

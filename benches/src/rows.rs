@@ -8,6 +8,7 @@ pub mod many;
 pub mod permit;
 pub mod ready;
 pub mod result;
+pub mod retry;
 pub mod small;
 pub mod tree;
 pub mod void;
@@ -35,6 +36,9 @@ pub static ALL: &[&Row] = &[
     &fan::LOCAL_YIELD,
     &permit::ALONE,
     &permit::CROWD,
+    &retry::OK,
+    &retry::FAIL3,
+    &retry::ZERO_DELAY,
 ];
 
 /// The row of that name.

@@ -383,7 +383,7 @@ where
             let value = until_signalled(&shared.is_stopped, drive(shared.clone())).await;
             let cut = shared.door.lock().intake.why_cut();
             if let Some(reason) = cut {
-                shared.core.cancel(reason, true);
+                shared.core.cancel_now(reason);
                 pending::<()>().await;
             }
             Ok(value)

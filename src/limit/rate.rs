@@ -9,13 +9,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::limit::gate::Signal;
 use crate::limit::gcra::{Gcra, Time};
 use crate::limit::waiters::{Left, Seat, Waiters};
 use crate::observe::CancelReason;
-use crate::runtime::sleep_until;
+use crate::runtime::Timer;
 use crate::sync::{Arc, Lock};
 use crate::time::Deadline;
 
@@ -171,7 +171,7 @@ enum Refused {
 #[derive(Default)]
 pub(crate) struct RateWait {
     seat: Option<Seat>,
-    sleep: Option<Pin<Box<Sleep>>>,
+    sleep: Option<Pin<Box<Timer>>>,
     signal: Option<Signal>,
 }
 
@@ -225,12 +225,12 @@ impl RateWait {
                 Turn::At(Some(at)) => {
                     let sleep = match &mut self.sleep {
                         Some(sleep) => {
-                            if sleep.deadline() != at {
+                            if sleep.end() != at {
                                 sleep.as_mut().reset(at);
                             }
                             sleep
                         }
-                        None => self.sleep.insert(Box::pin(sleep_until(at))),
+                        None => self.sleep.insert(Box::pin(Timer::at(at))),
                     };
                     if sleep.as_mut().poll(cx).is_ready() {
                         continue;

@@ -5,7 +5,9 @@
 mod support;
 
 mod adoption;
+mod backoff;
 mod bad_input;
+mod budget;
 mod cancel;
 mod context;
 mod failure;
@@ -13,7 +15,10 @@ mod fan_out;
 mod fault;
 mod group;
 mod handle;
+mod hedge;
+mod jitter;
 mod limit;
 mod panic;
 mod resource;
+mod retry;
 mod time;

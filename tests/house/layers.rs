@@ -14,11 +14,11 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
         &[
             "panic",
             "state/word",
-            "state/registry",
             "admission",
             "ring",
-            "backoff",
-            "jitter",
+            "retry/backoff",
+            "retry/jitter",
+            "retry/histogram",
             "rate",
             "fan_out/crew",
             "fan_out/lanes",
@@ -33,7 +33,7 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
         "base",
         true,
         &[
-            "state", "context", "cancel", "time", "observe", "trace", "root", "runtime",
+            "state", "context", "cancel", "time", "observe", "trace", "root", "runtime", "shield",
         ],
     ),
     ("rooms", false, &["group", "queue", "retry", "limit"]),
