@@ -175,7 +175,8 @@ impl<T> Receiver<T> {
             .step(|state, effects| state.close(None, effects))
     }
 
-    /// Closes the queue and returns what is left in it, in order. What is in delivery is not there.
+    /// Closes the queue and returns what is left in it, in order. What is in delivery is not there; what of that comes back
+    /// is in the queue again.
     #[must_use = "this is what was not done; use `close` to let it drain"]
     pub fn abort(&self) -> Vec<T> {
         self.shared.step(|state, effects| {
