@@ -7,6 +7,7 @@ pub mod many;
 pub mod queue;
 pub mod ready;
 pub mod result;
+pub mod retry;
 pub mod small;
 pub mod tree;
 pub mod void;
@@ -31,6 +32,9 @@ pub static ALL: &[&Row] = &[
     &queue::CROWD,
     &queue::WIDE,
     &queue::BATCH,
+    &retry::OK,
+    &retry::FAIL3,
+    &retry::ZERO_DELAY,
 ];
 
 /// The row of that name.

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::delivery::Delivery;
 use super::error::{RecvError, TryRecvError};
+use super::over::{Over, What};
 use super::shared::{Shared, Wait};
 use super::state::{Effects, State, Turn};
 use super::stats::Stats;
 use super::store::Tag;
-use super::until::{Until, What};
 use crate::sync::Arc;
 use crate::time::timeout;
 
@@ -191,7 +191,7 @@ impl<T> Receiver<T> {
     ///
     /// Cancel safe: it only waits.
     pub fn join(&self) -> impl Future<Output = ()> {
-        Until::new(&self.shared, What::Finished)
+        Over::new(&self.shared, What::Finished)
     }
 
     /// Returns how many items are in the queue, without those in delivery.

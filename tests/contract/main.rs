@@ -5,15 +5,20 @@
 mod support;
 
 mod adoption;
+mod backoff;
 mod bad_input;
+mod budget;
 mod cancel;
 mod context;
 mod failure;
 mod fault;
 mod group;
 mod handle;
+mod hedge;
+mod jitter;
 mod panic;
 mod queue;
 mod resource;
+mod retry;
 mod time;
 mod workers;
