@@ -184,7 +184,8 @@ impl<E: Send + 'static> TaskGroup<E> {
 
     /// Spawns a background child: it is cancelled when the body and all normal children are done, and waited for.
     ///
-    /// For what serves the others: a heartbeat, a progress line, an accept loop. If it fails, the group fails.
+    /// For what serves the others: a heartbeat, a progress line, an accept loop. If it fails, the group fails. In a scope with
+    /// a [grace](crate::Scope::grace), have it listen to its [`token`](crate::token()), or the end waits for the whole grace.
     ///
     /// # Panics
     ///

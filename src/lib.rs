@@ -99,6 +99,7 @@ mod group;
 pub mod guide;
 mod observe;
 mod panic;
+pub mod retry;
 mod root;
 mod runtime;
 mod shield;
@@ -130,6 +131,10 @@ pub use observe::{
     CancelReason, Displaced, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, observe,
 };
 pub use panic::PanicPayload;
+pub use retry::{
+    Attempt, Hedge, Jitter, Latency, Retry, RetryBudget, RetryError, RetryEvent, RetryReason,
+    RetryReport, Verdict,
+};
 pub use root::{Root, root};
 pub use shield::{Shield, shield};
 pub use time::{Deadline, Elapsed, Limit, MoveOn, Timeout, move_on_after, timeout, timeout_at};

@@ -7,6 +7,7 @@ pub mod local;
 pub mod many;
 pub mod ready;
 pub mod result;
+pub mod retry;
 pub mod small;
 pub mod tree;
 pub mod void;
@@ -29,6 +30,9 @@ pub static ALL: &[&Row] = &[
     &many::ROW,
     &free::ROW,
     &free::SMALL,
+    &retry::OK,
+    &retry::FAIL3,
+    &retry::ZERO_DELAY,
 ];
 
 /// The row of that name.

@@ -58,7 +58,7 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
     {
         let birth = Birth::here(Kind::Normal);
         async move {
-            let token = Token::of(self.group.core().clone());
+            let token = Token::of(self.group.core().clone(), 0);
             let started = match self.gate.take(token.clone()).await {
                 Some(slot) => self
                     .group

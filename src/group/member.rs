@@ -156,12 +156,15 @@ where
                 && context.core.observer().is_none()
                 && context.core.word().read().is_calm()
         };
-        if *this.registered || !this.context.as_ref().is_some_and(is_calm) {
+        if !this.context.as_ref().is_some_and(is_calm) {
             return Err(value);
         }
-        let Some(Context { core, .. }) = this.context.take() else {
+        let Some(Context { core, serial, .. }) = this.context.take() else {
             return Err(value);
         };
+        if *this.registered {
+            drop(core.registry().remove(serial));
+        }
         core.leave(*this.kind); // M2
         Ok(Settled::Completed(Kept::new(value, &core)))
     }

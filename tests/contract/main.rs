@@ -5,16 +5,21 @@
 mod support;
 
 mod adoption;
+mod backoff;
 mod bad_input;
 mod borrow;
+mod budget;
 mod cancel;
 mod context;
 mod failure;
 mod fault;
 mod group;
 mod handle;
+mod hedge;
+mod jitter;
 mod join;
 mod local;
 mod panic;
 mod resource;
+mod retry;
 mod time;

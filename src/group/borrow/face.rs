@@ -293,7 +293,7 @@ macro_rules! faces {
             /// Returns the group's token.
             #[must_use]
             pub fn token(&self) -> Token {
-                Token::of(self.shared.core.clone())
+                Token::of(self.shared.core.clone(), 0)
             }
 
             /// Asks whether the group was cancelled, by whatever reason.
