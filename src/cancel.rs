@@ -38,7 +38,11 @@ struct Place {
 impl Place {
     /// Asks whether the child was cancelled alone.
     fn is_marked(&self) -> bool {
-        self.seat.as_ref().is_some_and(|seat| seat.is_marked())
+        match &self.seat {
+            Some(seat) => seat.is_marked(),
+            // In the child's own hands, so that its entry is there as long as this is.
+            None => self.core.registry().mark(self.serial) > Mark::None,
+        }
     }
 
     /// Returns the groups and members that this is in, its own first.
@@ -76,12 +80,12 @@ pub fn token() -> Token {
 }
 
 impl Token {
-    /// The token of a group, which is that of its body.
-    pub(crate) fn of(core: Arc<Core>) -> Self {
+    /// The token of a member, which stays in its hands; of a group, with the serial of its body.
+    pub(crate) fn of(core: Arc<Core>, serial: u64) -> Self {
         Self {
             place: Some(Place {
                 core,
-                serial: 0,
+                serial,
                 seat: None,
             }),
         }

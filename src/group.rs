@@ -1,14 +1,15 @@
 //! Groups: `scope`, `TaskGroup`, `Spawner`.
 //!
-//! G1. A scope comes back only when its body and every child have ended and been dropped; so for scopes inside them. G2. The
-//! first failure closes the group, cancels the others and the body, and waits for them. G3. Closed is final. G4. A handle
-//! cancels nothing by being dropped; nor does a spawner. G5. Dropped early, a scope cancels its children, and its
-//! owner does not end until they are gone.
+//! Here the clauses G1 to G20 of `docs/contract.md` are kept that speak of scopes: they come back when all is gone (G1), fail
+//! fast (G2), stay closed (G7), and are not held open or cancelled by handles and spawners (G6, G8). Dropped early, they
+//! leave their children to an owner (G12).
 
 pub(crate) mod blocking;
+pub(crate) mod borrow;
 pub(crate) mod driver;
 pub(crate) mod error;
 pub(crate) mod handle;
+pub(crate) mod join;
 pub(crate) mod limited;
 pub(crate) mod member;
 pub(crate) mod options;
@@ -182,7 +183,8 @@ impl<E: Send + 'static> TaskGroup<E> {
 
     /// Spawns a background child: it is cancelled when the body and all normal children are done, and waited for.
     ///
-    /// For what serves the others: a heartbeat, a progress line, an accept loop. If it fails, the group fails.
+    /// For what serves the others: a heartbeat, a progress line, an accept loop. If it fails, the group fails. In a scope with
+    /// a [grace](crate::Scope::grace), have it listen to its [`token`](crate::token()), or the end waits for the whole grace.
     ///
     /// # Panics
     ///

@@ -77,7 +77,13 @@
 //! | a scope with a name, a grace, a deadline, an observer | [`Scope`] |
 //! | spawning from children, callbacks, other threads | [`TaskGroup::spawner`] |
 //! | what serves the others and ends with them | [`TaskGroup::spawn_background`] |
+//! | children that borrow, or are not `Send`, in one task | [`borrow_scope`], [`local_scope`] |
+//! | the first that succeeds, all of a tuple, a staggered start | [`TaskGroup::first_ok`], [`TaskGroup::try_join`], [`TaskGroup::staggered`] |
 //! | how one child ended; cancelling one child | [`TaskHandle`], [`Outcome`] |
+//! | handing work over, with backpressure, fairly | [`queue`] |
+//! | so many workers on a queue or a broker | [`Workers`] |
+//! | many items, so many at once | [`fan_out`] |
+//! | so many at once, so many in a time | [`Limiter`], [`KeyedLimiter`], [`RateLimiter`] |
 //! | limits in time | [`timeout`], [`move_on_after`], [`Deadline`] |
 //! | what happens at the very outside | [`root`] |
 //!
@@ -92,11 +98,15 @@
 
 mod cancel;
 mod context;
+mod fan_out;
 mod group;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+mod limit;
 mod observe;
 mod panic;
+pub mod queue;
+pub mod retry;
 mod root;
 mod runtime;
 mod shield;
@@ -104,12 +114,26 @@ mod state;
 mod sync;
 mod time;
 mod trace;
+mod workers;
 
 pub use cancel::{Cancelled, Token, token};
+#[cfg(feature = "stream")]
+pub use fan_out::input::Streamed;
+pub use fan_out::input::{Input, IntoInput, Iterated};
+pub use fan_out::local::LocalFanOut;
+pub use fan_out::output::ItemOutput;
+pub use fan_out::progress::Progress;
+pub use fan_out::results::Results;
+pub use fan_out::{FanOut, fan_out};
+pub use group::borrow::{
+    BorrowGroup, BorrowNamed, BorrowSpawner, LocalGroup, LocalNamed, LocalSpawner, borrow_scope,
+    local_scope,
+};
 pub use group::error::{
     BoxError, Cause, Failure, FailureKind, GroupError, SpawnError, StartError, TrySpawnError,
 };
 pub use group::handle::{Outcome, OutcomeHandle, TaskHandle};
+pub use group::join::{IntoResult, TryJoin};
 pub use group::limited::{Limited, LimitedSpawner};
 pub use group::options::Scope;
 pub use group::output::{FnReturn, Never, TaskOutput};
@@ -119,13 +143,21 @@ pub use group::slots::Slots;
 pub use group::spawn::{Guard, Named, Spawner};
 pub use group::start::Ready;
 pub use group::{ScopeBody, TaskGroup, scope};
+pub use limit::concurrency::{Acquire, Limiter, OwnedPermit, Permit, WaitCancelled};
+pub use limit::keyed::{KeyedLimiter, KeyedPermit};
+pub use limit::rate::{AcquireRate, Rate, RateError, RateLimiter};
 pub use observe::{
     CancelReason, Displaced, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, observe,
 };
 pub use panic::PanicPayload;
+pub use retry::{
+    Attempt, Hedge, Jitter, Latency, Retry, RetryBudget, RetryError, RetryEvent, RetryReason,
+    RetryReport, Verdict,
+};
 pub use root::{Root, root};
 pub use shield::{Shield, shield};
 pub use time::{Deadline, Elapsed, Limit, MoveOn, Timeout, move_on_after, timeout, timeout_at};
+pub use workers::{Deliverable, Source, Tally, WorkFailure, Workers};
 
 // The models of the lanes: they see what is private, and are part of no other build.
 #[cfg(all(test, ringfence_loom))]

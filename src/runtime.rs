@@ -5,13 +5,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
-use tokio::runtime::{Handle, Id};
+use tokio::runtime::{Handle, Id, RuntimeFlavor};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
 /// Returns the runtime that the caller is in.
 pub(crate) fn current() -> Option<Handle> {
     Handle::try_current().ok()
+}
+
+/// Asks whether a runtime may run two tasks at a time.
+pub(crate) fn is_parallel(handle: Option<&Handle>) -> bool {
+    handle.is_some_and(|handle| handle.runtime_flavor() != RuntimeFlavor::CurrentThread)
 }
 
 /// Starts a task on the group's runtime; on the caller's, if the scope was opened outside every runtime.

@@ -1,7 +1,7 @@
 //! Timeouts and deadlines.
 //!
-//! T1. A future that is ready is never late: it is polled before the clock is looked at. T2. A timer is made when the
-//! future is first pending, not before. T3. Time is `tokio::time`, so a paused clock stops it.
+//! The clauses T1 to T3 of `docs/contract.md` are kept here: a future that is ready is never late, since it is polled before the
+//! clock is looked at; a timer is made when the future is first pending; time is `tokio::time`, so a paused clock stops it.
 
 use std::fmt;
 use std::future::Future;

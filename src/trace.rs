@@ -1,5 +1,8 @@
 //! `tracing` behind its feature, or nothing.
 
+use std::fmt;
+use std::time::Duration;
+
 use crate::observe::{Displaced, Straggler};
 
 #[cfg(feature = "tracing")]
@@ -27,8 +30,44 @@ pub(crate) fn abandoned(straggler: &Straggler) {
 #[cfg(not(feature = "tracing"))]
 pub(crate) fn abandoned(_: &Straggler) {}
 
+#[cfg(feature = "tracing")]
+pub(crate) fn retrying(attempt: u32, delay: Duration, elapsed: impl FnOnce() -> Duration) {
+    let (delay_ms, elapsed_ms) = (delay.as_millis() as u64, elapsed().as_millis() as u64);
+    tracing::warn!(target: "ringfence", attempt, delay_ms, elapsed_ms, "an attempt failed; trying again");
+}
+
+#[cfg(feature = "tracing")]
+pub(crate) fn gave_up(attempts: u32, elapsed: Duration, reason: &dyn fmt::Display) {
+    let elapsed_ms = elapsed.as_millis() as u64;
+    tracing::error!(target: "ringfence", attempt = attempts, elapsed_ms, %reason, "gave up");
+}
+
+#[cfg(feature = "tracing")]
+pub(crate) fn hedged(copy: u32, elapsed: impl FnOnce() -> Duration) {
+    let elapsed_ms = elapsed().as_millis() as u64;
+    tracing::warn!(target: "ringfence", attempt = copy, elapsed_ms, "another copy was started");
+}
+
+#[cfg(feature = "tracing")]
+pub(crate) fn suppressed(copy: u32, elapsed: impl FnOnce() -> Duration) {
+    let elapsed_ms = elapsed().as_millis() as u64;
+    tracing::warn!(target: "ringfence", attempt = copy, elapsed_ms, "no budget for another copy");
+}
+
 #[cfg(not(feature = "tracing"))]
 pub(crate) fn displaced(_: &Displaced) {}
 
 #[cfg(not(feature = "tracing"))]
 pub(crate) fn forced(_: &Straggler) {}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) fn retrying(_: u32, _: Duration, _: impl FnOnce() -> Duration) {}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) fn gave_up(_: u32, _: Duration, _: &dyn fmt::Display) {}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) fn hedged(_: u32, _: impl FnOnce() -> Duration) {}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) fn suppressed(_: u32, _: impl FnOnce() -> Duration) {}

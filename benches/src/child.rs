@@ -16,6 +16,12 @@ fn count(what: &AtomicUsize) {
     }
 }
 
+/// An item of a queue has been received.
+#[inline(always)]
+pub fn received() {
+    count(&ENDED);
+}
+
 /// Does nothing, captures nothing.
 pub async fn noop() {
     count(&ENDED);
@@ -37,6 +43,22 @@ pub async fn value(i: u64) -> u64 {
 pub async fn yields() {
     for _ in 0..3 {
         tokio::task::yield_now().await;
+    }
+    count(&ENDED);
+}
+
+/// Rings at its own waker and is pending, three times.
+pub async fn rings() {
+    for _ in 0..3 {
+        let mut rang = false;
+        std::future::poll_fn(|cx| {
+            if std::mem::replace(&mut rang, true) {
+                return std::task::Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            std::task::Poll::Pending
+        })
+        .await;
     }
     count(&ENDED);
 }

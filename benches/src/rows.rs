@@ -1,11 +1,16 @@
 //! The rows, in the order of the report.
 
 pub mod cancel;
+pub mod fan;
 pub mod free;
 pub mod laden;
+pub mod local;
 pub mod many;
+pub mod queue;
+pub mod permit;
 pub mod ready;
 pub mod result;
+pub mod retry;
 pub mod small;
 pub mod tree;
 pub mod void;
@@ -22,10 +27,26 @@ pub static ALL: &[&Row] = &[
     &small::ROW,
     &cancel::ROW,
     &tree::ROW,
+    &local::ROW,
+    &local::YIELDS,
     &ready::ROW,
     &many::ROW,
     &free::ROW,
     &free::SMALL,
+    &retry::OK,
+    &retry::FAIL3,
+    &retry::ZERO_DELAY,
+    &queue::PAIR,
+    &queue::CROWD,
+    &queue::WIDE,
+    &queue::BATCH,
+    &fan::SPAWN,
+    &fan::YIELD,
+    &fan::SPIN,
+    &fan::LOCAL,
+    &fan::LOCAL_YIELD,
+    &permit::ALONE,
+    &permit::CROWD,
 ];
 
 /// The row of that name.

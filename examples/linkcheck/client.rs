@@ -10,8 +10,7 @@ use hyper::header::{CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER, USER_AGENT}
 use hyper::{Request, Response, StatusCode};
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::TokioTimer;
-use ringfence::Spawner;
-use tokio::time::sleep;
+use ringfence::{Attempt, Retry, RetryReason, Spawner, Verdict};
 use url::Url;
 
 use crate::html::resolve;
@@ -19,9 +18,9 @@ use crate::html::resolve;
 /// Larger than any page somebody wrote; a stream without end is not read to its end.
 const MAX_PAGE: usize = 64 << 20;
 const ATTEMPTS: u32 = 4;
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// A server may ask for more patience than a run has.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
+const RETRY: Retry = Retry::exponential(Duration::from_millis(100)).attempts(ATTEMPTS);
 
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -103,21 +102,28 @@ impl Client {
 
     /// Fetches a URL, trying again when that may help.
     pub(crate) async fn get(&self, url: &Url) -> Result<Fetched, FetchError> {
-        let mut pause = FIRST_PAUSE;
-        for _ in 1..ATTEMPTS {
-            let error = match self.attempt(url).await {
-                Err(error) if error.is_transient() => error,
-                settled => return settled,
-            };
-            sleep(error.retry_after().unwrap_or(pause).min(MAX_PAUSE)).await;
-            pause *= 2;
-            self.retries.fetch_add(1, Ordering::Relaxed);
+        let fetched = RETRY
+            .retry(|attempt| self.attempt(url, attempt))
+            .classify(FetchError::verdict)
+            .await;
+        match fetched {
+            Ok(fetched) => Ok(fetched),
+            Err(gave_up) => match (gave_up.reason(), gave_up.into_error()) {
+                (RetryReason::Permanent | RetryReason::AttemptsExhausted, Some(error)) => {
+                    Err(error)
+                }
+                // No time for another attempt: that says nothing about the page. The scope ends at
+                // its deadline, and takes us with it.
+                _ => std::future::pending().await,
+            },
         }
-        self.attempt(url).await
     }
 
-    async fn attempt(&self, url: &Url) -> Result<Fetched, FetchError> {
+    async fn attempt(&self, url: &Url, attempt: Attempt) -> Result<Fetched, FetchError> {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        if attempt.number > 1 {
+            self.retries.fetch_add(1, Ordering::Relaxed);
+        }
         // The limit covers the body as well: a server may stop in the middle of it.
         ringfence::timeout(self.timeout, self.exchange(url))
             .await
@@ -172,6 +178,18 @@ impl FetchError {
         }
     }
 
+    /// What the retry makes of an answer.
+    fn verdict<T>(answer: &Result<T, Self>) -> Verdict {
+        match answer {
+            Ok(_) => Verdict::Done,
+            Err(error) if error.is_transient() => match error.retry_after() {
+                Some(pause) => Verdict::RetryAfter(pause.min(MAX_PAUSE)),
+                None => Verdict::Retry,
+            },
+            Err(_) => Verdict::Permanent,
+        }
+    }
+
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -204,7 +222,9 @@ mod tests {
 
     use hyper::StatusCode;
 
-    use super::{ATTEMPTS, FetchError, is_html};
+    use ringfence::Verdict;
+
+    use super::{ATTEMPTS, FetchError, MAX_PAUSE, is_html};
     use crate::faults::Dice;
 
     // The client outlasts the faults.
@@ -220,6 +240,24 @@ mod tests {
         assert!(FetchError::Timeout(Duration::ZERO).is_transient());
         assert!(!status(StatusCode::NOT_FOUND).is_transient());
         assert!(!FetchError::TooLarge.is_transient());
+    }
+
+    #[test]
+    fn a_server_is_given_the_time_it_asks_for_within_bounds() {
+        let busy = |seconds: Option<u64>| {
+            FetchError::verdict(&Err::<(), _>(FetchError::Status {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                retry_after: seconds.map(Duration::from_secs),
+            }))
+        };
+        assert_eq!(busy(None), Verdict::Retry);
+        assert_eq!(busy(Some(1)), Verdict::RetryAfter(Duration::from_secs(1)));
+        assert_eq!(busy(Some(86_400)), Verdict::RetryAfter(MAX_PAUSE));
+        let gone = FetchError::verdict(&Err::<(), _>(FetchError::Redirect));
+        assert_eq!(
+            (FetchError::verdict(&Ok(())), gone),
+            (Verdict::Done, Verdict::Permanent)
+        );
     }
 
     #[test]

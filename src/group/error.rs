@@ -95,6 +95,10 @@ pub enum FailureKind<E> {
 }
 
 impl<E> Failure<E> {
+    pub(crate) fn new(task: Option<TaskInfo>, kind: FailureKind<E>) -> Self {
+        Self { task, kind }
+    }
+
     /// Returns the task that failed; `None` if it was the body.
     #[must_use]
     pub fn task(&self) -> Option<&TaskInfo> {
@@ -192,6 +196,19 @@ struct Inner<E> {
 }
 
 impl<E> GroupError<E> {
+    /// Makes one without a group of tasks behind it.
+    pub(crate) fn of(cause: Cause, failures: Vec<Failure<E>>) -> Self {
+        Self {
+            inner: Box::new(Inner {
+                path: None,
+                cause,
+                failures,
+                stragglers: Vec::new(),
+                abandoned: Vec::new(),
+            }),
+        }
+    }
+
     /// Returns what made the scope fail: what came first.
     #[must_use]
     pub fn cause(&self) -> &Cause {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::task::JoinHandle;
 use tokio::task::coop::unconstrained;
 
+use crate::group::borrow::slot::Reader;
 use crate::observe::{CancelReason, DisplacedWhat, TaskId, displace};
 use crate::panic::catch;
 use crate::state::registry::Mark;
@@ -68,6 +69,17 @@ pub(crate) enum Settled<T> {
 }
 
 impl<T> Settled<T> {
+    /// Names it, for `Debug`.
+    pub(super) fn describe(&self) -> &'static str {
+        match self {
+            Self::Completed(_) => "completed",
+            Self::Failed => "failed",
+            Self::Panicked => "panicked",
+            Self::Cancelled(_) => "cancelled",
+            Self::RuntimeGone => "runtime gone",
+        }
+    }
+
     fn outcome(self, core: &Core) -> Outcome<T> {
         match self {
             Self::Completed(mut kept) => kept
@@ -118,6 +130,8 @@ struct Join<T> {
 
 enum State<T> {
     Spawned(JoinHandle<Settled<T>>),
+    /// A child in the task of its scope.
+    InTask(Reader<T>),
     /// `None` once it has yielded.
     Known(Option<Box<Known<T>>>),
 }
@@ -150,6 +164,10 @@ impl<T> Join<T> {
                 // A wrapper that the runtime dropped has nothing to say.
                 Poll::Ready(joined) => joined.unwrap_or(Settled::RuntimeGone),
             },
+            State::InTask(reader) => match reader.poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(settled) => settled,
+            },
             State::Known(known) => match known.take().map(|known| *known) {
                 Some(Known::Ended(settled)) => settled,
                 Some(Known::Refused(reason)) => return Poll::Ready(Outcome::Cancelled(reason)),
@@ -165,6 +183,13 @@ impl<T> Join<T> {
     fn cancel(&self, core: &Core) {
         if !self.is_finished(core) {
             core.cancel_child(self.serial);
+            let bell = match &*self.state.lock() {
+                State::InTask(reader) => reader.bell(),
+                State::Spawned(_) | State::Known(_) => None,
+            };
+            if let Some(bell) = bell {
+                bell.wake();
+            }
         }
     }
 
@@ -172,6 +197,7 @@ impl<T> Join<T> {
         match &*self.state.lock() {
             // The runtime needs a moment to put a task away after its group was left.
             State::Spawned(join) => join.is_finished() || core.word().read().live() == 0,
+            State::InTask(reader) => reader.is_ended(),
             State::Known(_) => true,
         }
     }
@@ -184,15 +210,7 @@ impl<T> Join<T> {
             let mut nobody = Context::from_waker(Waker::noop());
             if !join.is_finished() {
                 drop(state);
-                return if core.word().read().live() == 0 {
-                    "ended"
-                } else if core.is_signalled(self.serial, || {
-                    core.registry().mark(self.serial) > Mark::None
-                }) {
-                    "cancelling"
-                } else {
-                    "running"
-                };
+                return self.describe_running(core);
             }
             if let Poll::Ready(joined) = Pin::new(&mut unconstrained(join)).poll(&mut nobody) {
                 let ended = Known::Ended(joined.unwrap_or(Settled::RuntimeGone));
@@ -205,15 +223,27 @@ impl<T> Join<T> {
         }
         match &*state {
             State::Spawned(_) => "ended",
+            State::InTask(reader) => match reader.describe() {
+                Some(ended) => ended,
+                None => self.describe_running(core),
+            },
             State::Known(None) => "taken",
             State::Known(Some(known)) => match &**known {
                 Known::Refused(_) => "refused",
-                Known::Ended(Settled::Completed(_)) => "completed",
-                Known::Ended(Settled::Failed) => "failed",
-                Known::Ended(Settled::Panicked) => "panicked",
-                Known::Ended(Settled::Cancelled(_)) => "cancelled",
-                Known::Ended(Settled::RuntimeGone) => "runtime gone",
+                Known::Ended(settled) => settled.describe(),
             },
+        }
+    }
+
+    fn describe_running(&self, core: &Core) -> &'static str {
+        if core.word().read().live() == 0 {
+            "ended"
+        } else if core.is_signalled(self.serial, || {
+            core.registry().mark(self.serial) > Mark::None
+        }) {
+            "cancelling"
+        } else {
+            "running"
         }
     }
 
@@ -260,6 +290,18 @@ impl<'g, T> TaskHandle<'g, T> {
         }
     }
 
+    pub(super) fn in_task(
+        reader: Reader<T>,
+        serial: u64,
+        name: Option<PlainArc<str>>,
+        core: &'g Arc<Core>,
+    ) -> Self {
+        Self {
+            join: Join::new(State::InTask(reader), serial, name),
+            core,
+        }
+    }
+
     pub(crate) fn ended(settled: Settled<T>, serial: u64, core: &'g Arc<Core>) -> Self {
         let known = Box::new(Known::Ended(settled));
         Self {
@@ -282,6 +324,10 @@ impl<'g, T> TaskHandle<'g, T> {
     /// Cancel safe: if the future is dropped, the child goes on, and its outcome is dropped.
     pub async fn outcome(mut self) -> Outcome<T> {
         std::future::poll_fn(|cx| self.join.poll(self.core, cx)).await
+    }
+
+    pub(super) fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
+        self.join.poll(self.core, cx)
     }
 
     /// Cancels this child alone, and does not wait: siblings and body go on.

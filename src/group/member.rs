@@ -67,7 +67,7 @@ pin_project! {
 }
 
 /// How the user's future ended, before anybody was told.
-enum Cause<V> {
+pub(super) enum Cause<V> {
     Returned(V),
     Failed(Box<dyn std::any::Any + Send>),
     Panicked(PanicPayload),
@@ -77,13 +77,13 @@ enum Cause<V> {
 }
 
 /// How the child ends, and what the observer is told of it when nothing of it is left.
-struct End<V> {
+pub(super) struct End<V> {
     settled: Settled<V>,
     event: Option<Box<(TaskInfo, Ended)>>,
 }
 
 impl<V> End<V> {
-    fn tell(self, core: &Core) -> Settled<V> {
+    pub(super) fn tell(self, core: &Core) -> Settled<V> {
         if let Some((info, how)) = self.event.as_deref() {
             tell(core.observer(), |o| o.ended(info, how));
         }
@@ -156,12 +156,15 @@ where
                 && context.core.observer().is_none()
                 && context.core.word().read().is_calm()
         };
-        if *this.registered || !this.context.as_ref().is_some_and(is_calm) {
+        if !this.context.as_ref().is_some_and(is_calm) {
             return Err(value);
         }
-        let Some(Context { core, .. }) = this.context.take() else {
+        let Some(Context { core, serial, .. }) = this.context.take() else {
             return Err(value);
         };
+        if *this.registered {
+            drop(core.registry().remove(serial));
+        }
         core.leave(*this.kind); // M2
         Ok(Settled::Completed(Kept::new(value, &core)))
     }
@@ -349,7 +352,7 @@ where
 }
 
 /// Tells the group how a child ended, and takes it out of the registry.
-fn record<V>(
+pub(super) fn record<V>(
     context: &Context,
     location: &'static Location<'static>,
     registered: bool,

@@ -156,7 +156,7 @@ fn open_plain<E: Send + 'static>(name: Option<Arc<str>>, is_long_lived: bool) ->
 }
 
 /// Makes the group of a scope that is first polled now.
-fn open<E: Send + 'static>(
+pub(super) fn open<E: Send + 'static>(
     options: Option<Box<Scope>>,
 ) -> (TaskGroup<E>, Option<Box<Clock>>, bool) {
     let Some(options) = options else {

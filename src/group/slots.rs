@@ -368,7 +368,7 @@ impl Signals {
         };
         let is_body = |(here, serial): &(Arc<Core>, u64)| *serial == 0 && Arc::ptr_eq(here, core);
         Self {
-            group: listen(Token::of(core.clone())),
+            group: listen(Token::of(core.clone(), 0)),
             caller: (!caller.is_none_or(is_body)).then(|| listen(crate::cancel::token())),
         }
     }
@@ -390,7 +390,7 @@ impl Future for Taking<'_> {
         let me = &mut *self;
         let polled = match &mut me.signals {
             Some(signals) => signals.poll(cx),
-            None => match Token::of(me.core.clone()).reason() {
+            None => match Token::of(me.core.clone(), 0).reason() {
                 Some(reason) => Poll::Ready(reason),
                 None => Poll::Pending,
             },

@@ -298,7 +298,7 @@ impl<E> Spawner<E> {
     /// Returns the group's token.
     #[must_use]
     pub fn token(&self) -> Token {
-        Token::of(self.core.clone())
+        Token::of(self.core.clone(), 0)
     }
 
     /// Asks whether the group was cancelled, by whatever reason.
@@ -357,7 +357,7 @@ impl Guard {
     /// Returns the group's token.
     #[must_use]
     pub fn token(&self) -> Token {
-        Token::of(self.core.clone())
+        Token::of(self.core.clone(), 0)
     }
 }
 

@@ -7,7 +7,7 @@
 //! R5. The shards beyond the first are made under the lock of the first, and looked for after it was locked: R2 holds for
 //! them, too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::Location;
 use std::task::Waker;
@@ -132,15 +132,21 @@ impl Registry {
     ) -> bool {
         let waker = waker.clone();
         let mut shard = self.shard(serial).lock();
-        let mark = shard.get(&serial).map_or(Mark::None, |entry| entry.mark);
+        let place = shard.entry(serial);
+        let mark = match &place {
+            hash_map::Entry::Occupied(known) => known.get().mark,
+            hash_map::Entry::Vacant(_) => Mark::None,
+        };
         if forced(mark) {
             drop(shard);
             return false;
         }
-        let entry = shard.entry(serial).or_default();
+        let entry = place.or_default();
         entry.location = Some(location);
         entry.since = since;
-        entry.waker = Some(waker);
+        let old = entry.waker.replace(waker);
+        drop(shard);
+        drop(old);
         true
     }
 

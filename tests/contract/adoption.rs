@@ -1,5 +1,7 @@
 //! Adoption: what becomes of the children when the scope itself is dropped.
 
+mod order;
+
 use std::{
     future::{Future, pending},
     pin::{Pin, pin},

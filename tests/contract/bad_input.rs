@@ -12,15 +12,19 @@ use std::{
 
 use futures::{FutureExt, executor::block_on};
 use ringfence::{
-    CancelReason, Cause, Deadline, Outcome, Scope, TaskGroup, move_on_after, root, scope, timeout,
-    timeout_at, token,
+    CancelReason, Cause, Deadline, FailureKind, Outcome, Scope, TaskGroup, move_on_after, root,
+    scope, timeout, timeout_at, token,
 };
 use tokio::{
+    runtime::Builder,
     sync::oneshot,
+    task::yield_now,
     time::{Instant, sleep},
 };
 
-use crate::support::{Drops, Log, message, multi_thread, paused, settle, single_thread};
+use crate::support::{
+    Drops, Log, PATIENCE, Watchdog, message, multi_thread, paused, settle, single_thread,
+};
 
 thread_local! {
     static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
@@ -226,4 +230,55 @@ fn spawn_on_a_runtime_that_is_gone_is_refused() {
         panic!("the count is right, so the scope ends");
     };
     assert_eq!(error.cause(), &Cause::Cancelled(CancelReason::RuntimeGone));
+}
+
+#[test]
+fn a_scope_that_needs_time_without_a_time_driver_panics_when_its_children_are_gone() {
+    let _watchdog = Watchdog::start("no time driver", PATIENCE);
+    let runtime = Builder::new_current_thread().build().expect("a runtime");
+    let long = Duration::from_secs(3600);
+    let scopes = [
+        Scope::new().deadline(Deadline::after(long)),
+        Scope::new().grace(long),
+    ];
+    for options in scopes {
+        for panics_as_errors in [false, true] {
+            let drops = Drops::new();
+            let mut options = options.clone();
+            if panics_as_errors {
+                options = options.panics_as_errors();
+            }
+            let ended = AssertUnwindSafe(options.run(async |group: &TaskGroup| {
+                let guard = drops.guard();
+                group.spawn(async move {
+                    let _guard = guard;
+                    pending::<()>().await;
+                });
+                yield_now().await;
+                group.cancel();
+                pending::<Result<(), _>>().await
+            }));
+            let ended = runtime.block_on(ended.catch_unwind());
+            assert_eq!((drops.made(), drops.dropped()), (1, 1));
+            match ended {
+                Ok(ended) => {
+                    let error = ended.unwrap_err();
+                    assert!(
+                        panics_as_errors
+                            && error
+                                .iter()
+                                .any(|failure| matches!(failure.kind(), FailureKind::Panic(_)))
+                    );
+                }
+                Err(payload) => {
+                    assert!(!panics_as_errors);
+                    assert!(
+                        message(&*payload).contains("time"),
+                        "{}",
+                        message(&*payload)
+                    );
+                }
+            }
+        }
+    }
 }

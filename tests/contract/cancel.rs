@@ -3,6 +3,8 @@
 mod child;
 mod grace;
 mod reason;
+mod straggler;
+mod token;
 
 use std::{
     future::{Future, pending, poll_fn},

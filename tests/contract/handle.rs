@@ -11,11 +11,14 @@ use ringfence::{
     CancelReason, Ended, Observer, Outcome, OutcomeHandle, Scope, TaskGroup, TaskId, TaskInfo,
     scope,
 };
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
 
 use crate::{
     group::{Text, failures, turns},
-    support::{self, Count, Drops, Log, caught, every_runtime, until},
+    support::{self, Count, Drops, Log, caught, every_runtime, paused, until},
 };
 
 /// A scope whose body outlives the failure of a child: it is only told, for longer than any test takes.
@@ -397,5 +400,61 @@ fn nothing_panics_because_a_child_was_cancelled() {
         assert!(result.is_err_and(|error| error.is_cancelled()));
         support::settle().await;
         assert_eq!(drops.alive(), 0);
+    });
+}
+
+#[test]
+fn a_body_that_listens_beside_a_handle_keeps_its_grace() {
+    paused(async || {
+        for owned in [false, true] {
+            let (start, mut tidied) = (Instant::now(), false);
+            let options = Scope::new().grace(Duration::from_secs(1));
+            let ended = options.run(async |group: &TaskGroup<Text>| {
+                let mut child = group.spawn(async {
+                    sleep(Duration::from_millis(5)).await;
+                    Err::<(), _>("broken")
+                });
+                let token = group.token();
+                if owned {
+                    tokio::select! { biased; () = child => {}, () = token.cancelled() => {} }
+                } else {
+                    tokio::select! { biased; () = &mut child => {}, () = token.cancelled() => {} }
+                }
+                sleep(Duration::from_millis(10)).await;
+                tidied = true;
+                Ok(())
+            });
+            assert_eq!(failures(ended.await), ["broken"]);
+            let elapsed = Duration::from_millis(15);
+            assert_eq!((tidied, start.elapsed()), (true, elapsed), "owned: {owned}");
+        }
+    });
+}
+
+#[test]
+fn a_body_that_goes_on_waiting_for_a_failed_child_is_dropped_within_the_grace() {
+    paused(async || {
+        for together in [false, true] {
+            let (start, polls) = (Instant::now(), Count::new());
+            let ended = patient().run(async |group: &TaskGroup<Text>| {
+                let child = group.spawn(async {
+                    sleep(Duration::from_millis(5)).await;
+                    Err::<(), _>("broken")
+                });
+                let counted = async {
+                    polls.add();
+                    pending::<()>().await;
+                };
+                if together {
+                    futures::future::join(child, counted).await;
+                } else {
+                    child.await;
+                }
+                Ok(())
+            });
+            assert_eq!(failures(ended.await), ["broken"]);
+            assert_eq!(start.elapsed(), Duration::from_millis(5));
+            assert_eq!(polls.get(), usize::from(together));
+        }
     });
 }

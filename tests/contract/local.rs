@@ -1,313 +1,298 @@
-//! Children that stay in their thread, and children on another runtime.
+//! Local scopes: children that are not `Send`, in the task of their scope.
 
 use std::{
-    cell::Cell,
-    future::pending,
+    cell::{Cell, RefCell},
+    future::{Future, pending, poll_fn},
     pin::pin,
     rc::Rc,
-    thread::{self, ThreadId},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use futures::{FutureExt, poll};
-use ringfence::{CancelReason, Outcome, Scope, TaskGroup, root, scope, timeout, token};
+use ringfence::{
+    BoxError, CancelReason, Cause, LocalGroup, LocalSpawner, Outcome, Scope, TaskGroup,
+    local_scope, root, scope,
+};
 use tokio::{
-    runtime::Handle,
     task::{LocalSet, yield_now},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
-use crate::support::{
-    Count, Drops, Log, PATIENCE, Parked, Watchdog, caught, current_thread, multi_thread,
-    single_thread, until,
-};
+use crate::support::{Count, Drops, OnDrop, Parked, caught, every_runtime, paused};
 
-type Group = TaskGroup<String>;
+type Group<'env> = LocalGroup<'env, String>;
 type Done = Result<(), String>;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Runs a test in a `LocalSet`, on a runtime with workers beside it.
-#[track_caller]
-fn in_a_local_set(test: impl AsyncFnOnce()) {
-    let _watchdog = Watchdog::start("a LocalSet", PATIENCE);
-    LocalSet::new().block_on(&multi_thread(2), test());
-}
-
-/// Says in which thread it is dropped.
-struct Where(Log<ThreadId>, Rc<()>);
-
-impl Drop for Where {
-    fn drop(&mut self) {
-        self.0.push(thread::current().id());
-    }
-}
-
 #[test]
-fn a_local_child_need_not_be_send_and_yields_its_value() {
-    in_a_local_set(async || {
-        let shared = Rc::new(Cell::new(1));
-        let sum = scope(async |group: &Group| {
-            let (a, b) = (shared.clone(), shared.clone());
-            let first = group.spawn_local(async move {
-                yield_now().await;
-                a.set(a.get() + 1);
-                Ok(a.get())
-            });
-            let value = first.await;
-            group.spawn_local(async move { b.set(10) }).await;
-            Ok(value)
-        });
-        assert_eq!(sum.await.expect("nobody fails"), 2);
-        assert_eq!(shared.get(), 10);
-    });
-}
-
-#[test]
-fn a_local_child_is_dropped_in_its_own_thread() {
-    in_a_local_set(async || {
-        let log = Log::new();
-        let result = scope(async |group: &Group| -> Done {
-            let here = Where(log.clone(), Rc::new(()));
-            group.spawn_local(async move {
-                let here = here;
-                pending::<()>().await;
-                drop(here.1.clone());
-            });
-            yield_now().await;
-            // Cancelled by a child on a worker.
-            let spawner = group.spawner();
-            group.spawn(async move { spawner.cancel() });
-            pending().await
-        });
-        assert!(result.await.expect_err("cancelled").is_cancelled());
-        assert_eq!(log.entries(), [thread::current().id()]);
-    });
-}
-
-#[test]
-fn a_local_child_that_fails_cancels_its_siblings_on_workers() {
-    in_a_local_set(async || {
-        let (drops, polls) = (Drops::new(), Count::new());
-        let result = scope(async |group: &Group| -> Done {
-            for _ in 0..5 {
-                group.spawn(Parked::new(&polls, &drops));
+fn children_share_what_is_not_send() {
+    every_runtime(async || {
+        let (hits, log) = (Cell::new(0), Rc::new(RefCell::new(Vec::new())));
+        let value = local_scope(async |group: Group<'_>| {
+            let mut handles = Vec::new();
+            for k in 0..3 {
+                let (hits, log) = (&hits, Rc::clone(&log));
+                handles.push(group.spawn(async move {
+                    let kept = Rc::new(k);
+                    yield_now().await;
+                    hits.set(hits.get() + 1);
+                    log.borrow_mut().push(*kept);
+                    Ok(kept)
+                }));
             }
-            let count = polls.clone();
-            group.spawn_local(async move {
-                until(|| count.get() == 5).await;
-                Err::<(), _>("a local one".to_owned())
-            });
-            pending().await
-        });
-        let error = result.await.expect_err("a child failed");
-        assert_eq!(error.first().map(String::as_str), Some("a local one"));
-        assert_eq!(drops.alive(), 0);
+            let mut values = Vec::new();
+            for handle in handles {
+                values.push(handle.await);
+            }
+            Ok(values)
+        })
+        .await
+        .unwrap();
+        assert_eq!(
+            (hits.get(), value),
+            (3, vec![Rc::new(0), Rc::new(1), Rc::new(2)])
+        );
+        log.borrow_mut().sort_unstable();
+        assert_eq!(*log.borrow(), [0, 1, 2]);
     });
 }
 
 #[test]
-fn a_local_child_that_panics_is_a_panic_of_the_group() {
-    in_a_local_set(async || {
-        let result = scope(async |group: &Group| -> Done {
-            let is_fine = Rc::new(Cell::new(false));
-            group.spawn_local(async move { assert!(is_fine.get(), "a local one") });
-            pending().await
-        });
-        assert_eq!(caught(result).await.expect_err("it throws"), "a local one");
-    });
-}
-
-#[test]
-fn local_children_of_a_dropped_scope_are_adopted() {
-    in_a_local_set(async || {
-        let drops = Drops::new();
-        let result = scope(async |group: &Group| -> Done {
-            let counted = drops.clone();
-            let handle = group.spawn_local(async move {
-                let inner = scope(async |inner: &Group| -> Done {
-                    inner.spawn_local(Parked::new(&Count::new(), &counted));
-                    pending().await
-                });
-                assert!(timeout(ms(1), inner).await.is_err());
+fn a_child_spawns_while_others_are_polled() {
+    // The program of a peer's front page, which panics there: "already borrowed".
+    every_runtime(async || {
+        fn visit<'env>(depth: u32, spawner: LocalSpawner<'env, String>, seen: &'env Cell<u32>) {
+            let next = spawner.clone();
+            spawner.spawn(async move {
+                seen.set(seen.get() + 1);
+                if depth > 0 {
+                    visit(depth - 1, next.clone(), seen);
+                    yield_now().await;
+                    visit(depth - 1, next, seen);
+                }
             });
-            handle.await;
-            assert_eq!((drops.made(), drops.alive()), (1, 0));
+        }
+        let seen = Cell::new(0);
+        local_scope(async |group: Group<'_>| {
+            visit(6, group.spawner(), &seen);
             Ok(())
-        });
-        result.await.expect("nobody fails");
-        assert_eq!(root().orphans(), 0);
+        })
+        .await
+        .unwrap();
+        assert_eq!(seen.get(), 127);
     });
 }
 
 #[test]
-fn a_local_child_gets_signal_grace_and_force_like_any_other() {
-    in_a_local_set(async || {
-        let log = Log::new();
-        let run = Scope::new().grace(ms(5));
-        let result = run.run(async |group: &Group| -> Done {
-            let inside = log.clone();
-            group.spawn_local(async move {
-                token().cancelled().await;
-                inside.push("told");
+fn the_first_failure_cancels_the_rest_and_is_listed() {
+    every_runtime(async || {
+        let drops = Drops::new();
+        let error = local_scope(async |group: Group<'_>| -> Done {
+            group.spawn(Parked::new(&Count::new(), &drops));
+            let name = Rc::new("lost".to_owned());
+            group
+                .named("failing")
+                .spawn(async move { Err::<(), _>(String::clone(&name)) });
+            pending().await
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(error.cause(), &Cause::Failed);
+        let first = error.iter().next().unwrap();
+        assert_eq!(first.task().and_then(|task| task.name()), Some("failing"));
+        assert_eq!(
+            (error.into_first().ok().as_deref(), drops.alive()),
+            (Some("lost"), 0)
+        );
+    });
+}
+
+#[test]
+fn a_panic_of_a_local_child_goes_on_in_the_caller() {
+    every_runtime(async || {
+        let drops = Drops::new();
+        let text = caught(local_scope(async |group: Group<'_>| -> Done {
+            group.spawn(Parked::new(&Count::new(), &drops));
+            group.spawn(async { panic!("boom") });
+            pending().await
+        }))
+        .await
+        .unwrap_err();
+        assert_eq!((text.as_str(), drops.alive()), ("boom", 0));
+    });
+}
+
+#[test]
+fn time_grace_and_deadline_hold_for_local_children_too() {
+    paused(async || {
+        let start = Instant::now();
+        let error = Scope::new()
+            .grace(ms(300))
+            .deadline(start + ms(200))
+            .run_local(async |group: Group<'_>| {
+                let kept = Rc::new(());
+                group.named("deaf").spawn(async move {
+                    let _kept = kept;
+                    pending::<()>().await;
+                });
+                group.spawn(sleep(ms(250)));
+                Ok(())
+            })
+            .await
+            .unwrap_err();
+        assert!(error.is_deadline_exceeded());
+        assert_eq!(start.elapsed(), ms(500));
+        assert_eq!(error.forced().len(), 1);
+    });
+}
+
+#[test]
+fn outcomes_and_cancels_are_those_of_any_group() {
+    every_runtime(async || {
+        local_scope(async |group: Group<'_>| {
+            let parked = group.spawn(async {
+                let _kept = Rc::new(());
                 pending::<()>().await;
             });
             yield_now().await;
-            group.cancel();
+            let outcome = parked.cancel_and_wait().await;
+            assert_eq!(outcome, Outcome::Cancelled(CancelReason::Handle));
+            let (one, two) = (group.spawn(pending::<()>()), group.spawn(async { Ok(2) }));
+            assert_eq!(two.await, 2);
+            group.cancel_children();
+            assert!(one.outcome().await.is_cancelled());
             Ok(())
-        });
-        let error = result.await.expect_err("cancelled");
-        assert_eq!((error.forced().len(), log.entries()), (1, vec!["told"]));
-    });
-}
-
-#[test]
-fn a_local_child_refused_by_a_closing_group_is_never_polled() {
-    in_a_local_set(async || {
-        let (polls, drops) = (Count::new(), Drops::new());
-        let run = Scope::new().grace(ms(5));
-        let result = run.run(async |group: &Group| -> Done {
-            group.cancel();
-            let handle = group.spawn_local(Parked::new(&polls, &drops));
-            assert!(handle.outcome().await.is_cancelled());
-            Ok(())
-        });
-        assert!(result.await.expect_err("cancelled").is_cancelled());
-        assert_eq!((polls.get(), drops.alive()), (0, 0));
-    });
-}
-
-#[test]
-fn outside_a_local_set_a_local_child_is_refused_and_nothing_is_left() {
-    single_thread(async || {
-        let drops = Drops::new();
-        let result = scope(async |group: &Group| -> Done {
-            group.spawn_local(Parked::new(&Count::new(), &drops));
-            Ok(())
-        });
-        let text = caught(result).await.expect_err("refused");
-        assert!(text.contains("spawn_local"), "{text}");
-        assert_eq!((drops.alive(), root().orphans()), (0, 0));
-    });
-}
-
-#[test]
-fn a_local_set_that_goes_away_is_an_outcome() {
-    single_thread(async || {
-        let drops = Drops::new();
-        let set = LocalSet::new();
-        let mut run = pin!(scope(async |group: &Group| -> Done {
-            let handle = group.spawn_local(Parked::new(&Count::new(), &drops));
-            assert_eq!(handle.outcome().await, Outcome::RuntimeGone);
-            Ok(())
-        }));
-        set.run_until(async {
-            assert!(poll!(run.as_mut()).is_pending());
-            yield_now().await;
         })
-        .await;
-        drop(set);
-        let error = run.await.expect_err("its runtime is gone");
-        let gone = ringfence::Cause::Cancelled(CancelReason::RuntimeGone);
-        assert_eq!((error.cause(), drops.alive()), (&gone, 0));
+        .await
+        .unwrap();
     });
 }
 
 #[test]
-fn a_child_on_another_runtime_is_a_child_like_all_others() {
-    single_thread(async || {
-        let other = multi_thread(1);
-        let drops = Drops::new();
-        let there = other.handle().id();
-        let result = scope(async |group: &Group| -> Done {
-            let handle = group.spawn_on(other.handle(), async { Ok(Handle::current().id()) });
-            assert_eq!(handle.await, there);
-            let guard = drops.guard();
-            let parked = group.spawn_on(other.handle(), async move {
-                let _guard = guard;
-                sleep(Duration::from_secs(3600)).await;
-            });
-            assert!(parked.cancel_and_wait().await.is_cancelled());
-            assert_eq!(drops.alive(), 0);
-            group.spawn_on(other.handle(), async { Err::<(), _>("there".to_owned()) });
+fn a_dropped_local_scope_has_dropped_everything() {
+    let drops = Drops::new();
+    let (polls, order) = (Count::new(), Rc::new(Cell::new(0)));
+    {
+        let mut dropped = pin!(local_scope(async |group: Group<'_>| -> Done {
+            for _ in 0..3 {
+                let (parked, order) = (Parked::new(&polls, &drops), Rc::clone(&order));
+                group.spawn(async move {
+                    let _last = OnDrop::new(move || order.set(order.get() + 1));
+                    parked.await;
+                });
+            }
             pending().await
-        });
-        let error = result.await.expect_err("a child failed");
-        assert_eq!(error.first().map(String::as_str), Some("there"));
-        other.shutdown_background();
-    });
+        }));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(dropped.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(drops.alive(), 3);
+    }
+    assert_eq!(
+        (drops.alive(), order.get(), Rc::strong_count(&order)),
+        (0, 3, 1)
+    );
 }
 
 #[test]
-fn the_scope_waits_for_its_child_on_another_runtime() {
-    single_thread(async || {
-        let other = multi_thread(1);
-        let drops = Drops::new();
-        let result = scope(async |group: &Group| -> Done {
-            let guard = drops.guard();
-            group.spawn_on(other.handle(), async move {
-                let _guard = guard;
-                sleep(ms(5)).await;
+fn a_thousand_local_children_that_are_always_ready_take_turns() {
+    every_runtime(async || {
+        let (polls, rounds) = (Rc::new(Cell::new(0_usize)), Cell::new(0));
+        local_scope(async |group: Group<'_>| {
+            for _ in 0..1_000 {
+                let polls = Rc::clone(&polls);
+                group.spawn_background(poll_fn(move |cx| {
+                    polls.set(polls.get() + 1);
+                    cx.waker().wake_by_ref();
+                    Poll::<()>::Pending
+                }));
+            }
+            let rounds = &rounds;
+            group.spawn(async move {
+                for _ in 0..10 {
+                    rounds.set(rounds.get() + 1);
+                    let mut first = true;
+                    poll_fn(|cx| {
+                        cx.waker().wake_by_ref();
+                        if std::mem::replace(&mut first, false) {
+                            Poll::Pending
+                        } else {
+                            Poll::Ready(())
+                        }
+                    })
+                    .await;
+                }
             });
             Ok(())
-        });
-        result.await.expect("nobody fails");
-        assert_eq!(drops.alive(), 0);
-        other.shutdown_background();
+        })
+        .await
+        .unwrap();
+        assert_eq!((rounds.get(), polls.get() / 1_000), (10, 11));
     });
 }
 
 #[test]
-fn another_runtime_that_goes_away_is_an_outcome() {
-    single_thread(async || {
-        let other = multi_thread(1);
-        let (drops, polls) = (Drops::new(), Count::new());
-        let result = scope(async |group: &Group| -> Done {
-            let handle = group.spawn_on(other.handle(), Parked::new(&polls, &drops));
-            until(|| polls.get() == 1).await;
-            other.shutdown_background();
-            assert_eq!(handle.outcome().await, Outcome::RuntimeGone);
+fn a_local_scope_works_inside_a_local_set() {
+    paused(async || {
+        let set = LocalSet::new();
+        let value = set
+            .run_until(local_scope(async |group: Group<'_>| {
+                let (shared, counted) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+                let from_set = join({
+                    let shared = Rc::clone(&shared);
+                    async move { shared.set(5) }
+                });
+                let child = Rc::clone(&counted);
+                group.spawn(async move {
+                    from_set.await;
+                    child.set(shared.get());
+                });
+                yield_now().await;
+                Ok(counted)
+            }))
+            .await
+            .unwrap();
+        assert_eq!(value.get(), 5);
+    });
+}
+
+/// A plain local task: a stranger that belongs to no group.
+async fn join<T: 'static>(future: impl Future<Output = T> + 'static) -> T {
+    tokio::task::spawn_local(future).await.expect("no panic")
+}
+
+#[test]
+fn a_parallel_scope_dropped_in_a_local_child_is_adopted_by_it() {
+    paused(async || {
+        let drops = Drops::new();
+        local_scope(async |group: Group<'_>| {
+            let child = group.spawn(async {
+                let kept = Rc::new(());
+                let mut inner =
+                    Box::pin(scope(async |group: &TaskGroup| -> Result<(), BoxError> {
+                        let guard = drops.guard();
+                        group.spawn(async move {
+                            let _guard = guard;
+                            pending::<()>().await;
+                        });
+                        pending().await
+                    }));
+                assert!(futures::poll!(&mut inner).is_pending());
+                drop((inner, kept));
+                assert_eq!(drops.alive(), 1, "its task has not come to its end");
+                Ok(())
+            });
+            child.await;
+            assert_eq!(
+                (drops.alive(), root().orphans()),
+                (0, 0),
+                "the child waited for it"
+            );
             Ok(())
-        });
-        let error = result.await.expect_err("a runtime is gone");
-        let gone = ringfence::Cause::Cancelled(CancelReason::RuntimeGone);
-        assert_eq!((error.cause(), drops.alive()), (&gone, 0));
+        })
+        .await
+        .unwrap();
     });
-}
-
-#[test]
-fn on_a_runtime_that_is_gone_already_a_child_is_never_polled() {
-    single_thread(async || {
-        let dead = {
-            let other = multi_thread(1);
-            let handle = other.handle().clone();
-            other.shutdown_background();
-            handle
-        };
-        let (drops, polls) = (Drops::new(), Count::new());
-        let result = scope(async |group: &Group| -> Done {
-            let handle = group.spawn_on(&dead, Parked::new(&polls, &drops));
-            assert_eq!(handle.outcome().await, Outcome::RuntimeGone);
-            Ok(())
-        });
-        drop(result.await.expect_err("a runtime is gone"));
-        assert_eq!((polls.get(), drops.alive()), (0, 0));
-    });
-}
-
-#[test]
-fn a_scope_outside_every_runtime_may_spawn_on_one() {
-    let other = multi_thread(1);
-    let sum = scope(async |group: &Group| {
-        let handle = group.spawn_on(other.handle(), async { Ok(4) });
-        Ok(handle.await)
-    });
-    let sum = futures::executor::block_on(sum);
-    assert_eq!(sum.expect("nobody fails"), 4);
-    let runtime = current_thread();
-    assert_eq!(runtime.block_on(async { root().orphans() }), 0);
-    let nothing = scope(async |_: &Group| -> Done { Ok(()) }).now_or_never();
-    assert!(nothing.is_some());
 }

@@ -2,23 +2,24 @@
 
 use std::{
     any::Any,
-    future::{Future, pending},
+    future::{Future, pending, poll_fn},
     panic::{AssertUnwindSafe, panic_any},
     pin::Pin,
     sync::{Arc, Barrier},
+    task::Poll,
     time::Duration,
 };
 
 use futures::FutureExt;
 use ringfence::{
-    CancelReason, Cause, Displaced, DisplacedWhat, FailureKind, Observer, Scope, TaskGroup, scope,
-    token,
+    CancelReason, Cause, Displaced, DisplacedWhat, FailureKind, Observer, Scope, TaskGroup,
+    TaskInfo, scope, token,
 };
 use tokio::task::yield_now;
 
 use crate::support::{
-    Count, Drops, Log, OnDrop, PATIENCE, Parked, Watchdog, caught, every_runtime, message,
-    multi_thread, until,
+    Count, Drops, Log, OnDrop, PATIENCE, PanicOnDrop, Parked, Watchdog, caught, every_runtime,
+    message, multi_thread, until,
 };
 
 /// Longer than any test lasts: a grace that nobody is to see the end of.
@@ -342,5 +343,41 @@ fn a_panic_of_an_inner_scope_resumes_once_in_the_outer_caller() {
             assert!(got.is_ok_and(|got| Arc::ptr_eq(&got, &thrown)));
             assert_eq!((unwound.alive(), log.entries().len()), (0, 0));
         }
+    });
+}
+
+/// Writes down of whom something was displaced, and what.
+struct Of(Log<(Option<String>, String)>);
+
+impl Observer for Of {
+    fn displaced(&self, displaced: &Displaced) {
+        let name = displaced.task.as_ref().and_then(TaskInfo::name);
+        let what = match &displaced.what {
+            DisplacedWhat::Panic(panic) => format!("panic {panic}"),
+            other => format!("{other:?}"),
+        };
+        self.0.push((name.map(str::to_owned), what));
+    }
+}
+
+#[test]
+fn a_second_panic_of_a_child_is_told_with_its_name() {
+    every_runtime(async || {
+        let log = Log::new();
+        let ended = caught(Scope::new().observer(Arc::new(Of(log.clone()))).run(
+            async |group: &Group| {
+                let child = group.named("child");
+                // Destroyed after the panic was caught, not while it unwinds.
+                let bomb = PanicOnDrop("second");
+                child.spawn(poll_fn(move |_| -> Poll<()> {
+                    let _captured = &bomb;
+                    panic!("first");
+                }));
+                Ok(())
+            },
+        ));
+        assert_eq!(ended.await.unwrap_err(), "first");
+        let expected = (Some("child".to_owned()), "panic second".to_owned());
+        assert_eq!(log.entries(), [expected]);
     });
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ringfence::{
-    Ended, Observer, OutcomeHandle, Scope, SpawnError, TaskGroup, TaskInfo, Token, scope,
+    Ended, Observer, OutcomeHandle, Scope, SpawnError, TaskGroup, TaskInfo, Token, scope, token,
 };
 use tokio::sync::{Notify, oneshot};
 
@@ -382,5 +382,44 @@ fn the_observer_counts_every_child_once() {
             assert!(expected, "{task} ended as {how:?}");
         }
         assert_eq!(error.len(), 2, "the failure and the panic");
+    });
+}
+
+#[test]
+fn children_cancelled_one_by_one_under_a_grace_end_in_linear_time() {
+    every_runtime(async || {
+        for children in [2_000, 20_000] {
+            let polls = Count::new();
+            let options = Scope::new().grace(Duration::from_secs(3600));
+            let ended = options.run(async |group: &TaskGroup| {
+                let listening = Count::new();
+                let handles: Vec<_> = (0..children)
+                    .map(|_| {
+                        let (polls, listening) = (polls.clone(), listening.clone());
+                        let mut cancelled = None;
+                        group.spawn(poll_fn(move |cx| {
+                            polls.add();
+                            let cancelled = cancelled.get_or_insert_with(|| {
+                                listening.add();
+                                Box::pin(async { token().cancelled().await })
+                            });
+                            cancelled.as_mut().poll(cx)
+                        }))
+                    })
+                    .collect();
+                until(|| listening.get() == children).await;
+                for handle in handles {
+                    handle.cancel_and_wait().await;
+                }
+                Ok(())
+            });
+            ended.await.expect("the group was not cancelled");
+            // Each hears of its own cancel, and of no other.
+            assert!(
+                polls.get() <= 3 * children,
+                "{} for {children}",
+                polls.get()
+            );
+        }
     });
 }

@@ -1,5 +1,7 @@
 //! Time: timeouts and deadlines, on the paused clock.
 
+mod moved;
+
 use std::{
     future::{Future, pending, poll_fn, ready},
     pin::pin,

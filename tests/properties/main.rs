@@ -7,6 +7,7 @@ mod cuts;
 mod lockstep;
 mod model;
 mod program;
+mod queue;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;

@@ -5,13 +5,16 @@ use std::{
     collections::VecDeque,
     future::{Future, pending, poll_fn},
     pin::pin,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
     thread,
+    time::Duration,
 };
 
 use futures::poll;
-use ringfence::{CancelReason, Cause, Outcome, Spawner, root, scope};
+use ringfence::{
+    CancelReason, Cause, Deadline, Observer, Outcome, Scope, Spawner, Straggler, root, scope,
+};
 use tokio::{
     runtime::{Handle, Runtime},
     sync::oneshot,
@@ -293,4 +296,70 @@ fn two_runtimes_that_end_on_their_threads_do_not_disturb_each_other() {
         thread.join().expect("a quiet exit");
     }
     assert_eq!((drops.made(), drops.dropped()), (12, 12));
+}
+
+#[test]
+fn a_runtime_shut_down_under_the_clock_of_a_scope_is_an_outcome() {
+    let _watchdog = Watchdog::start("a clock that goes away", PATIENCE);
+    let long = Duration::from_secs(3600);
+    for has_grace in [false, true] {
+        let (runtime, polls, drops) = (multi_thread(2), Count::new(), Drops::new());
+        let options = Scope::new().deadline(Deadline::after(long));
+        let options = if has_grace {
+            options.grace(long)
+        } else {
+            options
+        };
+        let child = Parked::new(&polls, &drops);
+        let waiting = thread::spawn({
+            let handle = runtime.handle().clone();
+            move || {
+                handle.block_on(options.run(async |group: &Group| -> Done {
+                    group.spawn(child);
+                    pending().await
+                }))
+            }
+        });
+        while polls.get() == 0 {
+            thread::yield_now();
+        }
+        drop(runtime);
+        let error = waiting.join().expect("no panic").unwrap_err();
+        assert_eq!(error.cause(), &Cause::Cancelled(CancelReason::RuntimeGone));
+        assert_eq!((drops.made(), drops.dropped()), (1, 1));
+    }
+}
+
+/// Counts those who are said to have outlasted a grace.
+struct Stragglers(Count);
+
+impl Observer for Stragglers {
+    fn forced(&self, _: &Straggler) {
+        self.0.add();
+    }
+}
+
+#[test]
+fn children_of_a_runtime_that_is_gone_are_no_stragglers() {
+    let _watchdog = Watchdog::start("a runtime that goes away", PATIENCE);
+    let (gone, other) = (multi_thread(2), current_thread());
+    let (stragglers, polls, drops) = (Count::new(), Count::new(), Drops::new());
+    let options = Scope::new()
+        .grace(Duration::from_secs(3600))
+        .observer(Arc::new(Stragglers(stragglers.clone())));
+    let mut orphaned = Box::pin(options.run(async |group: &Group| -> Done {
+        for _ in 0..3 {
+            group.spawn(Parked::new(&polls, &drops));
+        }
+        pending().await
+    }));
+    gone.block_on(async {
+        assert!(poll!(&mut orphaned).is_pending());
+        until(|| polls.get() == 3).await;
+    });
+    drop(gone);
+    let error = other.block_on(orphaned).unwrap_err();
+    assert_eq!(error.cause(), &Cause::Cancelled(CancelReason::RuntimeGone));
+    assert_eq!((error.forced().len(), stragglers.get()), (0, 0));
+    assert_eq!((drops.made(), drops.dropped()), (3, 3));
 }

@@ -11,6 +11,10 @@ mod adoption;
 mod cancel;
 #[path = "models/end.rs"]
 mod end;
+#[path = "models/limit.rs"]
+mod limit;
+#[path = "models/queue.rs"]
+mod queue;
 #[path = "models/spawn.rs"]
 mod spawn;
 #[path = "models/token.rs"]

@@ -1,0 +1,329 @@
+//! The engine of the local form.
+//!
+//! Lanes instead of workers: each holds the future of one item, in a place that the next item uses again, and has a waker of
+//! its own, so that only what was woken is polled.
+//!
+//! X1. A lane is made when all others are busy and there is an item for it. X2. Its bell is rung once until it is polled
+//! again. X3. Nothing here runs unless the caller is polled, so nothing here yields results before the end: what uses them
+//! runs between the items' polls. X4. When it ends early, all lanes are dropped before it comes back.
+
+use std::future::Future;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::fan_out::FanOut;
+use crate::fan_out::input::Input;
+use crate::fan_out::intake::{Intake, Pass, Taken};
+use crate::fan_out::output::ItemOutput;
+use crate::fan_out::pace::Pace;
+use crate::fan_out::progress::{End, Progress};
+use crate::observe::{DisplacedWhat, displace};
+use crate::panic::catch;
+use crate::sync::{AtomicU64, Lock, Ordering, PlainArc};
+
+/// Which lanes of a group of 64 were woken.
+struct Block {
+    number: usize,
+    rung: AtomicU64,
+    board: PlainArc<Lock<Board>>,
+}
+
+/// Which blocks have somebody woken.
+struct Board {
+    rung: Vec<usize>,
+    /// The caller's, while it is away.
+    waker: Option<Waker>,
+    is_away: bool,
+}
+
+/// The waker of one lane.
+struct Bell {
+    block: PlainArc<Block>,
+    bit: u32,
+}
+
+impl Wake for Bell {
+    fn wake(self: PlainArc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &PlainArc<Self>) {
+        let block = &*self.block;
+        // Release pairs with the Acquire of the one that collects: it polls the lane after what was done before the wake.
+        if block.rung.fetch_or(1 << self.bit, Ordering::AcqRel) != 0 {
+            return; // X2
+        }
+        let waker = {
+            let mut board = block.board.lock();
+            board.rung.push(block.number);
+            if std::mem::take(&mut board.is_away) {
+                board.waker.clone()
+            } else {
+                None
+            }
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+struct Lane<Fut> {
+    future: Pin<Box<Option<Fut>>>,
+    pass: Pass,
+    waker: Waker,
+}
+
+/// The lanes, and what feeds them.
+pub(crate) struct Engine<S, T, F, Fut> {
+    // Dropped first: what runs may use what the function holds.
+    lanes: Vec<Lane<Fut>>,
+    free: Vec<usize>,
+    blocks: Vec<PlainArc<Block>>,
+    board: PlainArc<Lock<Board>>,
+    rung: Vec<usize>,
+    limit: usize,
+    pace: Pace,
+    progress: Option<Progress>,
+    pub(crate) intake: Intake<S, T>,
+    may_have_more: bool,
+    function: F,
+}
+
+pub(crate) type Value<Fut> = <<Fut as Future>::Output as ItemOutput>::Value;
+pub(crate) type Error<Fut> = <<Fut as Future>::Output as ItemOutput>::Error;
+/// What becomes of the result of an item; a break ends it all.
+pub(crate) type Step<B, C = ()> = ControlFlow<B, C>;
+
+impl<S, T, F, Fut> Engine<S, T, F, Fut>
+where
+    S: Input<Item = T>,
+    F: FnMut(T) -> Fut,
+    Fut: Future<Output: ItemOutput>,
+{
+    pub(crate) fn new(mut options: FanOut<S, T>, function: F) -> Self {
+        if let Some(progress) = &options.progress {
+            progress.expect(options.source.size_hint());
+        }
+        let steps = options.steps();
+        Self {
+            lanes: Vec::new(),
+            free: Vec::new(),
+            blocks: Vec::new(),
+            board: PlainArc::new(Lock::new(Board {
+                rung: Vec::new(),
+                waker: None,
+                is_away: false,
+            })),
+            rung: Vec::new(),
+            limit: options.limit,
+            pace: Pace::new(),
+            progress: options.progress,
+            intake: Intake::new(options.source, steps, usize::MAX),
+            may_have_more: true,
+            function,
+        }
+    }
+
+    /// Runs everything that can run now. Ready when `step` breaks, or when all items have ended.
+    pub(crate) fn poll<B>(
+        &mut self,
+        cx: &mut Context<'_>,
+        step: &mut impl FnMut(usize, Result<Value<Fut>, Error<Fut>>) -> Step<B>,
+    ) -> Poll<Option<B>> {
+        std::mem::swap(&mut self.board.lock().rung, &mut self.rung);
+        while let Some(number) = self.rung.pop() {
+            let mut bits = self.blocks[number].rung.swap(0, Ordering::AcqRel);
+            while bits != 0 {
+                let bit = bits.trailing_zeros();
+                bits &= bits - 1;
+                match self.run(number * 64 + bit as usize, cx, step) {
+                    Step::Continue(true) => {}
+                    Step::Continue(false) => {
+                        self.put_back(number, bits);
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Step::Break(end) => return Poll::Ready(Some(end)),
+                }
+            }
+        }
+        while self.may_have_more && self.has_room() {
+            let lane = match self.fill(cx) {
+                Poll::Ready(Some(lane)) => lane,
+                Poll::Ready(None) | Poll::Pending => break,
+            };
+            match self.run(lane, cx, step) {
+                Step::Continue(true) => {}
+                Step::Continue(false) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Step::Break(end) => return Poll::Ready(Some(end)),
+            }
+        }
+        if !self.may_have_more && self.free.len() == self.lanes.len() {
+            return Poll::Ready(None);
+        }
+        if self.rest(cx) {
+            self.pace.pause();
+        } else {
+            // Woken by the poll itself: others have a turn, then on.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Leaves the caller's waker, unless somebody was woken meanwhile.
+    fn rest(&self, cx: &Context<'_>) -> bool {
+        let mut old = None;
+        let mut board = self.board.lock();
+        let is_known = matches!(&board.waker, Some(waker) if waker.will_wake(cx.waker()));
+        if !is_known {
+            drop(board);
+            let fresh = cx.waker().clone();
+            board = self.board.lock();
+            old = board.waker.replace(fresh);
+        }
+        let is_quiet = board.rung.is_empty();
+        board.is_away = is_quiet;
+        drop(board);
+        drop(old);
+        is_quiet
+    }
+
+    /// Rings again for those of a block whose turn has not come.
+    fn put_back(&mut self, number: usize, bits: u64) {
+        let block = &self.blocks[number];
+        let mut board = self.board.lock();
+        if bits != 0 && block.rung.fetch_or(bits, Ordering::AcqRel) == 0 {
+            board.rung.push(number);
+        }
+        board.rung.append(&mut self.rung);
+    }
+
+    fn has_room(&self) -> bool {
+        !self.free.is_empty() || self.lanes.len() < self.limit
+    }
+
+    /// Takes an item from the intake, and gives it a lane.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Poll<Option<usize>> {
+        let mut pass = Pass::default();
+        let item = match self.intake.poll(true, &mut pass, cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Taken::Full) => return Poll::Ready(None),
+            Poll::Ready(Taken::End) => {
+                self.may_have_more = false;
+                return Poll::Ready(None);
+            }
+            Poll::Ready(Taken::Item(item)) => item,
+        };
+        let lane = self.free.pop().unwrap_or_else(|| self.add_lane());
+        let future = (self.function)(item);
+        if let Some(progress) = &self.progress {
+            progress.start();
+        }
+        self.lanes[lane].pass = pass;
+        self.lanes[lane].future.set(Some(future));
+        Poll::Ready(Some(lane))
+    }
+
+    /// X1.
+    fn add_lane(&mut self) -> usize {
+        let lane = self.lanes.len();
+        if lane % 64 == 0 {
+            self.blocks.push(PlainArc::new(Block {
+                number: lane / 64,
+                rung: AtomicU64::new(0),
+                board: self.board.clone(),
+            }));
+        }
+        let bell = Bell {
+            block: self.blocks[lane / 64].clone(),
+            bit: (lane % 64) as u32,
+        };
+        self.lanes.push(Lane {
+            future: Box::pin(None),
+            pass: Pass::default(),
+            waker: Waker::from(PlainArc::new(bell)),
+        });
+        lane
+    }
+
+    /// Polls the item of a lane, and as long as they are ready at once, the items after it. Continues with whether to go on.
+    fn run<B>(
+        &mut self,
+        lane: usize,
+        cx: &mut Context<'_>,
+        step: &mut impl FnMut(usize, Result<Value<Fut>, Error<Fut>>) -> Step<B>,
+    ) -> Step<B, bool> {
+        let mut lane = lane;
+        loop {
+            let Lane {
+                future,
+                pass,
+                waker,
+            } = &mut self.lanes[lane];
+            let Some(running) = future.as_mut().as_pin_mut() else {
+                return Step::Continue(true); // a wake from an item that has ended
+            };
+            let Poll::Ready(output) = running.poll(&mut Context::from_waker(waker)) else {
+                return Step::Continue(true);
+            };
+            future.set(None);
+            let result = output.into_item();
+            let Pass { index, permit, key } = std::mem::take(pass);
+            if let Some(permit) = permit {
+                match &result {
+                    Ok(_) => permit.succeeded(),
+                    Err(_) => permit.overloaded(),
+                }
+            }
+            if let Some(key) = key {
+                self.intake.done(key);
+            }
+            self.free.push(lane);
+            if let Some(progress) = &self.progress {
+                progress.end(if result.is_ok() {
+                    End::Done
+                } else {
+                    End::Failed
+                });
+            }
+            if let Step::Break(end) = step(index, result) {
+                return Step::Break(end);
+            }
+            if self.pace.step() {
+                return Step::Continue(false);
+            }
+            if !self.may_have_more {
+                return Step::Continue(true);
+            }
+            match self.fill(cx) {
+                Poll::Ready(Some(next)) => lane = next,
+                Poll::Ready(None) | Poll::Pending => return Step::Continue(true),
+            }
+        }
+    }
+}
+
+impl<S, T, F, Fut> Engine<S, T, F, Fut> {
+    /// Drops what runs (X4). What it throws then goes to the observer.
+    pub(crate) fn clear(&mut self) {
+        for lane in &mut self.lanes {
+            if lane.future.is_none() {
+                continue;
+            }
+            if let Some(progress) = &self.progress {
+                progress.end(End::Cancelled);
+            }
+            if let Err(panic) = catch(|| lane.future.set(None)) {
+                let observer = crate::context::current();
+                let observer = observer.as_ref().and_then(|(core, _)| core.observer());
+                displace(observer, None, DisplacedWhat::Panic(panic));
+            }
+            lane.pass = Pass::default();
+        }
+    }
+}

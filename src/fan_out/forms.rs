@@ -1,0 +1,406 @@
+//! The forms of the spawned fan-out: what becomes of the results.
+
+use std::collections::VecDeque;
+use std::future::{Future, pending, poll_fn};
+use std::panic::Location;
+use std::pin::pin;
+
+use crate::fan_out::FanOut;
+use crate::fan_out::crew::Crew;
+use crate::fan_out::input::Input;
+use crate::fan_out::intake::Intake;
+use crate::fan_out::outlet::{
+    AsFinished, Channel, First, InOrder, Nowhere, Outcomes, Outlet, Values, with_room,
+};
+use crate::fan_out::output::ItemOutput;
+use crate::fan_out::results::{Results, Slot};
+use crate::fan_out::worker::{Closing, Door, Shared, Worker, fail};
+use crate::group::TaskGroup;
+use crate::group::error::GroupError;
+use crate::limit::gate::Signal;
+use crate::sync::{AtomicBool, Lock, Ordering, PlainArc};
+
+/// What becomes of the results.
+impl<S, T> FanOut<S, T>
+where
+    S: Input<Item = T> + Send + 'static,
+    T: Send + 'static,
+{
+    /// Runs `function` on each item, for its effects.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, it cancels its items at once, and whatever encloses it does not end until they are gone.
+    /// Items that were not started are dropped with the input.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError`] with the first failure, whose task is named after the place of its item, `item 17`; or if it was
+    /// cancelled.
+    ///
+    /// # Panics
+    ///
+    /// With the first panic of the function or of the input, after all items are gone. Outside a tokio runtime.
+    #[track_caller]
+    pub fn for_each<F, Fut, E>(self, function: F) -> impl Future<Output = Result<(), GroupError<E>>>
+    where
+        F: Fn(T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: ItemOutput<Value = (), Error = E>> + Send + 'static,
+        E: Send + 'static,
+    {
+        self.run(
+            usize::MAX,
+            function,
+            |_| Nowhere,
+            |shared| async move { shared.closing.closed().await },
+        )
+    }
+
+    /// Runs `function` on each item, and collects the values in the order of the input.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`for_each`](Self::for_each); the values so far are dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`for_each`](Self::for_each).
+    ///
+    /// # Panics
+    ///
+    /// As [`for_each`](Self::for_each).
+    #[track_caller]
+    pub fn collect<F, Fut, V, E>(
+        self,
+        function: F,
+    ) -> impl Future<Output = Result<Vec<V>, GroupError<E>>>
+    where
+        F: Fn(T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: ItemOutput<Value = V, Error = E>> + Send + 'static,
+        V: Send + 'static,
+        E: Send + 'static,
+    {
+        self.run(
+            usize::MAX,
+            function,
+            |hint| Values(InOrder::new(hint)),
+            |shared| async move {
+                shared.closing.closed().await;
+                shared.outlet.0.take()
+            },
+        )
+    }
+
+    /// Runs `function` on each item, and collects the values as they come.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`for_each`](Self::for_each); the values so far are dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`for_each`](Self::for_each).
+    ///
+    /// # Panics
+    ///
+    /// As [`for_each`](Self::for_each).
+    #[track_caller]
+    pub fn collect_unordered<F, Fut, V, E>(
+        self,
+        function: F,
+    ) -> impl Future<Output = Result<Vec<V>, GroupError<E>>>
+    where
+        F: Fn(T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: ItemOutput<Value = V, Error = E>> + Send + 'static,
+        V: Send + 'static,
+        E: Send + 'static,
+    {
+        self.run(
+            usize::MAX,
+            function,
+            |hint| AsFinished(Lock::new(with_room(hint))),
+            |shared| async move {
+                shared.closing.closed().await;
+                std::mem::take(&mut *shared.outlet.0.lock())
+            },
+        )
+    }
+
+    /// Runs `function` on each item, and makes the values into one with `combine`, as they come.
+    ///
+    /// `combine` runs in the caller's task, one value at a time, while the items go on in theirs; if it falls behind by more
+    /// than the [buffer](Self::buffer), they wait for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`for_each`](Self::for_each); what was made so far is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`for_each`](Self::for_each).
+    ///
+    /// # Panics
+    ///
+    /// As [`for_each`](Self::for_each), and with a panic of `combine`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), ringfence::GroupError<std::convert::Infallible>> {
+    /// use std::convert::Infallible;
+    /// use ringfence::fan_out;
+    ///
+    /// let square = |n: u64| async move { Ok::<_, Infallible>(n * n) };
+    /// assert_eq!(fan_out(1..=10).fold(0, square, |sum, n| sum + n).await?, 385);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn fold<F, Fut, V, E, A, C>(
+        self,
+        init: A,
+        function: F,
+        mut combine: C,
+    ) -> impl Future<Output = Result<A, GroupError<E>>>
+    where
+        F: Fn(T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: ItemOutput<Value = V, Error = E>> + Send + 'static,
+        V: Send + 'static,
+        E: Send + 'static,
+        C: FnMut(A, V) -> A,
+    {
+        let bound = self.bound();
+        self.run(
+            bound,
+            function,
+            |_| Channel::new(false),
+            |shared| async move {
+                let (mut made, mut ready) = (init, VecDeque::new());
+                while poll_fn(|cx| shared.outlet.poll_take(&mut ready, cx)).await {
+                    let n = ready.len();
+                    for value in ready.drain(..) {
+                        made = combine(made, value);
+                    }
+                    shared.deliver(n);
+                }
+                made
+            },
+        )
+    }
+
+    /// Runs `function` on the items until one succeeds, and yields its value; `None` if there are no items.
+    ///
+    /// The others are cancelled, and gone, before it is ready.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`for_each`](Self::for_each).
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError`] with the failures of all items, in the order in which they happened, if none succeeds; or if it was
+    /// cancelled.
+    ///
+    /// # Panics
+    ///
+    /// As [`for_each`](Self::for_each).
+    #[track_caller]
+    pub fn first_success<F, Fut, V, E>(
+        self,
+        function: F,
+    ) -> impl Future<Output = Result<Option<V>, GroupError<E>>>
+    where
+        F: Fn(T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: ItemOutput<Value = V, Error = E>> + Send + 'static,
+        V: Send + 'static,
+        E: Send + 'static,
+    {
+        self.run(
+            usize::MAX,
+            function,
+            |_| First::new(),
+            |shared| async move {
+                match poll_fn(|cx| shared.outlet.poll_won(cx)).await {
+                    Ok(value) => {
+                        shared.stop();
+                        shared.core.cancel_children();
+                        Some(value)
+                    }
+                    Err(errors) if errors.is_empty() => None,
+                    Err(errors) => {
+                        for (index, error) in errors {
+                            fail(&shared.core, shared.location, index, error);
+                        }
+                        pending().await
+                    }
+                }
+            },
+        )
+    }
+
+    /// Runs `function` on each item, whether others fail or not, and collects what became of each: the outcome at place `i` is
+    /// that of item `i`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`for_each`](Self::for_each); the outcomes so far are dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError`] if it was cancelled. The failures of items are among the outcomes.
+    ///
+    /// # Panics
+    ///
+    /// As [`for_each`](Self::for_each): a panic is no outcome.
+    #[track_caller]
+    pub fn outcomes<F, Fut, V, E>(
+        self,
+        function: F,
+    ) -> impl Future<Output = Result<Vec<Result<V, E>>, GroupError<E>>>
+    where
+        F: Fn(T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: ItemOutput<Value = V, Error = E>> + Send + 'static,
+        V: Send + 'static,
+        E: Send + 'static,
+    {
+        self.run(
+            usize::MAX,
+            function,
+            |hint| Outcomes(InOrder::new(hint)),
+            |shared| async move {
+                shared.closing.closed().await;
+                shared.outlet.0.take()
+            },
+        )
+    }
+
+    /// Runs `function` on each item, and yields the values one by one, in the order of the input.
+    ///
+    /// The items run on their own, whatever the taker does meanwhile, until as many results wait as the limit and the
+    /// [buffer](Self::buffer) allow together. An item that is much slower than those after it holds them up at that bound.
+    /// The work starts when the first value is asked for.
+    #[track_caller]
+    pub fn results<F, Fut, V, E>(self, function: F) -> Results<V, E>
+    where
+        F: Fn(T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: ItemOutput<Value = V, Error = E>> + Send + 'static,
+        V: Send + 'static,
+        E: Send + 'static,
+    {
+        self.results_from(Channel::new(true), function)
+    }
+
+    /// Runs `function` on each item, and yields the values one by one, as they come.
+    ///
+    /// As [`results`](Self::results) otherwise; no item holds up another.
+    #[track_caller]
+    pub fn results_unordered<F, Fut, V, E>(self, function: F) -> Results<V, E>
+    where
+        F: Fn(T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: ItemOutput<Value = V, Error = E>> + Send + 'static,
+        V: Send + 'static,
+        E: Send + 'static,
+    {
+        self.results_from(Channel::new(false), function)
+    }
+
+    #[track_caller]
+    fn results_from<F, Fut, V, E>(self, channel: Channel<V>, function: F) -> Results<V, E>
+    where
+        F: Fn(T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: ItemOutput<Value = V, Error = E>> + Send + 'static,
+        V: Send + 'static,
+        E: Send + 'static,
+    {
+        let (slot, bound) = (Slot::default(), self.bound());
+        let place = slot.clone();
+        let run = self.run(
+            bound,
+            function,
+            |_| channel,
+            |shared| async move {
+                place.fill(shared.clone());
+                shared.closing.closed().await;
+            },
+        );
+        Results::new(Box::pin(run), slot)
+    }
+
+    /// Opens the group, starts the first worker, and lives as long as `drive`.
+    #[track_caller]
+    fn run<F, Fut, V, E, O, D, R>(
+        mut self,
+        bound: usize,
+        function: F,
+        outlet: impl FnOnce((usize, Option<usize>)) -> O,
+        drive: impl FnOnce(PlainArc<Shared<S, F, O>>) -> D,
+    ) -> impl Future<Output = Result<R, GroupError<E>>>
+    where
+        F: Fn(T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: ItemOutput<Value = V, Error = E>> + Send + 'static,
+        V: Send + 'static,
+        E: Send + 'static,
+        O: Outlet<V, E>,
+        D: Future<Output = R>,
+    {
+        let location = Location::caller();
+        let steps = self.steps();
+        let hint = self.source.size_hint();
+        if let Some(progress) = &self.progress {
+            progress.expect(hint);
+        }
+        let outlet = outlet(hint);
+        let Self {
+            source,
+            limit,
+            progress,
+            scope,
+            ..
+        } = self;
+        scope.run(async move |_: &TaskGroup<E>| {
+            let Some((core, _)) = crate::context::current() else {
+                unreachable!("the body of a scope is in its group")
+            };
+            let runtime = crate::runtime::current();
+            let shared = PlainArc::new(Shared {
+                is_parallel: crate::runtime::is_parallel(runtime.as_ref()),
+                has_steps: steps.is_some(),
+                door: Lock::new(Door {
+                    intake: Intake::new(source, steps, bound),
+                    crew: Crew::new(limit),
+                }),
+                is_stopped: AtomicBool::new(false),
+                closing: Closing::new(),
+                function,
+                outlet,
+                progress,
+                core,
+                runtime,
+                location,
+            });
+            Worker::start(shared.clone(), 0);
+            let value = until_signalled(&shared.is_stopped, drive(shared.clone())).await;
+            let cut = shared.door.lock().intake.why_cut();
+            if let Some(reason) = cut {
+                shared.core.cancel_now(reason);
+                pending::<()>().await;
+            }
+            Ok(value)
+        })
+    }
+}
+
+/// Lets nothing more be taken when the task is asked to end.
+async fn until_signalled<T>(is_stopped: &AtomicBool, drive: impl Future<Output = T>) -> T {
+    let mut drive = pin!(drive);
+    let mut signal = Some(Signal::new());
+    poll_fn(|cx| {
+        if signal.as_mut().is_some_and(|s| s.poll(cx).is_ready()) {
+            signal = None;
+            is_stopped.store(true, Ordering::Relaxed);
+        }
+        drive.as_mut().poll(cx)
+    })
+    .await
+}

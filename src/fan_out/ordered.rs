@@ -1,0 +1,65 @@
+//! Results that come in any order, put into that of the input.
+//!
+//! D1. The window begins with the first result that is missing. D2. It is as long as the span from there to the latest
+//! result, so it is short while nobody is much slower than the others.
+
+use std::collections::VecDeque;
+
+#[derive(Debug)]
+pub(crate) struct Ordered<R> {
+    /// The index that comes out next.
+    next: usize,
+    window: VecDeque<Option<R>>,
+}
+
+impl<R> Ordered<R> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            next: 0,
+            window: VecDeque::new(),
+        }
+    }
+
+    /// Takes the result of one index, and gives `out` all those whose turn has come.
+    pub(crate) fn put(&mut self, index: usize, result: R, mut out: impl FnMut(R)) {
+        let place = index - self.next;
+        if place == 0 && self.window.is_empty() {
+            self.next += 1;
+            return out(result);
+        }
+        if self.window.len() <= place {
+            self.window.resize_with(place + 1, || None);
+        }
+        self.window[place] = Some(result);
+        while let Some(Some(_)) = self.window.front() {
+            self.next += 1;
+            if let Some(Some(result)) = self.window.pop_front() {
+                out(result);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_order_in_is_the_input_order_out(order in Just((0..60_usize).collect::<Vec<_>>()).prop_shuffle()) {
+            let (mut ordered, mut out) = (Ordered::new(), Vec::new());
+            let mut put = std::collections::BTreeSet::new();
+            for index in order {
+                put.insert(index);
+                ordered.put(index, index, |result| out.push(result));
+                let prefix = (0..60).take_while(|i| put.contains(i)).count();
+                prop_assert_eq!(out.len(), prefix);
+                let span = put.last().map_or(0, |last| last + 1 - prefix.min(last + 1));
+                prop_assert!(ordered.window.len() <= span);
+            }
+            prop_assert_eq!(out, (0..60).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Where results go: one type for each form.
+//!
+//! Z1. Results move under the lock of the outlet, and nothing of theirs runs there. Z2. A worker keeps up to [`BATCH`] results
+//! and hands them over together, where nobody looks before the end; and before it waits for anything. Z3. `put` never waits: an outlet whose taker may be slow has
+//! its bound kept at the intake.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use crate::fan_out::ordered::Ordered;
+use crate::sync::Lock;
+
+/// How many results a worker keeps.
+const BATCH: usize = 8;
+
+/// Where results go.
+pub(crate) trait Outlet<V, E>: Send + Sync + 'static {
+    /// What a worker keeps.
+    type Kept: Default + Send;
+
+    /// Takes the result of an item; gives back the error that ends it all.
+    fn put(&self, kept: &mut Self::Kept, index: usize, result: Result<V, E>) -> Option<E>;
+
+    /// Takes what a worker has kept, because it ends or has to wait.
+    fn flush(&self, _: &mut Self::Kept) {}
+
+    /// Notes that the last worker has ended.
+    fn close(&self) {}
+}
+
+/// Nowhere: the results are `()`.
+pub(crate) struct Nowhere;
+
+impl<E: Send + 'static> Outlet<(), E> for Nowhere {
+    type Kept = ();
+
+    #[inline]
+    fn put(&self, (): &mut (), _: usize, result: Result<(), E>) -> Option<E> {
+        result.err()
+    }
+}
+
+/// All of them, in input order.
+pub(crate) struct InOrder<R> {
+    state: Lock<Sorted<R>>,
+}
+
+struct Sorted<R> {
+    ordered: Ordered<R>,
+    out: Vec<R>,
+}
+
+impl<R> InOrder<R> {
+    pub(crate) fn new(hint: (usize, Option<usize>)) -> Self {
+        Self {
+            state: Lock::new(Sorted {
+                ordered: Ordered::new(),
+                out: with_room(hint),
+            }),
+        }
+    }
+
+    pub(crate) fn take(&self) -> Vec<R> {
+        std::mem::take(&mut self.state.lock().out)
+    }
+
+    fn keep(&self, kept: &mut Vec<(usize, R)>, index: usize, result: R) {
+        if kept.capacity() == 0 {
+            kept.reserve_exact(BATCH);
+        }
+        kept.push((index, result));
+        if kept.len() == BATCH {
+            self.hand_over(kept);
+        }
+    }
+
+    #[inline]
+    fn flush(&self, kept: &mut Vec<(usize, R)>) {
+        if !kept.is_empty() {
+            self.hand_over(kept);
+        }
+    }
+
+    fn hand_over(&self, kept: &mut Vec<(usize, R)>) {
+        let Sorted { ordered, out } = &mut *self.state.lock();
+        for (index, result) in kept.drain(..) {
+            ordered.put(index, result, |result| out.push(result));
+        }
+    }
+}
+
+/// Room for all, if the input knows how many; a lie about that costs nothing but speed.
+pub(crate) fn with_room<R>((least, most): (usize, Option<usize>)) -> Vec<R> {
+    let mut out = Vec::new();
+    if most == Some(least) {
+        let _ = out.try_reserve_exact(least);
+    }
+    out
+}
+
+/// The values of all, in input order; the first error ends it.
+pub(crate) struct Values<V>(pub(crate) InOrder<V>);
+
+impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Values<V> {
+    type Kept = Vec<(usize, V)>;
+
+    #[inline]
+    fn put(&self, kept: &mut Self::Kept, index: usize, result: Result<V, E>) -> Option<E> {
+        match result {
+            Ok(value) => {
+                self.0.keep(kept, index, value);
+                None
+            }
+            Err(error) => Some(error),
+        }
+    }
+
+    #[inline]
+    fn flush(&self, kept: &mut Self::Kept) {
+        self.0.flush(kept);
+    }
+}
+
+/// The values and errors of all, in input order.
+pub(crate) struct Outcomes<V, E>(pub(crate) InOrder<Result<V, E>>);
+
+impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Outcomes<V, E> {
+    type Kept = Vec<(usize, Result<V, E>)>;
+
+    #[inline]
+    fn put(&self, kept: &mut Self::Kept, index: usize, result: Result<V, E>) -> Option<E> {
+        self.0.keep(kept, index, result);
+        None
+    }
+
+    #[inline]
+    fn flush(&self, kept: &mut Self::Kept) {
+        self.0.flush(kept);
+    }
+}
+
+/// The values of all, as they come.
+pub(crate) struct AsFinished<V>(pub(crate) Lock<Vec<V>>);
+
+impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for AsFinished<V> {
+    type Kept = ();
+
+    #[inline]
+    fn put(&self, (): &mut (), _: usize, result: Result<V, E>) -> Option<E> {
+        match result {
+            Ok(value) => {
+                self.0.lock().push(value);
+                None
+            }
+            Err(error) => Some(error),
+        }
+    }
+}
+
+/// One value after the other, for somebody who takes them while the work goes on.
+pub(crate) struct Channel<V> {
+    state: Lock<Flow<V>>,
+}
+
+struct Flow<V> {
+    ordered: Option<Ordered<V>>,
+    ready: VecDeque<V>,
+    is_closed: bool,
+    taker: Option<Waker>,
+}
+
+impl<V> Channel<V> {
+    pub(crate) fn new(is_ordered: bool) -> Self {
+        Self {
+            state: Lock::new(Flow {
+                ordered: is_ordered.then(Ordered::new),
+                ready: VecDeque::new(),
+                is_closed: false,
+                taker: None,
+            }),
+        }
+    }
+
+    /// Takes what is ready into `into`, which is empty; `false` once there will be nothing more.
+    pub(crate) fn poll_take(&self, into: &mut VecDeque<V>, cx: &mut Context<'_>) -> Poll<bool> {
+        let fresh = cx.waker().clone();
+        let mut flow = self.state.lock();
+        if !flow.ready.is_empty() {
+            std::mem::swap(&mut flow.ready, into);
+            return Poll::Ready(true);
+        }
+        if flow.is_closed {
+            return Poll::Ready(false);
+        }
+        let old = flow.taker.replace(fresh);
+        drop(flow);
+        drop(old);
+        Poll::Pending
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Flow<V>)) {
+        let waker = {
+            let mut flow = self.state.lock();
+            change(&mut flow);
+            if flow.ready.is_empty() && !flow.is_closed {
+                None
+            } else {
+                flow.taker.take()
+            }
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Channel<V> {
+    type Kept = ();
+
+    fn put(&self, (): &mut (), index: usize, result: Result<V, E>) -> Option<E> {
+        let value = match result {
+            Ok(value) => value,
+            Err(error) => return Some(error),
+        };
+        self.change(|flow| match &mut flow.ordered {
+            Some(ordered) => ordered.put(index, value, |value| flow.ready.push_back(value)),
+            None => flow.ready.push_back(value),
+        });
+        None
+    }
+
+    fn close(&self) {
+        self.change(|flow| flow.is_closed = true);
+    }
+}
+
+/// The first value; the errors before it.
+pub(crate) struct First<V, E> {
+    state: Lock<Race<V, E>>,
+}
+
+struct Race<V, E> {
+    value: Option<V>,
+    errors: Vec<(usize, E)>,
+    is_closed: bool,
+    taker: Option<Waker>,
+}
+
+/// How a race ended: with a value, or with the errors of all.
+pub(crate) type Won<V, E> = Result<V, Vec<(usize, E)>>;
+
+impl<V, E> First<V, E> {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Lock::new(Race {
+                value: None,
+                errors: Vec::new(),
+                is_closed: false,
+                taker: None,
+            }),
+        }
+    }
+
+    pub(crate) fn poll_won(&self, cx: &mut Context<'_>) -> Poll<Won<V, E>> {
+        let fresh = cx.waker().clone();
+        let mut race = self.state.lock();
+        if let Some(value) = race.value.take() {
+            return Poll::Ready(Ok(value));
+        }
+        if race.is_closed {
+            return Poll::Ready(Err(std::mem::take(&mut race.errors)));
+        }
+        let old = race.taker.replace(fresh);
+        drop(race);
+        drop(old);
+        Poll::Pending
+    }
+
+    fn wake(&self) {
+        let waker = self.state.lock().taker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for First<V, E> {
+    type Kept = ();
+
+    fn put(&self, (): &mut (), index: usize, result: Result<V, E>) -> Option<E> {
+        let mut race = self.state.lock();
+        match result {
+            Ok(value) if race.value.is_none() => {
+                race.value = Some(value);
+                drop(race);
+                self.wake();
+            }
+            late @ Ok(_) => {
+                drop(race);
+                drop(late);
+            }
+            Err(error) => race.errors.push((index, error)),
+        }
+        None
+    }
+
+    fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.wake();
+    }
+}

@@ -1,0 +1,516 @@
+//! Joining helpers: several futures as children of a group, and one answer.
+//!
+//! J1. Whoever is not needed any more is cancelled, and gone, before the answer is given. J2. What a future fails with is the
+//! caller's, not the group's; a panic is the group's, as any child's. J3. Dropped early, a helper cancels what it has
+//! started, and the group waits for it. J4. A helper never waits for what cannot come: where a child that it needs was
+//! cancelled by others, it awaits that child's handle, which ends the body (H2). J5. Each end costs constant time.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+
+use crate::group::TaskGroup;
+use crate::group::borrow::{BorrowGroup, LocalGroup};
+use crate::group::handle::{Outcome, TaskHandle};
+use crate::sync::{Lock, PlainArc};
+use crate::time::timeout;
+
+/// Who has ended, in that order.
+struct Ends<T>(Lock<Done<T>>);
+
+struct Done<T> {
+    /// The place of each, and what it returned; nothing if it was cancelled, or threw.
+    ends: VecDeque<(usize, Option<T>)>,
+    waker: Option<Waker>,
+}
+
+impl<T> Ends<T> {
+    fn push(&self, place: usize, output: Option<T>) {
+        let waker = {
+            let mut done = self.0.lock();
+            done.ends.push_back((place, output));
+            done.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn poll_next(&self, cx: &Context<'_>) -> Poll<(usize, Option<T>)> {
+        let waker = cx.waker().clone();
+        let mut done = self.0.lock();
+        if let Some(end) = done.ends.pop_front() {
+            drop(done);
+            return Poll::Ready(end);
+        }
+        let old = done.waker.replace(waker);
+        drop(done);
+        drop(old);
+        Poll::Pending
+    }
+}
+
+pin_project! {
+    /// One of the futures, as a child.
+    pub(crate) struct Racer<F>
+    where
+        F: Future,
+    {
+        #[pin]
+        future: F,
+        place: usize,
+        // None once it has said how it ended.
+        ends: Option<PlainArc<Ends<F::Output>>>,
+    }
+
+    impl<F> PinnedDrop for Racer<F>
+    where
+        F: Future,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let Some(ends) = this.ends.take() {
+                ends.push(*this.place, None);
+            }
+        }
+    }
+}
+
+impl<F: Future> Future for Racer<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let output = std::task::ready!(this.future.poll(cx));
+        if let Some(ends) = this.ends.take() {
+            ends.push(*this.place, Some(output));
+        }
+        Poll::Ready(())
+    }
+}
+
+/// The children of one helper.
+#[expect(
+    unnameable_types,
+    reason = "it is in a hidden method of a trait that nobody else implements"
+)]
+pub struct Racers<'g, T> {
+    ends: PlainArc<Ends<T>>,
+    /// Each at its place; none where it has ended.
+    handles: Vec<Option<TaskHandle<'g, ()>>>,
+    running: usize,
+}
+
+impl<'g, T> Racers<'g, T> {
+    fn new() -> Self {
+        Self {
+            ends: PlainArc::new(Ends(Lock::new(Done {
+                ends: VecDeque::new(),
+                waker: None,
+            }))),
+            handles: Vec::new(),
+            running: 0,
+        }
+    }
+
+    fn start<F>(&mut self, future: F, spawn: impl FnOnce(Racer<F>) -> TaskHandle<'g, ()>)
+    where
+        F: Future<Output = T>,
+    {
+        let racer = Racer {
+            future,
+            place: self.handles.len(),
+            ends: Some(self.ends.clone()),
+        };
+        self.running += 1;
+        self.handles.push(Some(spawn(racer)));
+    }
+
+    /// Waits for the next one to end. One that was cancelled, or threw, gives its handle, on which to wait for ever (J4).
+    async fn next(&mut self) -> (usize, Result<T, Option<TaskHandle<'g, ()>>>) {
+        let (place, output) = poll_fn(|cx| self.ends.poll_next(cx)).await;
+        self.running -= 1;
+        let handle = self.handles.get_mut(place).and_then(Option::take);
+        match output {
+            Some(output) => {
+                if let Some(handle) = handle {
+                    handle.outcome().await; // J1: its destructors have run.
+                }
+                (place, Ok(output))
+            }
+            None => (place, Err(handle)),
+        }
+    }
+
+    /// Cancels all who still run, and waits until they are gone (J1).
+    async fn finish(mut self) {
+        self.cancel();
+        for handle in self.handles.drain(..).flatten() {
+            handle.outcome().await;
+        }
+    }
+
+    fn cancel(&self) {
+        self.handles.iter().flatten().for_each(TaskHandle::cancel);
+    }
+}
+
+impl<T> fmt::Debug for Racers<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Racers")
+            .field("running", &self.running)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> Drop for Racers<'_, T> {
+    fn drop(&mut self) {
+        self.cancel(); // J3
+    }
+}
+
+/// Waits for a child whose value will not come: the body ends here (H2).
+async fn stuck(handle: Option<TaskHandle<'_, ()>>) -> ! {
+    if let Some(handle) = handle {
+        handle.await;
+    }
+    std::future::pending().await
+}
+
+async fn try_join_all<T, E>(mut racers: Racers<'_, Result<T, E>>) -> Result<Vec<T>, E> {
+    let mut values: Vec<Option<T>> = racers.handles.iter().map(|_| None).collect();
+    while racers.running > 0 {
+        match racers.next().await {
+            (place, Ok(Ok(value))) => values[place] = Some(value),
+            (_, Ok(Err(error))) => {
+                racers.finish().await;
+                return Err(error);
+            }
+            (_, Err(handle)) => stuck(handle).await,
+        }
+    }
+    Ok(values.into_iter().flatten().collect())
+}
+
+async fn first<T>(mut racers: Racers<'_, T>) -> Option<T> {
+    let mut lost = None;
+    while racers.running > 0 {
+        match racers.next().await {
+            (_, Ok(output)) => {
+                racers.finish().await;
+                return Some(output);
+            }
+            (_, Err(handle)) => lost = Some(handle),
+        }
+    }
+    match lost {
+        Some(handle) => stuck(handle).await,
+        None => None,
+    }
+}
+
+/// The engine of the races that look for a success: `start` starts the next one, or says that there is none.
+async fn staggered<'g, T, E>(
+    delay: Duration,
+    mut start: impl FnMut(&mut Racers<'g, Result<T, E>>) -> bool,
+) -> Result<T, Vec<E>> {
+    let (mut racers, mut errors, mut lost) = (Racers::new(), Vec::new(), None);
+    let mut is_more = start(&mut racers);
+    while is_more && delay.is_zero() {
+        is_more = start(&mut racers);
+    }
+    while racers.running > 0 {
+        let end = if is_more {
+            timeout(delay, racers.next()).await.ok()
+        } else {
+            Some(racers.next().await)
+        };
+        match end {
+            Some((_, Ok(Ok(value)))) => {
+                racers.finish().await;
+                return Ok(value);
+            }
+            Some((_, Ok(Err(error)))) => errors.push(error),
+            Some((_, Err(handle))) => lost = Some(handle),
+            None => {} // It is the next one's time.
+        }
+        is_more = is_more && start(&mut racers);
+    }
+    match lost {
+        Some(handle) if errors.is_empty() => stuck(handle).await,
+        _ => Err(errors),
+    }
+}
+
+/// Handles whose children are cancelled if they are not waited for to the end (J3).
+struct Unfinished<'g, T>(VecDeque<TaskHandle<'g, T>>);
+
+impl<T> Drop for Unfinished<'_, T> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(TaskHandle::cancel);
+    }
+}
+
+async fn settle_all<T>(mut handles: Unfinished<'_, T>) -> Vec<Outcome<T>> {
+    let mut outcomes = Vec::with_capacity(handles.0.len());
+    while let Some(handle) = handles.0.front_mut() {
+        outcomes.push(poll_fn(|cx| handle.poll_outcome(cx)).await);
+        handles.0.pop_front();
+    }
+    outcomes
+}
+
+/// Where one value of a tuple is put.
+#[expect(
+    unnameable_types,
+    reason = "it is in a hidden type of a trait that nobody else implements"
+)]
+pub struct Place<T>(PlainArc<Lock<Option<T>>>);
+
+impl<T> fmt::Debug for Place<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").finish_non_exhaustive()
+    }
+}
+
+/// A tuple of two to six futures that a group can run as its children: see [`TaskGroup::try_join`].
+///
+/// Each returns a `Result`; the error is the same for all of them, and need not be the group's.
+pub trait TryJoin<G, X> {
+    /// The values, as a tuple.
+    type Output;
+    /// Where they are put until all are there.
+    #[doc(hidden)]
+    type Places;
+
+    #[doc(hidden)]
+    fn start<'g>(self, group: &'g G) -> (Racers<'g, Result<(), X>>, Self::Places);
+
+    #[doc(hidden)]
+    fn take(places: Self::Places) -> Option<Self::Output>;
+}
+
+macro_rules! tuples {
+    ([$($env:lifetime)?] $Group:ty, $Send:path, $life:lifetime) => {
+        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b }
+        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b, C c }
+        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b, C c, D d }
+        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b, C c, D d, F f }
+        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b, C c, D d, F f, H h }
+    };
+    (@ [$($env:lifetime)?] $Group:ty, $Send:path, $life:lifetime, $($F:ident $f:ident),*) => {
+        impl<$($env,)? E, X, $($F,)*> TryJoin<$Group, X> for ($($F,)*)
+        where
+            E: Send + 'static,
+            X: $Send + $life,
+            $($F: IntoResult<X, Value: $Send + $life> + $Send + $life,)*
+        {
+            type Output = ($($F::Value,)*);
+
+            type Places = ($(Place<$F::Value>,)*);
+
+            fn start<'g>(
+                self,
+                group: &'g $Group,
+            ) -> (Racers<'g, Result<(), X>>, Self::Places) {
+                let ($($f,)*) = self;
+                let mut racers = Racers::new();
+                $(
+                    let place = Place(PlainArc::new(Lock::new(None)));
+                    let inside = place.0.clone();
+                    let child = async move {
+                        let value = $f.await?;
+                        *inside.lock() = Some(value);
+                        Ok(())
+                    };
+                    racers.start(child, |racer| group.spawn(racer));
+                    let $f = place;
+                )*
+                (racers, ($($f,)*))
+            }
+
+            fn take(places: Self::Places) -> Option<Self::Output> {
+                let ($($f,)*) = places;
+                Some(($($f.0.lock().take()?,)*))
+            }
+        }
+    };
+}
+
+/// A future of a `Result`, so that its value has a name in the bounds of a tuple.
+pub trait IntoResult<X>: Future<Output = Result<Self::Value, X>> {
+    /// The value of success.
+    type Value;
+}
+
+impl<F: Future<Output = Result<T, X>>, T, X> IntoResult<X> for F {
+    type Value = T;
+}
+
+tuples! { [] TaskGroup<E>, Send, 'static }
+tuples! { ['env] BorrowGroup<'env, E>, Send, 'env }
+tuples! { ['env] LocalGroup<'env, E>, Sized, 'env }
+
+macro_rules! joins {
+    ([$($life:lifetime)?] $Group:ty, [$($bound:tt)*] $(, $lint:meta)?) => {
+        impl<$($life,)? E: Send + 'static> $Group {
+            /// Runs a tuple of two to six futures as children, and returns their values, or the first error when the
+            /// others are gone.
+            ///
+            /// The error is the caller's, not the group's: `group.try_join((user(7), posts(7))).await?`.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropped early, it cancels what it has started, and the group waits for it.
+            ///
+            /// # Errors
+            ///
+            /// With the first error, after all the others have been cancelled and are gone.
+            $(#[$lint])?
+            pub async fn try_join<J, X>(&self, futures: J) -> Result<J::Output, X>
+            where
+                J: TryJoin<Self, X>,
+            {
+                let (racers, places) = futures.start(self);
+                try_join_all(racers).await?;
+                match J::take(places) {
+                    Some(values) => Ok(values),
+                    None => stuck(None).await,
+                }
+            }
+
+            /// Runs futures as children, and returns their values in the order of the futures, or the first error when
+            /// the others are gone.
+            ///
+            /// *Comparison.* `futures::future::try_join_all` drops the others without waiting for what they had started.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropped early, it cancels what it has started, and the group waits for it.
+            ///
+            /// # Errors
+            ///
+            /// With the first error, after all the others have been cancelled and are gone.
+            $(#[$lint])?
+            pub async fn try_join_all<I, F, T, X>(&self, futures: I) -> Result<Vec<T>, X>
+            where
+                I: IntoIterator<Item = F>,
+                F: Future<Output = Result<T, X>> + $($bound)*,
+                T: $($bound)*,
+                X: $($bound)*,
+            {
+                let mut racers = Racers::new();
+                for future in futures {
+                    racers.start(future, |racer| self.spawn(racer));
+                }
+                try_join_all(racers).await
+            }
+
+            /// Runs futures as children, and returns how each ended, in the order of the futures.
+            ///
+            /// What a future returns is its value, also if that is a `Result`; so nobody is cancelled because of another.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropped early, it cancels what it has started, and the group waits for it.
+            $(#[$lint])?
+            pub async fn settle_all<I, F, T>(&self, futures: I) -> Vec<Outcome<T>>
+            where
+                I: IntoIterator<Item = F>,
+                F: Future<Output = T> + $($bound)*,
+                T: $($bound)*,
+            {
+                let start = |future: F| self.spawn(async move { Ok(future.await) });
+                settle_all(Unfinished(futures.into_iter().map(start).collect())).await
+            }
+
+            /// Runs futures as children, and returns what the first of them to end returned, when the others are gone;
+            /// `None` if there are no futures.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropped early, it cancels what it has started, and the group waits for it.
+            $(#[$lint])?
+            pub async fn first<I, F, T>(&self, futures: I) -> Option<T>
+            where
+                I: IntoIterator<Item = F>,
+                F: Future<Output = T> + $($bound)*,
+                T: $($bound)*,
+            {
+                let mut racers = Racers::new();
+                for future in futures {
+                    racers.start(future, |racer| self.spawn(racer));
+                }
+                first(racers).await
+            }
+
+            /// Runs futures as children, and returns the value of the first to succeed, when the others are gone.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropped early, it cancels what it has started, and the group waits for it.
+            ///
+            /// # Errors
+            ///
+            /// If none succeeds, the errors of all in the order in which they came: none if there were no futures.
+            $(#[$lint])?
+            pub async fn first_ok<I, F, T, X>(&self, futures: I) -> Result<T, Vec<X>>
+            where
+                I: IntoIterator<Item = F>,
+                F: Future<Output = Result<T, X>> + $($bound)*,
+                T: $($bound)*,
+                X: $($bound)*,
+            {
+                self.staggered(Duration::ZERO, futures).await
+            }
+
+            /// Runs futures as children, each `delay` after the one before it or as soon as one fails, and returns the value
+            /// of the first to succeed, when the others are gone: *happy eyeballs*.
+            ///
+            /// Futures that are not started are not asked of the iterator.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropped early, it cancels what it has started, and the group waits for it.
+            ///
+            /// # Errors
+            ///
+            /// If none succeeds, the errors of all in the order in which they came: none if there were no futures.
+            ///
+            /// # Panics
+            ///
+            /// When it has to wait outside a tokio runtime with a time driver, unless `delay` is zero.
+            $(#[$lint])?
+            pub async fn staggered<I, F, T, X>(
+                &self,
+                delay: Duration,
+                futures: I,
+            ) -> Result<T, Vec<X>>
+            where
+                I: IntoIterator<Item = F>,
+                F: Future<Output = Result<T, X>> + $($bound)*,
+                T: $($bound)*,
+                X: $($bound)*,
+            {
+                let mut futures = futures.into_iter();
+                staggered(delay, move |racers| match futures.next() {
+                    Some(future) => {
+                        racers.start(future, |racer| self.spawn(racer));
+                        true
+                    }
+                    None => false,
+                })
+                .await
+            }
+        }
+    };
+}
+
+joins! { [] TaskGroup<E>, [Send + 'static] }
+joins! { ['env] BorrowGroup<'env, E>, [Send + 'env] }
+joins! { ['env] LocalGroup<'env, E>, ['env], expect(clippy::future_not_send, reason = "its children need not be") }

@@ -1,0 +1,262 @@
+//! The engine of a concurrency limit: permits, and a queue of those who wait for them.
+//!
+//! L1. First come, first served: while somebody waits, nobody else takes a permit. L2. A permit that was granted to a waiter
+//! belongs to it until it is picked up; a waiter that is dropped hands it on. L3. One that asks for more than the limit is
+//! served when no permit is out, and runs alone. L4. Wakers are woken and dropped outside the lock. L5. A wait ends on the
+//! signal of a cancel; one that was granted by then has its permit.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::cancel::{Cancelled, Token, token};
+use crate::limit::permits::{Permits, UNLIMITED};
+use crate::limit::waiters::{Left, Seat, Waiters};
+use crate::observe::CancelReason;
+use crate::sync::Lock;
+
+pub(crate) struct Gate {
+    permits: Permits,
+    hall: Lock<Hall>,
+}
+
+struct Hall {
+    limit: u64,
+    waiters: Waiters,
+}
+
+/// Checks a limit: from one on; `usize::MAX` is no limit.
+#[track_caller]
+pub(crate) fn checked(limit: usize) -> u64 {
+    assert!(limit > 0, "ringfence: a limit must be at least 1, not 0");
+    (limit as u64).min(UNLIMITED)
+}
+
+impl Gate {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self {
+            permits: Permits::new(limit),
+            hall: Lock::new(Hall {
+                limit,
+                waiters: Waiters::new(),
+            }),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn try_take(&self, n: u32) -> bool {
+        n == 0 || self.permits.take(n.into()) || (n > 1 && self.try_take_alone(n.into()))
+    }
+
+    /// L3, without waiting.
+    #[cold]
+    fn try_take_alone(&self, n: u64) -> bool {
+        let hall = self.hall.lock();
+        n > hall.limit && hall.waiters.is_empty() && self.permits.take_in_turn(n, hall.limit)
+    }
+
+    #[inline]
+    pub(crate) fn give(&self, n: u32) {
+        if self.permits.give(n.into()) {
+            self.serve();
+        }
+    }
+
+    /// Serves those whose turn has come, one at a time, and wakes each outside the lock (L4).
+    #[cold]
+    fn serve(&self) {
+        while let Some((waker, may_serve_more)) = self.serve_first() {
+            waker.wake();
+            if !may_serve_more {
+                return;
+            }
+        }
+    }
+
+    fn serve_first(&self) -> Option<(Waker, bool)> {
+        let mut hall = self.hall.lock();
+        let weight = hall.waiters.first()?;
+        if !self.permits.take_in_turn(weight, hall.limit) {
+            return None;
+        }
+        let waker = hall.waiters.grant()?;
+        let next = hall.waiters.first();
+        if next.is_none() {
+            self.permits.unmark();
+        }
+        // Whoever gives permits back from here on serves, too: so this may look without taking.
+        Some((
+            waker,
+            next.is_some_and(|next| self.permits.free() >= next as i64),
+        ))
+    }
+
+    /// Takes a seat in the queue; `None` if the permits are there after all.
+    fn queue(&self, n: u32, waker: Waker) -> Option<Seat> {
+        let mut hall = self.hall.lock();
+        self.permits.mark();
+        if hall.waiters.is_empty() && self.permits.take_in_turn(n.into(), hall.limit) {
+            self.permits.unmark();
+            drop(hall);
+            drop(waker);
+            return None;
+        }
+        Some(hall.waiters.push(n.into(), waker))
+    }
+
+    /// Picks up what was granted, or leaves a fresh waker.
+    fn settle(&self, seat: Seat, waker: &Waker) -> bool {
+        {
+            let mut hall = self.hall.lock();
+            if hall.waiters.settle(seat) {
+                return true;
+            }
+            if hall.waiters.will_wake(seat, waker) {
+                return false;
+            }
+        }
+        let fresh = waker.clone();
+        let old = {
+            let mut hall = self.hall.lock();
+            if hall.waiters.settle(seat) {
+                drop(hall);
+                return true;
+            }
+            hall.waiters.renew(seat, fresh)
+        };
+        drop(old);
+        false
+    }
+
+    /// Gives a seat up. Returns whether it had been granted: the permits are the caller's then.
+    fn leave(&self, seat: Seat) -> bool {
+        let (left, is_last) = {
+            let mut hall = self.hall.lock();
+            let left = hall.waiters.leave(seat);
+            let is_last = hall.waiters.is_empty();
+            if is_last {
+                self.permits.unmark();
+            }
+            (left, is_last)
+        };
+        match left {
+            Left::Granted => true,
+            Left::Waiting { waker, was_first } => {
+                drop(waker);
+                if was_first && !is_last {
+                    self.serve(); // the next may ask for less
+                }
+                false
+            }
+        }
+    }
+
+    /// Changes the limit without serving anybody: see [`wake`](Self::wake).
+    pub(crate) fn resize(&self, limit: u64) {
+        let mut hall = self.hall.lock();
+        let by = limit as i64 - hall.limit as i64;
+        hall.limit = limit;
+        self.permits.shift(by);
+    }
+
+    /// Serves those whom a higher limit has room for.
+    pub(crate) fn wake(&self) {
+        self.serve();
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.hall.lock().limit
+    }
+
+    pub(crate) fn in_flight(&self) -> u64 {
+        let hall = self.hall.lock();
+        (hall.limit as i64).saturating_sub(self.permits.free()) as u64
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.hall.lock().waiters.len()
+    }
+}
+
+/// A wait for the signal of a cancel, made when there is first something to wait for.
+pub(crate) struct Signal {
+    token: Token,
+    cancelled: Cancelled,
+}
+
+impl Signal {
+    pub(crate) fn new() -> Self {
+        let token = token();
+        Self {
+            cancelled: token.cancelled(),
+            token,
+        }
+    }
+
+    /// Says why, once the task was asked to end.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CancelReason> {
+        let signalled = Pin::new(&mut self.cancelled).poll(cx);
+        signalled.map(|()| self.token.reason().unwrap_or(CancelReason::Closed))
+    }
+}
+
+/// One wait for permits. Whoever holds it calls [`abandon`](Self::abandon) when it is dropped.
+#[derive(Default)]
+pub(crate) struct Wait {
+    seat: Option<Seat>,
+    signal: Option<Signal>,
+}
+
+impl Wait {
+    /// Takes `n` permits, which are the caller's from then on, or waits for them.
+    #[inline]
+    pub(crate) fn poll(
+        &mut self,
+        gate: &Gate,
+        n: u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), CancelReason>> {
+        if self.seat.is_none() && gate.try_take(n) {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_waiting(gate, n, cx)
+    }
+
+    #[cold]
+    fn poll_waiting(
+        &mut self,
+        gate: &Gate,
+        n: u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), CancelReason>> {
+        match self.seat {
+            Some(seat) => {
+                if gate.settle(seat, cx.waker()) {
+                    *self = Self::default();
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            None => match gate.queue(n, cx.waker().clone()) {
+                Some(seat) => self.seat = Some(seat),
+                None => return Poll::Ready(Ok(())),
+            },
+        }
+        let signal = self.signal.get_or_insert_with(Signal::new);
+        let Poll::Ready(reason) = signal.poll(cx) else {
+            return Poll::Pending;
+        };
+        let was_granted = self.seat.take().is_some_and(|seat| gate.leave(seat));
+        self.signal = None;
+        Poll::Ready(if was_granted { Ok(()) } else { Err(reason) }) // L5
+    }
+
+    /// Gives the wait up (L2).
+    #[inline]
+    pub(crate) fn abandon(&mut self, gate: &Gate, n: u32) {
+        if let Some(seat) = self.seat.take() {
+            if gate.leave(seat) {
+                gate.give(n);
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! `KeyedLimiter`: at most so many at once for each key.
+//!
+//! Y1. A key is in the map as long as somebody waits for it or holds a permit of it, and no longer. Y2. Whoever counts
+//! itself in at a key counts itself out, however it ends. Y3. `Hash` and `Eq` of the key run under the lock of the map; its
+//! destructor does not.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::hash::Hash;
+
+use crate::limit::concurrency::WaitCancelled;
+use crate::limit::gate::{Gate, Wait, checked};
+use crate::sync::{Arc, Lock};
+
+/// Lets at most so many be in flight at once for each key: for each host, each tenant, each file.
+///
+/// Keys do not wait for one another, and cost nothing while nobody uses them. Within a key it is a
+/// [`Limiter`](crate::Limiter). Clones share the limit. `Hash` and `Eq` of the keys run under a lock: they must not use the
+/// limiter themselves.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), ringfence::WaitCancelled> {
+/// use ringfence::KeyedLimiter;
+///
+/// let hosts = KeyedLimiter::new(1);
+/// let one = hosts.acquire("one.example").await?;
+/// let two = hosts.acquire("two.example").await?; // does not wait for the first
+/// assert!(hosts.try_acquire("one.example").is_none());
+/// # drop((one, two));
+/// # Ok(())
+/// # }
+/// ```
+pub struct KeyedLimiter<K> {
+    core: Arc<Keys<K>>,
+}
+
+struct Keys<K> {
+    limit: u64,
+    map: Lock<HashMap<K, Used>>,
+}
+
+struct Used {
+    gate: Arc<Gate>,
+    /// Who waits or holds a permit.
+    users: usize,
+}
+
+impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
+    /// At most `limit` at once for each key; [`usize::MAX`] is no limit.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            core: Arc::new(Keys {
+                limit: checked(limit),
+                map: Lock::new(HashMap::new()),
+            }),
+        }
+    }
+
+    /// Waits for a permit of `key`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropped, it leaves the line, and a permit that it had been given by then goes to the next.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitCancelled`] if the task that waits was asked to end before its turn came.
+    pub async fn acquire(&self, key: K) -> Result<KeyedPermit<K>, WaitCancelled> {
+        // Counted in by now, so that the gate stays; counted out by the drop of this, whatever comes.
+        let mut permit = self.enter(key);
+        let mut wait = Waiting {
+            gate: permit.gate.clone(),
+            wait: Wait::default(),
+        };
+        let got = std::future::poll_fn(|cx| wait.wait.poll(&wait.gate, 1, cx)).await;
+        got.map_err(|reason| WaitCancelled { reason })?;
+        permit.is_held = true;
+        Ok(permit)
+    }
+
+    /// Takes a permit of `key` if one is free and nobody waits for it.
+    #[must_use]
+    pub fn try_acquire(&self, key: K) -> Option<KeyedPermit<K>> {
+        let mut permit = self.enter(key);
+        permit.is_held = permit.gate.try_take(1);
+        permit.is_held.then_some(permit)
+    }
+
+    /// Returns how many keys are in use.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.core.map.lock().len()
+    }
+
+    /// Returns how many permits of `key` are out.
+    #[must_use]
+    pub fn in_flight(&self, key: &K) -> usize {
+        let map = self.core.map.lock();
+        map.get(key)
+            .map_or(0, |used| used.gate.in_flight() as usize)
+    }
+
+    fn enter(&self, key: K) -> KeyedPermit<K> {
+        let own = key.clone();
+        let mut map = self.core.map.lock();
+        let used = map.entry(key).or_insert_with(|| Used {
+            gate: Arc::new(Gate::new(self.core.limit)),
+            users: 0,
+        });
+        used.users += 1;
+        KeyedPermit {
+            keys: self.core.clone(),
+            gate: used.gate.clone(),
+            key: Some(own),
+            is_held: false,
+        }
+    }
+}
+
+impl<K> Clone for KeyedLimiter<K> {
+    fn clone(&self) -> Self {
+        Self {
+            core: self.core.clone(),
+        }
+    }
+}
+
+impl<K> fmt::Debug for KeyedLimiter<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedLimiter")
+            .field("keys", &self.core.map.lock().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A wait that is given up when it is dropped.
+struct Waiting {
+    gate: Arc<Gate>,
+    wait: Wait,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.wait.abandon(&self.gate, 1);
+    }
+}
+
+/// A permit of one key, given back when it is dropped.
+#[must_use = "a permit is given back when it is dropped"]
+pub struct KeyedPermit<K: Hash + Eq> {
+    keys: Arc<Keys<K>>,
+    gate: Arc<Gate>,
+    key: Option<K>,
+    is_held: bool,
+}
+
+impl<K: Hash + Eq> Drop for KeyedPermit<K> {
+    fn drop(&mut self) {
+        if self.is_held {
+            self.gate.give(1);
+        }
+        let Some(key) = self.key.take() else { return };
+        let mut map = self.keys.map.lock();
+        let removed = match map.entry(key) {
+            Entry::Occupied(mut entry) if entry.get().users > 1 => {
+                entry.get_mut().users -= 1;
+                None
+            }
+            Entry::Occupied(entry) => Some(entry.remove_entry()),
+            Entry::Vacant(_) => None,
+        };
+        drop(map);
+        drop(removed); // Y3
+    }
+}
+
+impl<K: Hash + Eq> fmt::Debug for KeyedPermit<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedPermit").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,505 @@
+//! `RateLimiter`: at most so many in a time.
+//!
+//! R1. First come, first served. R2. Only the first in line keeps a timer; whoever leaves the line from the front wakes the
+//! next, which takes it over without losing a tick, because nothing is taken before its time has come. R3. Time is tokio's.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::limit::gate::Signal;
+use crate::limit::gcra::{Gcra, Time};
+use crate::limit::waiters::{Left, Seat, Waiters};
+use crate::observe::CancelReason;
+use crate::runtime::Timer;
+use crate::sync::{Arc, Lock};
+use crate::time::Deadline;
+
+/// So many in a time, and how many of them at once after a pause.
+///
+/// ```
+/// use ringfence::Rate;
+///
+/// const API: Rate = Rate::per_second(10).burst(5);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Picoseconds for one.
+    cell: u128,
+    burst: u32,
+}
+
+impl Rate {
+    /// `n` in each second, evenly spread.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is 0; in a constant, that is an error of the build.
+    #[must_use]
+    pub const fn per_second(n: u32) -> Self {
+        Self::new(n, Duration::from_secs(1))
+    }
+
+    /// `n` in each `period`, evenly spread.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is 0 or `period` is zero, or the rate is above one a picosecond; in a constant, that is an error of the build.
+    #[must_use]
+    pub const fn new(n: u32, period: Duration) -> Self {
+        assert!(
+            n > 0,
+            "ringfence: a rate must be at least 1 in a period, not 0"
+        );
+        assert!(
+            !period.is_zero(),
+            "ringfence: the period of a rate must be longer than zero"
+        );
+        let cell = period.as_nanos() * 1000 / n as u128;
+        assert!(
+            cell > 0,
+            "ringfence: a rate may be one a picosecond at most"
+        );
+        Self { cell, burst: 1 }
+    }
+
+    /// Lets up to `n` through at once, as far as that many were not used before. The default is 1.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is 0; in a constant, that is an error of the build.
+    #[must_use]
+    pub const fn burst(mut self, n: u32) -> Self {
+        assert!(n > 0, "ringfence: a burst must be at least 1, not 0");
+        self.burst = n;
+        self
+    }
+}
+
+/// Lets at most so many through in a time; the others wait in line.
+///
+/// In any span of time no more go through than the burst and what the rate allows for the span. Waiters are served first
+/// come, first served; one that leaves the line costs nobody anything. Clones share the rate. There is no task and one timer
+/// behind it, however many wait.
+///
+/// *Comparison.* Fixed windows let twice the rate through around their borders; this is the generic cell rate algorithm.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), ringfence::RateError> {
+/// use ringfence::{Rate, RateLimiter};
+/// use tokio::time::{Duration, Instant};
+///
+/// let start = Instant::now();
+/// let api = RateLimiter::new(Rate::per_second(10).burst(2));
+/// for _ in 0..4 {
+///     api.acquire().await?;
+/// }
+/// assert_eq!(start.elapsed(), Duration::from_millis(200)); // two at once, then one each 100 ms
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct RateLimiter {
+    meter: Arc<Meter>,
+}
+
+pub(crate) struct Meter {
+    start: Instant,
+    line: Lock<Line>,
+}
+
+struct Line {
+    gcra: Gcra,
+    waiters: Waiters,
+}
+
+impl Meter {
+    fn now(&self) -> Time {
+        Instant::now()
+            .saturating_duration_since(self.start)
+            .as_nanos()
+            * 1000
+    }
+
+    /// The instant that lies `delay` after `now`; none where the clock cannot hold it.
+    fn instant(&self, now: Time, delay: Time) -> Option<Instant> {
+        let nanos = now.saturating_add(delay).div_ceil(1000);
+        let seconds = u64::try_from(nanos / 1_000_000_000).ok()?;
+        let after = Duration::new(seconds, (nanos % 1_000_000_000) as u32);
+        self.start.checked_add(after)
+    }
+
+    /// The instant at which `n` would go through; none for now, never as the far future.
+    fn try_take(&self, n: u32) -> Result<(), Refused> {
+        let now = self.now();
+        let mut line = self.line.lock();
+        if n > line.gcra.burst() {
+            return Err(Refused::Capacity(line.gcra.burst()));
+        }
+        let delay = line.gcra.delay(now, line.waiters.weight(), n);
+        if n == 0 || (delay == 0 && line.waiters.is_empty()) {
+            line.gcra.grant(now, n);
+            Ok(())
+        } else {
+            drop(line);
+            Err(Refused::Until(self.instant(now, delay)))
+        }
+    }
+
+    /// Wakes the first in line, so that it looks at the time anew.
+    fn wake_first(&self) {
+        let waker = self.line.lock().waiters.first_waker().cloned();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+enum Refused {
+    Capacity(u32),
+    Until(Option<Instant>),
+}
+
+/// One wait for a rate. Whoever holds it calls [`abandon`](Self::abandon) when it is dropped.
+#[derive(Default)]
+pub(crate) struct RateWait {
+    seat: Option<Seat>,
+    sleep: Option<Pin<Box<Timer>>>,
+    signal: Option<Signal>,
+}
+
+/// What the first in line is told.
+enum Turn {
+    Taken(Option<Waker>),
+    At(Option<Instant>),
+    NotYet,
+    TooLate(Option<Instant>),
+}
+
+impl RateWait {
+    pub(crate) fn poll(
+        &mut self,
+        meter: &Meter,
+        n: u32,
+        deadline: Deadline,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), RateError>> {
+        let seat = match self.seat {
+            Some(seat) => seat,
+            None => match meter.try_take(n) {
+                Ok(()) => return Poll::Ready(Ok(())),
+                Err(Refused::Capacity(burst)) => {
+                    return Poll::Ready(Err(RateError::InsufficientCapacity { asked: n, burst }));
+                }
+                Err(Refused::Until(at)) if is_late(at, deadline) => {
+                    return Poll::Ready(Err(RateError::TooLate { at }));
+                }
+                Err(Refused::Until(_)) => {
+                    let waker = cx.waker().clone();
+                    let seat = meter.line.lock().waiters.push(n.into(), waker);
+                    self.seat = Some(seat);
+                    seat
+                }
+            },
+        };
+        loop {
+            match self.turn(meter, seat, n, deadline, cx) {
+                Turn::Taken(next) => {
+                    *self = Self::default();
+                    if let Some(next) = next {
+                        next.wake(); // R2
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Turn::TooLate(at) => {
+                    self.abandon(meter);
+                    return Poll::Ready(Err(RateError::TooLate { at }));
+                }
+                Turn::At(Some(at)) => {
+                    let sleep = match &mut self.sleep {
+                        Some(sleep) => {
+                            if sleep.end() != at {
+                                sleep.as_mut().reset(at);
+                            }
+                            sleep
+                        }
+                        None => self.sleep.insert(Box::pin(Timer::at(at))),
+                    };
+                    if sleep.as_mut().poll(cx).is_ready() {
+                        continue;
+                    }
+                }
+                Turn::At(None) | Turn::NotYet => self.sleep = None,
+            }
+            let signal = self.signal.get_or_insert_with(Signal::new);
+            let Poll::Ready(reason) = signal.poll(cx) else {
+                return Poll::Pending;
+            };
+            self.abandon(meter);
+            return Poll::Ready(Err(RateError::Cancelled(reason)));
+        }
+    }
+
+    /// Takes its turn if it has come, and says who is next; else leaves a waker.
+    fn turn(
+        &self,
+        meter: &Meter,
+        seat: Seat,
+        n: u32,
+        deadline: Deadline,
+        cx: &Context<'_>,
+    ) -> Turn {
+        let mut old = None;
+        let mut line = meter.line.lock();
+        if !line.waiters.will_wake(seat, cx.waker()) {
+            drop(line);
+            let fresh = cx.waker().clone();
+            line = meter.line.lock();
+            old = line.waiters.renew(seat, fresh);
+        }
+        let now = meter.now();
+        let is_first = line.waiters.is_first(seat);
+        // What goes before matters to who may be late alone: the others look when they are first.
+        let ahead = if is_first || deadline == Deadline::NEVER {
+            0
+        } else {
+            line.waiters.weight_before(seat)
+        };
+        let delay = line.gcra.delay(now, ahead, n);
+        let at = meter.instant(now, delay);
+        let turn = if is_first && delay == 0 {
+            line.gcra.grant(now, n);
+            let left = line.waiters.leave(seat);
+            let next = line.waiters.first_waker().cloned();
+            drop(line);
+            drop(left);
+            Turn::Taken(next)
+        } else {
+            drop(line);
+            if is_late(at, deadline) {
+                Turn::TooLate(at)
+            } else if is_first {
+                Turn::At(at)
+            } else {
+                Turn::NotYet
+            }
+        };
+        drop(old);
+        turn
+    }
+
+    /// Gives the wait up.
+    pub(crate) fn abandon(&mut self, meter: &Meter) {
+        self.sleep = None;
+        self.signal = None;
+        let Some(seat) = self.seat.take() else { return };
+        let left = meter.line.lock().waiters.leave(seat);
+        if let Left::Waiting { waker, was_first } = left {
+            drop(waker);
+            if was_first {
+                meter.wake_first();
+            }
+        }
+    }
+}
+
+fn is_late(at: Option<Instant>, deadline: Deadline) -> bool {
+    match (at, deadline.instant()) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(at), Some(deadline)) => at > deadline,
+    }
+}
+
+impl RateLimiter {
+    /// A limiter of that rate, with its burst unused.
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
+        Self {
+            meter: Arc::new(Meter {
+                start: Instant::now(),
+                line: Lock::new(Line {
+                    gcra: Gcra::new(rate.cell, rate.burst),
+                    waiters: Waiters::new(),
+                }),
+            }),
+        }
+    }
+
+    pub(crate) fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// Waits for its turn.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropped, it leaves the line and has used nothing; the next goes when it would have gone without it.
+    ///
+    /// # Errors
+    ///
+    /// [`RateError::Cancelled`] if the task that waits was asked to end before its turn came.
+    ///
+    /// # Panics
+    ///
+    /// When it has to wait outside a tokio runtime, or in one whose time driver is not enabled.
+    pub fn acquire(&self) -> AcquireRate<'_> {
+        self.acquire_many(1)
+    }
+
+    /// Waits until `n` may go through together; for none, it is ready at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire).
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire), and [`RateError::InsufficientCapacity`], at once, if `n` is more than the burst: that
+    /// many never go through together.
+    pub fn acquire_many(&self, n: u32) -> AcquireRate<'_> {
+        self.acquire_by(n, Deadline::NEVER)
+    }
+
+    /// Waits until `n` may go through together, but not beyond `deadline`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire).
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire_many`](Self::acquire_many), and [`RateError::TooLate`] as soon as it is clear that the turn comes after the
+    /// deadline: at once, unless the rate is lowered meanwhile.
+    pub fn acquire_by(&self, n: u32, deadline: impl Into<Deadline>) -> AcquireRate<'_> {
+        AcquireRate {
+            meter: &self.meter,
+            n,
+            deadline: deadline.into(),
+            wait: RateWait::default(),
+        }
+    }
+
+    /// Goes through if it may now and nobody waits.
+    ///
+    /// # Errors
+    ///
+    /// [`RateError::TooLate`] with the instant at which it would go through, as things stand.
+    pub fn try_acquire(&self) -> Result<(), RateError> {
+        self.try_acquire_many(1)
+    }
+
+    /// Lets `n` through together if they may now and nobody waits.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_acquire`](Self::try_acquire); [`RateError::InsufficientCapacity`] if `n` is more than the burst.
+    pub fn try_acquire_many(&self, n: u32) -> Result<(), RateError> {
+        self.meter.try_take(n).map_err(|refused| match refused {
+            Refused::Capacity(burst) => RateError::InsufficientCapacity { asked: n, burst },
+            Refused::Until(at) => RateError::TooLate { at },
+        })
+    }
+
+    /// Changes the rate, for all clones, from now on. What was used up to now stays used; waiters are timed anew.
+    pub fn set_rate(&self, rate: Rate) {
+        let now = self.meter.now();
+        self.meter.line.lock().gcra.set(now, rate.cell, rate.burst);
+        self.meter.wake_first();
+    }
+
+    /// Returns how many wait in line.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.meter.line.lock().waiters.len()
+    }
+}
+
+impl fmt::Debug for RateLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimiter")
+            .field("waiting", &self.waiting())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The future of [`RateLimiter::acquire`].
+///
+/// # Cancel safety
+///
+/// Cancel safe: see [`RateLimiter::acquire`].
+#[must_use = "futures do nothing unless polled"]
+pub struct AcquireRate<'a> {
+    meter: &'a Meter,
+    n: u32,
+    deadline: Deadline,
+    wait: RateWait,
+}
+
+impl Future for AcquireRate<'_> {
+    type Output = Result<(), RateError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let me = &mut *self;
+        me.wait.poll(me.meter, me.n, me.deadline, cx)
+    }
+}
+
+impl Drop for AcquireRate<'_> {
+    fn drop(&mut self) {
+        self.wait.abandon(self.meter);
+    }
+}
+
+impl fmt::Debug for AcquireRate<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcquireRate")
+            .field("n", &self.n)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why one did not go through a [`RateLimiter`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RateError {
+    /// The task was asked to end while it waited.
+    Cancelled(CancelReason),
+    /// More were asked for than ever go through together.
+    InsufficientCapacity {
+        /// How many were asked for.
+        asked: u32,
+        /// How many go through together at most.
+        burst: u32,
+    },
+    /// It would have to wait longer than it may.
+    TooLate {
+        /// When it would go through, as things stand; `None` for never.
+        at: Option<Instant>,
+    },
+}
+
+impl fmt::Display for RateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cancelled(reason) => write!(f, "the wait was cancelled {reason}"),
+            Self::InsufficientCapacity { asked, burst } => {
+                write!(
+                    f,
+                    "{asked} never go through together, with a burst of {burst}"
+                )
+            }
+            Self::TooLate { .. } => f.write_str("the rate does not allow it in time"),
+        }
+    }
+}
+
+impl std::error::Error for RateError {}

@@ -1,0 +1,151 @@
+//! An item that is being worked on.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use super::error::SendError;
+use super::shared::Shared;
+use super::store::Tag;
+use crate::sync::Arc;
+
+/// An item that was received and is not finished yet: see [`Receiver::deliver`](super::Receiver::deliver).
+///
+/// It keeps its room in the queue, the end of the queue and [`join`](super::Sender::join) wait for it, and it may send
+/// more items into its queue.
+///
+/// Dropped, it is finished. But on a queue made with [`redeliver`](super::Queue::redeliver) only [`done`](Self::done)
+/// finishes it: dropped by a panic, a cancel, or an early return, it goes back to its place in the queue, to be delivered
+/// again, until it was delivered as often as that allows; then it is [dead](super::Discarded::Dead).
+pub struct Delivery<T> {
+    shared: Arc<Shared<T>>,
+    /// Out only while it is given away.
+    item: Option<T>,
+    tag: Tag,
+    is_done: bool,
+}
+
+impl<T> Delivery<T> {
+    #[inline]
+    pub(crate) fn new(shared: Arc<Shared<T>>, item: T, tag: Tag) -> Self {
+        Self {
+            shared,
+            item: Some(item),
+            tag,
+            is_done: false,
+        }
+    }
+
+    /// Finishes it.
+    pub fn done(mut self) {
+        self.is_done = true;
+    }
+
+    /// Finishes it, and returns the item.
+    #[must_use = "use `done` to drop the item"]
+    pub fn into_inner(mut self) -> T {
+        let item = self.item.take();
+        drop(self);
+        match item {
+            Some(item) => item,
+            None => unreachable!("a delivery has its item until it ends"),
+        }
+    }
+
+    /// Gives up on it: it is [dead](super::Discarded::Dead) now, however often it was delivered.
+    pub fn reject(mut self) {
+        if let Some(item) = self.item.take() {
+            let tag = self.tag;
+            self.shared
+                .step(|state, effects| state.reject(item, tag, effects));
+        }
+    }
+
+    /// Returns how often the item has been delivered, this time included.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.tag.returns + 1
+    }
+
+    /// Sends an item into the queue that this one came from. Never waits: it goes in though the queue is full, for its
+    /// room may have to come from the one who sends it. Works also when the last sender is gone.
+    ///
+    /// This is how work finds more work (a crawler, a traversal). Seed such a queue, drop its senders, and it ends by
+    /// itself: when nothing is in it and nothing in delivery.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Closed`] if the queue was closed or the last receiver is gone, [`SendError::TooHeavy`]; with the item.
+    pub fn send(&self, item: T) -> Result<(), SendError<T>> {
+        let meta = self.shared.measure(&item);
+        let mut item = Some(item);
+        let result = self
+            .shared
+            .step(|state, effects| state.feed(&mut item, meta, effects));
+        match (result, item) {
+            (Err(refusal), Some(item)) => Err(SendError::new(refusal, item)),
+            _ => Ok(()),
+        }
+    }
+
+    fn item(&self) -> &T {
+        self.item
+            .as_ref()
+            .expect("a delivery has its item until it ends")
+    }
+}
+
+impl<T> Drop for Delivery<T> {
+    #[inline]
+    fn drop(&mut self) {
+        let attempts = self.shared.config.attempts;
+        if attempts > 0 && !self.is_done {
+            if let Some(item) = self.item.take() {
+                let tag = self.tag;
+                self.shared
+                    .step(|state, effects| state.give_back(item, tag, attempts, effects));
+                return;
+            }
+        }
+        // The item goes first, so that who waits for the end finds it gone; and also if that panics, it is finished.
+        let _finish = Finish(&self.shared, self.tag.weight);
+        drop(self.item.take());
+    }
+}
+
+struct Finish<'a, T>(&'a Shared<T>, usize);
+
+impl<T> Drop for Finish<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        let Self(shared, weight) = self;
+        if *weight == 1 && shared.lock().finish_alone() {
+            return;
+        }
+        shared.step(|state, effects| state.finish(*weight, effects));
+    }
+}
+
+impl<T> Deref for Delivery<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.item()
+    }
+}
+
+impl<T> DerefMut for Delivery<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.item
+            .as_mut()
+            .expect("a delivery has its item until it ends")
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Delivery<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("item", &self.item)
+            .field("attempt", &self.attempt())
+            .finish_non_exhaustive()
+    }
+}

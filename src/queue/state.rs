@@ -1,0 +1,374 @@
+//! What a queue decides, under its lock: pure, no user code, no waiting.
+//!
+//! | state | new items | waiting senders | receivers get | then |
+//! |---|---|---|---|---|
+//! | open | accepted | served in order | what is not set aside for others | wait |
+//! | fed (the last sender is gone) | from deliveries only | there are none | whatever is there | wait while something may still come: see N6 |
+//! | closed | from permits only | fail, with their item | whatever is there | as above |
+//! | gone (the last receiver is gone) | refused | fail, with their item | | |
+//!
+//! N1. Reserve, do not move: a waiter that is woken has an item, or room, *set aside*; the item stays where it is until the
+//! waiter comes for it, and a waiter that leaves gives what it had to the next. N2. While somebody stands in the list of
+//! receivers, every item is set aside; while somebody stands in the list of senders, there is no room for the first of
+//! them; [`State::settle`] restores both after each step that could break them. So nobody overtakes a waiter. N3. What is
+//! set aside is a promise while the queue is open, and a hint from then on: then every receiver takes what it finds, and
+//! one that finds nothing goes back to the front. N4. `used` is the weight of the items in here, of those in delivery, and
+//! of the permits; with what is set aside for senders it stays within the limit, but for what deliveries send (N5). N5. A
+//! delivery's own sends never wait: its worker is what would make room. N6. The end is: no sender, or closed; no item, no
+//! delivery, no permit. Once ended, always ended. N7. An item has exactly one fate: received, given back, discarded, dead.
+
+mod receive;
+mod send;
+
+use std::error::Error;
+use std::task::Waker;
+
+use crate::sync::PlainArc;
+
+use super::store::Store;
+use super::waiters::Waiters;
+
+/// How much a queue takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Capacity {
+    /// Items, or their weight.
+    Limit(usize),
+    /// Nothing: an item passes from hand to hand.
+    Rendezvous,
+}
+
+/// What happens to an item that there is no room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// The sender waits for room. The default.
+    #[default]
+    Wait,
+    /// The sender gets its item back.
+    Refuse,
+    /// The oldest item gives way; by [`rank`](crate::queue::Queue::rank), the oldest of the last ones.
+    DropOldest,
+    /// The new item is dropped, and the send succeeds.
+    DropNewest,
+}
+
+/// Why a queue dropped an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Discarded {
+    /// There was no room for it, or it gave way to a newer one: see [`Overflow`].
+    Overflow,
+    /// It was still there when the last receiver went.
+    Abandoned,
+    /// It was delivered as often as [`redeliver`](crate::queue::Queue::redeliver) allows, or rejected.
+    Dead {
+        /// How often it was delivered.
+        attempts: u32,
+    },
+}
+
+/// What has to be done once the lock is released.
+pub(crate) struct Effects<T> {
+    pub(crate) wake: Option<Waker>,
+    /// Is not to be woken, only to be dropped.
+    pub(crate) stale: Option<Waker>,
+    pub(crate) wake_all: Vec<Waker>,
+    pub(crate) discards: Vec<(T, Discarded)>,
+}
+
+impl<T> Effects<T> {
+    #[inline]
+    pub(crate) const fn new() -> Self {
+        Self {
+            wake: None,
+            stale: None,
+            wake_all: Vec::new(),
+            discards: Vec::new(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.wake.is_none()
+            && self.stale.is_none()
+            && self.wake_all.is_empty()
+            && self.discards.is_empty()
+    }
+
+    #[inline]
+    fn wake(&mut self, waker: Option<Waker>) {
+        if let Some(waker) = waker {
+            if self.wake.is_none() {
+                self.wake = Some(waker);
+            } else {
+                self.wake_all.push(waker);
+            }
+        }
+    }
+}
+
+/// Why an item was not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Full,
+    Closed,
+    TooHeavy,
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The caller's: it takes at least one item now, under the same lock.
+    Now,
+    Ended,
+    Wait,
+}
+
+/// Figures that only grow.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    pub(crate) discarded: u64,
+    pub(crate) redelivered: u64,
+    pub(crate) dead: u64,
+    pub(crate) peak: usize,
+}
+
+pub(crate) type CloseCause = PlainArc<dyn Error + Send + Sync>;
+
+pub(crate) struct State<T> {
+    store: Store<T>,
+    capacity: Capacity,
+    overflow: Overflow,
+    is_lifo: bool,
+    used: usize,
+    /// Wait for room, in weight.
+    pub(crate) senders: Waiters,
+    /// Wait for their item to be taken, on a rendezvous.
+    pub(crate) parked: Waiters,
+    /// Wait for items, by count.
+    pub(crate) receivers: Waiters,
+    /// Wait until everything is finished.
+    pub(crate) joiners: Waiters,
+    /// Wait until nothing can be sent any more.
+    pub(crate) watchers: Waiters,
+    /// On a rendezvous: what was taken back from the store for senders that fail.
+    returned: Vec<(usize, T)>,
+    pub(crate) in_delivery: usize,
+    permits: usize,
+    sender_count: usize,
+    receiver_count: usize,
+    is_closed: bool,
+    pub(crate) cause: Option<CloseCause>,
+    order: i64,
+    pub(crate) totals: Totals,
+}
+
+impl<T> State<T> {
+    pub(crate) fn new(
+        store: Store<T>,
+        capacity: Capacity,
+        overflow: Overflow,
+        is_lifo: bool,
+    ) -> Self {
+        Self {
+            store,
+            capacity,
+            overflow,
+            is_lifo,
+            used: 0,
+            senders: Waiters::new(),
+            parked: Waiters::new(),
+            receivers: Waiters::new(),
+            joiners: Waiters::new(),
+            watchers: Waiters::new(),
+            returned: Vec::new(),
+            in_delivery: 0,
+            permits: 0,
+            sender_count: 1,
+            receiver_count: 1,
+            is_closed: false,
+            cause: None,
+            order: 0,
+            totals: Totals::default(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        match self.capacity {
+            Capacity::Limit(limit) => limit,
+            Capacity::Rendezvous => 0,
+        }
+    }
+
+    pub(crate) fn handles(&self) -> (usize, usize) {
+        (self.sender_count, self.receiver_count)
+    }
+
+    /// Whether senders fail.
+    #[inline]
+    pub(crate) fn refuses(&self) -> bool {
+        self.is_closed || self.receiver_count == 0
+    }
+
+    #[inline]
+    fn drains(&self) -> bool {
+        self.is_closed || self.sender_count == 0
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.store.is_empty() && self.in_delivery == 0
+    }
+
+    /// Whether all that will ever come is here.
+    pub(crate) fn is_last(&self) -> bool {
+        self.drains() && self.in_delivery == 0 && self.permits == 0
+    }
+
+    /// N6.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.is_last() && self.store.is_empty()
+    }
+
+    /// Whether there is room beside what is set aside.
+    #[inline]
+    fn has_room(&self, weight: usize) -> bool {
+        match self.capacity {
+            Capacity::Limit(limit) => {
+                let taken = self.used.saturating_add(self.senders.reserved());
+                weight <= limit.saturating_sub(taken)
+            }
+            Capacity::Rendezvous => {
+                let coming = self.store.len() + self.permits + self.senders.reserved();
+                coming < self.receivers.len()
+            }
+        }
+    }
+
+    fn is_too_heavy(&self, weight: usize) -> bool {
+        matches!(self.capacity, Capacity::Limit(limit) if weight > limit)
+    }
+
+    /// Restores N2, for receivers.
+    #[inline]
+    fn settle_receivers(&mut self, effects: &mut Effects<T>) {
+        while let Some((key, lacks)) = self.receivers.first() {
+            let free = self.store.len().saturating_sub(self.receivers.reserved());
+            if free == 0 {
+                break;
+            }
+            effects.wake(self.receivers.grant(key, free.min(lacks)));
+        }
+    }
+
+    /// Restores N2, for senders.
+    #[inline]
+    fn settle_senders(&mut self, effects: &mut Effects<T>) {
+        while let Some((key, weight)) = self.senders.first() {
+            if !self.has_room(weight) {
+                break;
+            }
+            effects.wake(self.senders.grant(key, weight));
+        }
+    }
+
+    /// Restores N2, and tells who waits for the end of something.
+    #[inline]
+    pub(crate) fn settle(&mut self, effects: &mut Effects<T>) {
+        if self.receivers.waiting() | self.senders.waiting() | self.joiners.waiting() != 0 {
+            self.settle_all(effects);
+        }
+    }
+
+    fn settle_all(&mut self, effects: &mut Effects<T>) {
+        self.settle_receivers(effects);
+        self.settle_senders(effects);
+        if self.senders.waiting() > 0 || self.is_last() {
+            // A batch that waits for more would wait for them, and they for it; or for nobody.
+            effects.wake(self.receivers.content());
+        }
+        if self.is_idle() {
+            while let Some((key, _)) = self.joiners.first() {
+                effects.wake(self.joiners.grant(key, 1));
+            }
+            if self.has_ended() {
+                self.receivers.wakers(&mut effects.wake_all);
+            }
+        }
+    }
+
+    /// Refuses new items. Returns whether it did not before.
+    pub(crate) fn close(&mut self, cause: Option<CloseCause>, effects: &mut Effects<T>) -> bool {
+        if std::mem::replace(&mut self.is_closed, true) {
+            return false;
+        }
+        self.cause = cause;
+        self.fail_senders(effects);
+        self.receivers.wakers(&mut effects.wake_all);
+        self.settle(effects);
+        true
+    }
+
+    /// Takes out all that is left.
+    pub(crate) fn clear(&mut self, effects: &mut Effects<T>) -> Vec<T> {
+        let mut rest = Vec::with_capacity(self.store.len());
+        while let Some((item, tag, sender)) = self.store.take() {
+            if let Some(sender) = sender {
+                effects.wake(self.parked.grant(sender, 1));
+            }
+            self.used -= tag.weight;
+            rest.push(item);
+        }
+        self.settle(effects);
+        rest
+    }
+
+    fn fail_senders(&mut self, effects: &mut Effects<T>) {
+        let unsent = self.store.withdraw_all();
+        self.totals.sent -= unsent.len() as u64;
+        self.returned.extend(unsent);
+        self.senders.wakers(&mut effects.wake_all);
+        self.parked.wakers(&mut effects.wake_all);
+        self.watchers.wakers(&mut effects.wake_all);
+    }
+
+    pub(crate) fn add_sender(&mut self) {
+        self.sender_count += 1;
+    }
+
+    pub(crate) fn add_receiver(&mut self) {
+        self.receiver_count += 1;
+    }
+
+    pub(crate) fn remove_sender(&mut self, effects: &mut Effects<T>) {
+        self.sender_count -= 1;
+        if self.sender_count == 0 {
+            self.receivers.wakers(&mut effects.wake_all);
+            self.settle(effects);
+        }
+    }
+
+    pub(crate) fn remove_receiver(&mut self, effects: &mut Effects<T>) {
+        self.receiver_count -= 1;
+        if self.receiver_count > 0 {
+            return;
+        }
+        if !self.is_closed {
+            self.fail_senders(effects);
+        }
+        let rest = self.clear(effects);
+        self.totals.discarded += rest.len() as u64;
+        let abandoned = rest.into_iter().map(|item| (item, Discarded::Abandoned));
+        effects.discards.extend(abandoned);
+    }
+}

@@ -1,0 +1,375 @@
+//! How items come in: sends, permits, and what deliveries send.
+
+use std::task::Waker;
+
+use super::{Capacity, Discarded, Effects, Overflow, Refusal, State};
+use crate::queue::store::{Place, Store, Tag};
+use crate::queue::waiters::Waiters;
+
+impl<T> State<T> {
+    pub(super) fn next_place(&mut self, rank: i64) -> Place {
+        let order = self.order;
+        self.order += 1;
+        (rank, if self.is_lifo { -1 - order } else { order })
+    }
+
+    /// Takes an item in.
+    #[inline]
+    pub(super) fn put(
+        &mut self,
+        item: T,
+        tag: Tag,
+        sender: Option<usize>,
+        effects: &mut Effects<T>,
+    ) {
+        self.used = self.used.saturating_add(tag.weight);
+        self.totals.sent += 1;
+        self.totals.peak = self.totals.peak.max(self.used);
+        self.store.put(item, tag, sender);
+        if self.receivers.waiting() > 0 {
+            self.settle_receivers(effects);
+        }
+    }
+
+    /// A place for an item in the store.
+    #[inline]
+    pub(super) fn tag(&mut self, rank: i64, weight: usize) -> Tag {
+        match self.store {
+            Store::Fifo(_) | Store::Lifo(_) => Tag::PLAIN,
+            Store::Sorted(_) => Tag {
+                place: self.next_place(rank),
+                weight: match self.capacity {
+                    Capacity::Limit(_) => weight,
+                    Capacity::Rendezvous => 0,
+                },
+                returns: 0,
+            },
+        }
+    }
+
+    /// Sends to a ring with room, where nobody waits: what happens nearly always, in few instructions.
+    #[inline]
+    pub(crate) fn put_alone(&mut self, item: &mut Option<T>) -> bool {
+        let Store::Fifo(ring) = &mut self.store else {
+            return false;
+        };
+        let Capacity::Limit(limit) = self.capacity else {
+            return false;
+        };
+        let is_alone = self.receivers.waiting() | self.senders.waiting() == 0;
+        let has_room = self.used + self.senders.reserved() < limit;
+        if !(is_alone && has_room && self.receiver_count > 0 && !self.is_closed) {
+            return false;
+        }
+        if let Some(item) = item.take() {
+            ring.push_back(item);
+            self.used += 1;
+            self.totals.sent += 1;
+            self.totals.peak = self.totals.peak.max(self.used);
+        }
+        true
+    }
+
+    /// Sends without waiting. `item` is left where it was if it is refused.
+    #[inline]
+    pub(crate) fn offer(
+        &mut self,
+        item: &mut Option<T>,
+        (rank, weight): (i64, usize),
+        effects: &mut Effects<T>,
+    ) -> Result<(), Refusal> {
+        if self.refuses() {
+            return Err(Refusal::Closed);
+        }
+        if self.senders.waiting() > 0 || !self.has_room(weight) {
+            return self.overflow(item, (rank, weight), effects);
+        }
+        if let Some(item) = item.take() {
+            let tag = self.tag(rank, weight);
+            self.put(item, tag, None, effects);
+        }
+        Ok(())
+    }
+
+    pub(super) fn overflow(
+        &mut self,
+        item: &mut Option<T>,
+        (rank, weight): (i64, usize),
+        effects: &mut Effects<T>,
+    ) -> Result<(), Refusal> {
+        if self.is_too_heavy(weight) {
+            return Err(Refusal::TooHeavy);
+        }
+        match self.overflow {
+            Overflow::Wait | Overflow::Refuse => return Err(Refusal::Full),
+            Overflow::DropNewest => {}
+            Overflow::DropOldest => {
+                while !self.has_room(weight) && self.store.last_rank() >= Some(rank) {
+                    let Some((oldest, tag)) = self.store.evict() else {
+                        break;
+                    };
+                    self.used -= tag.weight;
+                    self.totals.discarded += 1;
+                    effects.discards.push((oldest, Discarded::Overflow));
+                }
+            }
+        }
+        let Some(item) = item.take() else {
+            return Ok(());
+        };
+        if self.overflow == Overflow::DropOldest && self.has_room(weight) {
+            let tag = self.tag(rank, weight);
+            self.put(item, tag, None, effects);
+        } else {
+            self.totals.discarded += 1;
+            effects.discards.push((item, Discarded::Overflow));
+        }
+        self.settle(effects);
+        Ok(())
+    }
+
+    /// The turn of a send that may wait: `Ok(true)` when it is done.
+    #[inline]
+    pub(crate) fn send_turn(
+        &mut self,
+        key: &mut Option<usize>,
+        item: &mut Option<T>,
+        meta: (i64, usize),
+        effects: &mut Effects<T>,
+    ) -> Result<bool, Refusal> {
+        if key.is_none() && self.capacity != Capacity::Rendezvous {
+            return match self.offer(item, meta, effects) {
+                Ok(()) => Ok(true),
+                Err(Refusal::Full) if self.overflow == Overflow::Wait => Ok(false),
+                Err(refusal) => Err(refusal),
+            };
+        }
+        self.send_turn_again(key, item, meta, effects)
+    }
+
+    pub(super) fn send_turn_again(
+        &mut self,
+        key: &mut Option<usize>,
+        item: &mut Option<T>,
+        (rank, weight): (i64, usize),
+        effects: &mut Effects<T>,
+    ) -> Result<bool, Refusal> {
+        let Some(place) = *key else {
+            return if self.refuses() {
+                Err(Refusal::Closed)
+            } else if self.overflow == Overflow::Wait {
+                Ok(false)
+            } else {
+                self.offer(item, (rank, weight), effects).map(|()| true)
+            };
+        };
+        let is_granted = self.sends().is_granted(place);
+        let is_parked = self.capacity == Capacity::Rendezvous;
+        // An item that was taken from hand to hand was taken before any close.
+        let result = if is_granted && is_parked {
+            Ok(true)
+        } else if self.refuses() {
+            *item = item.take().or_else(|| self.returned(place));
+            Err(Refusal::Closed)
+        } else if is_granted {
+            Ok(true)
+        } else {
+            return Ok(false);
+        };
+        effects.stale = self.sends().leave(place).1;
+        *key = None;
+        if result.is_ok() {
+            if let Some(item) = item.take() {
+                let tag = self.tag(rank, weight);
+                self.put(item, tag, None, effects);
+            }
+        }
+        result
+    }
+
+    /// Where sends wait.
+    pub(crate) fn sends(&mut self) -> &mut Waiters {
+        match self.capacity {
+            Capacity::Limit(_) => &mut self.senders,
+            Capacity::Rendezvous => &mut self.parked,
+        }
+    }
+
+    pub(super) fn returned(&mut self, key: usize) -> Option<T> {
+        let at = self.returned.iter().position(|(of, _)| *of == key)?;
+        Some(self.returned.swap_remove(at).1)
+    }
+
+    /// Makes a send wait; on a rendezvous, its item waits in the store, and its place there is returned.
+    pub(crate) fn park_sender(
+        &mut self,
+        key: &mut Option<usize>,
+        item: &mut Option<T>,
+        (rank, weight): (i64, usize),
+        waker: Waker,
+        effects: &mut Effects<T>,
+    ) -> Option<Place> {
+        if let Some(place) = *key {
+            effects.stale = self.sends().renew(place, waker);
+            return None;
+        }
+        if self.capacity == Capacity::Rendezvous {
+            let place = self.parked.join(1, waker);
+            *key = Some(place);
+            let tag = self.tag(rank, weight);
+            self.put(item.take()?, tag, Some(place), effects);
+            return Some(tag.place);
+        }
+        *key = Some(self.senders.join(weight, waker));
+        self.settle(effects);
+        None
+    }
+
+    /// A send that is given up. On a rendezvous, `at` is its item's place.
+    pub(crate) fn unpark_sender(
+        &mut self,
+        key: usize,
+        at: Option<Place>,
+        effects: &mut Effects<T>,
+    ) -> Option<T> {
+        let is_granted = self.sends().is_granted(key);
+        effects.stale = self.sends().leave(key).1;
+        let item = match at.filter(|_| !is_granted) {
+            Some(place) => match self.store.withdraw(place) {
+                Some(item) => {
+                    self.totals.sent -= 1;
+                    Some(item)
+                }
+                None => self.returned(key),
+            },
+            None => None,
+        };
+        self.settle(effects);
+        item
+    }
+
+    /// The turn of who waits for a permit.
+    pub(crate) fn permit_turn(
+        &mut self,
+        key: &mut Option<usize>,
+        weight: usize,
+        effects: &mut Effects<T>,
+    ) -> Result<bool, Refusal> {
+        let is_mine = match *key {
+            None if self.is_too_heavy(weight) => return Err(Refusal::TooHeavy),
+            None => self.senders.waiting() == 0 && self.has_room(weight),
+            Some(place) => self.senders.is_granted(place),
+        };
+        let refuses = self.refuses();
+        if !is_mine && !refuses {
+            return Ok(false);
+        }
+        if let Some(place) = key.take() {
+            effects.stale = self.senders.leave(place).1;
+        }
+        if refuses {
+            return Err(Refusal::Closed);
+        }
+        self.used = self.used.saturating_add(self.permit_weight(weight));
+        self.totals.peak = self.totals.peak.max(self.used);
+        self.permits += 1;
+        Ok(true)
+    }
+
+    /// On a rendezvous, permits are counted and have no weight.
+    pub(super) fn permit_weight(&self, weight: usize) -> usize {
+        match self.capacity {
+            Capacity::Limit(_) => weight,
+            Capacity::Rendezvous => 0,
+        }
+    }
+
+    /// Gives a permit back, used or not. Also a closed queue takes what it let in before.
+    pub(crate) fn end_permit(
+        &mut self,
+        weight: usize,
+        item: &mut Option<T>,
+        (rank, own): (i64, usize),
+        effects: &mut Effects<T>,
+    ) -> Result<(), Refusal> {
+        self.permits -= 1;
+        self.used -= self.permit_weight(weight);
+        let result = if self.receiver_count == 0 {
+            Err(Refusal::Closed)
+        } else if own > weight {
+            Err(Refusal::TooHeavy)
+        } else {
+            if let Some(item) = item.take() {
+                let tag = self.tag(rank, own);
+                self.put(item, tag, None, effects);
+            }
+            Ok(())
+        };
+        self.settle(effects);
+        result
+    }
+
+    pub(crate) fn is_ring(&self) -> bool {
+        !matches!(self.store, Store::Sorted(_))
+    }
+
+    /// The turn of who sends many items, all alike: `Ok(true)` when all are sent.
+    pub(crate) fn send_many_turn(
+        &mut self,
+        key: &mut Option<usize>,
+        items: &mut Vec<T>,
+        effects: &mut Effects<T>,
+    ) -> Result<bool, Refusal> {
+        let refuses = self.refuses();
+        match *key {
+            Some(place) if refuses || self.senders.is_granted(place) => {
+                effects.stale = self.senders.leave(place).1;
+                *key = None;
+            }
+            Some(_) => return Ok(false),
+            None if self.senders.waiting() > 0 => return Ok(items.is_empty()),
+            None => {}
+        }
+        if refuses && !items.is_empty() {
+            return Err(Refusal::Closed);
+        }
+        // Whoever waits has found that there is no room: what there is now is ours (N2).
+        let taken = self.used.saturating_add(self.senders.reserved());
+        let count = items.len().min(self.limit().saturating_sub(taken));
+        if let Store::Fifo(ring) | Store::Lifo(ring) = &mut self.store {
+            ring.extend(items.drain(..count));
+            self.used += count;
+            self.totals.sent += count as u64;
+            self.totals.peak = self.totals.peak.max(self.used);
+        }
+        self.settle(effects);
+        Ok(items.is_empty())
+    }
+
+    /// Makes who waits for room alone wait.
+    pub(crate) fn park_permit(
+        &mut self,
+        key: &mut Option<usize>,
+        weight: usize,
+        waker: Waker,
+        effects: &mut Effects<T>,
+    ) {
+        match *key {
+            Some(place) => effects.stale = self.senders.renew(place, waker),
+            None => {
+                let want = match self.capacity {
+                    Capacity::Limit(_) => weight,
+                    Capacity::Rendezvous => 1,
+                };
+                *key = Some(self.senders.join(want, waker));
+                self.settle(effects);
+            }
+        }
+    }
+
+    /// Who waits for room alone will not come back.
+    pub(crate) fn unpark_permit(&mut self, key: usize, effects: &mut Effects<T>) {
+        effects.stale = self.senders.leave(key).1;
+        self.settle(effects);
+    }
+}

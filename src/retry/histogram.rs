@@ -1,0 +1,148 @@
+//! How long calls take: two histograms that take turns, without a clock.
+//!
+//! L1. Buckets are log-linear, eight to an octave, so a percentile is right to an eighth. L2. The window before is kept
+//! until this one is over, so there is no moment without memory; two windows without a call, and nothing is known.
+
+/// Microseconds up to 2³⁴: four hours and three quarters.
+const BUCKETS: usize = 256;
+const LONGEST: u64 = (1 << 34) - 1;
+
+#[derive(Clone, Copy)]
+struct Histogram {
+    counts: [u32; BUCKETS],
+    total: u64,
+}
+
+impl Histogram {
+    const EMPTY: Self = Self {
+        counts: [0; BUCKETS],
+        total: 0,
+    };
+}
+
+/// The bucket of a value: itself below eight, then the octave and its three bits.
+const fn bucket(micros: u64) -> usize {
+    if micros < 8 {
+        return micros as usize;
+    }
+    let octave = micros.ilog2();
+    let eighth = (micros >> (octave - 3)) & 7;
+    (octave as usize - 2) * 8 + eighth as usize
+}
+
+/// The largest value of a bucket.
+const fn edge(bucket: usize) -> u64 {
+    if bucket < 8 {
+        return bucket as u64;
+    }
+    let (octave, eighth) = (bucket as u32 / 8 + 2, bucket as u64 % 8);
+    ((8 + eighth + 1) << (octave - 3)) - 1
+}
+
+/// What two windows have seen.
+pub(crate) struct Windows {
+    now: Histogram,
+    before: Histogram,
+    /// Nanoseconds at which this window began.
+    began: u64,
+}
+
+impl Windows {
+    pub(crate) const fn new() -> Self {
+        Self {
+            now: Histogram::EMPTY,
+            before: Histogram::EMPTY,
+            began: 0,
+        }
+    }
+
+    /// Moves on to the window of this moment (L2).
+    fn turn(&mut self, at: u64, window: u64) {
+        let age = at.saturating_sub(self.began);
+        if age >= window {
+            let is_next = age < window.saturating_mul(2);
+            self.before = if is_next { self.now } else { Histogram::EMPTY };
+            self.now = Histogram::EMPTY;
+            self.began = at - age % window;
+        }
+    }
+
+    pub(crate) fn record(&mut self, at: u64, window: u64, nanos: u64) {
+        self.turn(at, window);
+        let count = &mut self.now.counts[bucket((nanos / 1_000).min(LONGEST))];
+        *count = count.saturating_add(1);
+        self.now.total += 1;
+    }
+
+    /// Returns the time, in nanoseconds, that this share of the calls did not exceed; none with fewer calls than `least`.
+    pub(crate) fn percentile(
+        &mut self,
+        at: u64,
+        window: u64,
+        share: f64,
+        least: u64,
+    ) -> Option<u64> {
+        self.turn(at, window);
+        let total = self.now.total + self.before.total;
+        if total < least.max(1) {
+            return None;
+        }
+        let wanted = ((total as f64 * share).ceil() as u64).clamp(1, total);
+        let mut seen = 0;
+        let both = self.now.counts.iter().zip(&self.before.counts);
+        let found = both
+            .map(|(now, before)| u64::from(*now) + u64::from(*before))
+            .position(|count| {
+                seen += count;
+                seen >= wanted
+            })?;
+        Some(edge(found) * 1_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BUCKETS, LONGEST, Windows, bucket, edge};
+
+    #[test]
+    fn buckets_cover_every_value_to_an_eighth() {
+        assert_eq!(bucket(LONGEST), BUCKETS - 1);
+        let mut before = 0;
+        for micros in (0..100_000).chain((17..34).map(|bit| 1 << bit)) {
+            let (bucket, edge) = (bucket(micros), edge(bucket(micros)));
+            assert!(bucket >= before && edge >= micros);
+            assert!(edge as f64 <= micros as f64 * 1.125, "{micros} → {edge}");
+            before = bucket;
+        }
+    }
+
+    #[test]
+    fn two_windows_later_nothing_is_known() {
+        let mut windows = Windows::new();
+        for _ in 0..10 {
+            windows.record(5, 100, 7_000);
+        }
+        assert_eq!(windows.percentile(5, 100, 0.9, 11), None);
+        assert_eq!(windows.percentile(5, 100, 0.9, 10), Some(7_000));
+        assert_eq!(windows.percentile(199, 100, 0.9, 10), Some(7_000));
+        assert_eq!(windows.percentile(200, 100, 0.9, 1), None);
+        windows.record(200, 100, 3_000);
+        assert_eq!(windows.percentile(u64::MAX, u64::MAX, 0.5, 1), Some(3_000));
+        assert_eq!(windows.percentile(u64::MAX, 100, 0.5, 1), None);
+    }
+
+    #[test]
+    fn a_percentile_is_that_of_the_sample() {
+        let mut windows = Windows::new();
+        for millis in 1..=100 {
+            windows.record(0, 100, millis * 1_000_000);
+        }
+        for share in [0.5, 0.9, 0.99] {
+            let found = windows.percentile(0, 100, share, 1).expect("enough") as f64 / 1e6;
+            assert!(
+                (share * 100.0..=share * 112.5).contains(&found),
+                "{share}: {found}"
+            );
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! How long calls take, on tokio's clock.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::histogram::Windows;
+use crate::sync::PlainMutex;
+
+/// How long calls of one kind take, for [`Hedge::percentile`](crate::Hedge::percentile). Shared by all of them: put it into a `static`.
+///
+/// It remembers one to two [windows](Self::window), in about two kilobytes.
+pub struct Latency {
+    windows: PlainMutex<Windows>,
+    epoch: OnceLock<Instant>,
+    window: Duration,
+    least: u32,
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Latency {
+    /// Makes one that knows nothing yet, with a window of 30 s, and says nothing before 20 calls.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            windows: PlainMutex::new(Windows::new()),
+            epoch: OnceLock::new(),
+            window: Duration::from_secs(30),
+            least: 20,
+        }
+    }
+
+    /// Forgets calls after one to two times as long.
+    ///
+    /// # Panics
+    ///
+    /// If it is zero.
+    #[must_use]
+    #[track_caller]
+    pub const fn window(mut self, window: Duration) -> Self {
+        assert!(
+            !window.is_zero(),
+            "ringfence: a window of no time holds nothing"
+        );
+        self.window = window;
+        self
+    }
+
+    /// Says nothing before so many calls; 20 unless given.
+    #[must_use]
+    pub const fn min_samples(mut self, calls: u32) -> Self {
+        self.least = calls;
+        self
+    }
+
+    /// Notes how long a call took; what a [`Hedge`](crate::Hedge) runs is noted by itself.
+    pub fn record(&self, took: Duration) {
+        let at = self.at();
+        let took = nanos(took);
+        self.lock().record(at, nanos(self.window), took);
+    }
+
+    /// Returns the time that this share of the calls did not exceed, to an eighth; `None` while there are too few.
+    #[must_use]
+    pub fn percentile(&self, share: f64) -> Option<Duration> {
+        let at = self.at();
+        let found = self
+            .lock()
+            .percentile(at, nanos(self.window), share, self.least.into());
+        found.map(Duration::from_nanos)
+    }
+
+    fn at(&self) -> u64 {
+        let now = Instant::now();
+        nanos(now.saturating_duration_since(*self.epoch.get_or_init(|| now)))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Windows> {
+        self.windows
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Debug for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Latency")
+            .field("p50", &self.percentile(0.5))
+            .field("p95", &self.percentile(0.95))
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,526 @@
+//! Hedging: a second copy of a call that takes long, and the first good answer of either.
+//!
+//! H1. A copy that failed never ends the race while another one runs or may begin. H2. Copies are polled in the order in
+//! which they were started, so that of two that are ready at once the earlier wins. H3. What loses is dropped before the
+//! result is given; a panic of its destructor goes to the observer, and the result stands. H4. The first copy is always sent; the budget
+//! is asked for each further one. H5. A copy is polled when the task was woken, and when it is new; never in a loop.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use super::attempts::Attempt;
+use super::budget::RetryBudget;
+use super::error::RetryReason;
+use super::hedge::{Delay, Hedge, HedgeEvent, HedgeHook};
+use super::latency::Latency;
+use super::verdict::{Judge, Judged, Verdict};
+use crate::observe::DisplacedWhat;
+use crate::panic::catch;
+use crate::runtime::Timer;
+use crate::time::Deadline;
+
+/// The error of a hedged call: why it ended, and how each copy failed that did.
+pub struct HedgeError<E, V = Infallible> {
+    reason: RetryReason,
+    copies: u32,
+    elapsed: Duration,
+    /// The one that counts first: the permanent one, else that of the earliest copy.
+    failures: Vec<(u32, Result<V, E>)>,
+}
+
+impl<E, V> HedgeError<E, V> {
+    /// Returns why it ended: [`Permanent`](RetryReason::Permanent), [`Deadline`](RetryReason::Deadline), or all copies
+    /// failed and there were [no more](RetryReason::AttemptsExhausted) or [no budget](RetryReason::BudgetExhausted) for one.
+    #[must_use]
+    pub fn reason(&self) -> RetryReason {
+        self.reason
+    }
+
+    /// Returns how many copies were started.
+    #[must_use]
+    pub fn copies(&self) -> u32 {
+        self.copies
+    }
+
+    /// Returns how long the call took.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+
+    /// Returns the number of each copy that failed and its error, or value that was not good enough. First the one that
+    /// counts: the permanent one, else that of the first copy.
+    pub fn failures(&self) -> impl Iterator<Item = (u32, Result<&V, &E>)> {
+        self.failures
+            .iter()
+            .map(|(copy, failure)| (*copy, failure.as_ref()))
+    }
+
+    /// Returns the error that counts.
+    #[must_use]
+    pub fn into_error(self) -> Option<E> {
+        self.failures
+            .into_iter()
+            .find_map(|(_, failure)| failure.err())
+    }
+}
+
+impl<E: fmt::Debug, V> fmt::Debug for HedgeError<E, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errors: Vec<_> = self
+            .failures()
+            .map(|(copy, last)| (copy, last.err()))
+            .collect();
+        f.debug_struct("HedgeError")
+            .field("reason", &self.reason)
+            .field("copies", &self.copies)
+            .field("elapsed", &self.elapsed)
+            .field("errors", &errors)
+            .finish()
+    }
+}
+
+impl<E, V> fmt::Display for HedgeError<E, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (copies, elapsed) = (self.copies, self.elapsed);
+        let plural = if copies == 1 { "y" } else { "ies" };
+        write!(
+            f,
+            "no good answer from {copies} cop{plural} in {elapsed:?}: {}",
+            self.reason
+        )
+    }
+}
+
+impl<E: Error + 'static, V> Error for HedgeError<E, V> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.failures()
+            .find_map(|(_, failure)| failure.err())
+            .map(|error| error as _)
+    }
+}
+
+/// What is decided, apart from the copies themselves.
+pub(super) struct Race<'l, E, V> {
+    hedge: Hedge<'l>,
+    deadline: Deadline,
+    budget: Option<&'l RetryBudget>,
+    begun: Option<Instant>,
+    started: u32,
+    running: u32,
+    /// When the next copy begins; never, if there is none.
+    next: Option<Instant>,
+    winner: Option<u32>,
+    failures: Vec<(u32, Result<V, E>)>,
+}
+
+impl<'l, E, V> Race<'l, E, V> {
+    pub(super) const fn new(
+        hedge: Hedge<'l>,
+        deadline: Deadline,
+        budget: Option<&'l RetryBudget>,
+    ) -> Self {
+        Self {
+            hedge,
+            deadline,
+            budget,
+            begun: None,
+            started: 0,
+            running: 0,
+            next: None,
+            winner: None,
+            failures: Vec::new(),
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.begun.map_or(Duration::ZERO, |begun| begun.elapsed())
+    }
+
+    fn may_start(&self) -> bool {
+        self.started < self.hedge.copies
+    }
+
+    /// Puts the next copy off until this; it is none if that is not before the deadline.
+    fn schedule(&mut self, delay: Option<Duration>, now: Instant) {
+        let at = delay.and_then(|delay| now.checked_add(delay));
+        self.next = at.filter(|at| self.may_start() && Deadline::at(*at) < self.deadline);
+    }
+}
+
+pin_project! {
+    /// The copies that run, each with the instant at which it began. Two in place; further ones in boxes.
+    struct Copies<Fut> {
+        #[pin]
+        first: Option<Fut>,
+        #[pin]
+        second: Option<Fut>,
+        more: Vec<Option<(Instant, Pin<Box<Fut>>)>>,
+        ages: [Option<Instant>; 2],
+    }
+}
+
+impl<Fut: Future> Copies<Fut> {
+    fn add(self: Pin<&mut Self>, index: u32, now: Instant, future: Fut) {
+        let mut this = self.project();
+        match index {
+            0 => this.first.set(Some(future)),
+            1 => this.second.set(Some(future)),
+            _ => return this.more.push(Some((now, Box::pin(future)))),
+        }
+        this.ages[index as usize] = Some(now);
+    }
+
+    /// Polls one, if it runs; when it is ready, it is dropped, and its age comes with the output.
+    fn poll(
+        self: Pin<&mut Self>,
+        index: u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<(Fut::Output, Option<Instant>)> {
+        let this = self.project();
+        if index >= 2 {
+            let Some(slot) = this.more.get_mut(index as usize - 2) else {
+                return Poll::Pending;
+            };
+            let Some((began, future)) = slot else {
+                return Poll::Pending;
+            };
+            let began = *began;
+            let Poll::Ready(output) = future.as_mut().poll(cx) else {
+                return Poll::Pending;
+            };
+            *slot = None;
+            return Poll::Ready((output, Some(began)));
+        }
+        let mut slot = if index == 0 { this.first } else { this.second };
+        let Some(future) = slot.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
+        let Poll::Ready(output) = future.poll(cx) else {
+            return Poll::Pending;
+        };
+        slot.set(None);
+        Poll::Ready((output, this.ages[index as usize].take()))
+    }
+
+    /// Drops what runs, notes how long it had run, and passes panics of destructors on (H3).
+    fn clear(self: Pin<&mut Self>, latency: Option<&Latency>) {
+        let mut this = self.project();
+        let now = Instant::now();
+        let note = |began: Instant| {
+            if let Some(latency) = latency {
+                latency.record(now - began);
+            }
+        };
+        let dropped = [
+            catch(|| this.first.set(None)),
+            catch(|| this.second.set(None)),
+        ];
+        this.ages.iter_mut().filter_map(Option::take).for_each(note);
+        let mut panics: Vec<_> = dropped.into_iter().filter_map(Result::err).collect();
+        for (began, future) in this.more.drain(..).flatten() {
+            note(began);
+            panics.extend(catch(|| drop(future)).err());
+        }
+        for panic in panics {
+            let core = crate::context::current().map(|(core, _)| core);
+            let observer = core.as_ref().and_then(|core| core.observer());
+            crate::observe::displace(observer, None, DisplacedWhat::Panic(panic));
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Hedge::run`](super::Hedge::run).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops every copy.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct HedgeFuture<'l, Op, Fut, J, H, E, V> {
+        race: Race<'l, E, V>,
+        op: Op,
+        judge: J,
+        hook: H,
+        is_over: bool,
+        #[pin]
+        copies: Copies<Fut>,
+        #[pin]
+        timer: Option<Timer>,
+    }
+}
+
+impl<'l, Op, Fut, J, H, E, V> HedgeFuture<'l, Op, Fut, J, H, E, V> {
+    pub(super) const fn new(race: Race<'l, E, V>, op: Op, judge: J, hook: H) -> Self {
+        Self {
+            race,
+            op,
+            judge,
+            hook,
+            is_over: false,
+            copies: Copies {
+                first: None,
+                second: None,
+                more: Vec::new(),
+                ages: [None; 2],
+            },
+            timer: None,
+        }
+    }
+}
+
+impl<Op, Fut, T, E, J, H> Future for HedgeFuture<'_, Op, Fut, J, H, E, J::Kept>
+where
+    Op: FnMut(Attempt) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    J: Judge<T, E>,
+    H: HedgeHook,
+{
+    type Output = Result<T, HedgeError<E, J::Kept>>;
+
+    #[track_caller]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(
+            !self.is_over,
+            "ringfence: a hedge was polled after it was over"
+        );
+        // A panic of user code leaves it so.
+        *self.as_mut().project().is_over = true;
+        let polled = self.as_mut().advance(cx);
+        let this = self.as_mut().project();
+        if polled.is_pending() {
+            *this.is_over = false;
+            return Poll::Pending;
+        }
+        let latency = match this.race.hedge.delay {
+            Delay::Percentile(_, latency) => Some(latency),
+            Delay::Fixed(_) => None,
+        };
+        this.copies.clear(latency);
+        polled.map(|ended| {
+            ended.map_err(|reason| {
+                let race = this.race;
+                let mut failures = std::mem::take(&mut race.failures);
+                // The permanent one came last; the others by the number of the copy.
+                let rest = failures.len() - usize::from(reason == RetryReason::Permanent);
+                failures[..rest].sort_by_key(|(copy, _)| *copy);
+                if reason == RetryReason::Permanent {
+                    failures.rotate_right(1);
+                }
+                HedgeError {
+                    reason,
+                    copies: race.started,
+                    elapsed: race.elapsed(),
+                    failures,
+                }
+            })
+        })
+    }
+}
+
+impl<Op, Fut, T, E, J, H> HedgeFuture<'_, Op, Fut, J, H, E, J::Kept>
+where
+    Op: FnMut(Attempt) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    J: Judge<T, E>,
+    H: HedgeHook,
+{
+    fn advance(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, RetryReason>> {
+        let mut polled = 0;
+        if self.race.begun.is_none() {
+            let race = self.as_mut().project().race;
+            race.deadline = race.deadline.min(Deadline::current());
+            let now = Instant::now();
+            race.begun = Some(now);
+            if Deadline::at(now) >= race.deadline {
+                return Poll::Ready(Err(RetryReason::Deadline));
+            }
+            self.as_mut().start(now);
+        }
+        loop {
+            // Those from before, once; then each new one, once (H5).
+            while polled < self.race.started {
+                if let Some(ended) = self.as_mut().poll_copy(polled, cx) {
+                    return Poll::Ready(ended);
+                }
+                polled += 1;
+            }
+            let this = self.as_mut().project();
+            let race = this.race;
+            let now = Instant::now();
+            if race.next.is_some_and(|next| next <= now) {
+                if let Some(reason) = self.as_mut().start_hedge(now) {
+                    return Poll::Ready(Err(reason));
+                }
+                continue;
+            }
+            if race.running == 0 && race.next.is_none() {
+                return Poll::Ready(Err(
+                    if race.may_start() && race.deadline != Deadline::NEVER {
+                        RetryReason::Deadline
+                    } else {
+                        RetryReason::AttemptsExhausted
+                    },
+                ));
+            }
+            let Some(at) = race.next.or(race.deadline.instant()) else {
+                return Poll::Pending;
+            };
+            let mut timer = this.timer;
+            match timer.as_mut().as_pin_mut() {
+                Some(timer) if timer.end() == at => {}
+                Some(timer) => timer.reset(at),
+                None => timer.set(Some(Timer::at(at))),
+            }
+            match timer.as_pin_mut().map(|timer| timer.poll(cx)) {
+                Some(Poll::Ready(())) if race.next.is_none() => {
+                    return Poll::Ready(Err(RetryReason::Deadline));
+                }
+                Some(Poll::Ready(())) => {}
+                Some(Poll::Pending) | None => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Polls one copy; says how the race ended, if that ended it.
+    fn poll_copy(
+        self: Pin<&mut Self>,
+        index: u32,
+        cx: &mut Context<'_>,
+    ) -> Option<Result<T, RetryReason>> {
+        let this = self.project();
+        let race = this.race;
+        let Poll::Ready((outcome, began)) = this.copies.poll(index, cx) else {
+            return None;
+        };
+        race.running -= 1;
+        match this.judge.judge(outcome) {
+            Judged::Done(value) => {
+                if let (Delay::Percentile(_, latency), Some(began)) = (race.hedge.delay, began) {
+                    latency.record(began.elapsed());
+                }
+                if let Some(budget) = race.budget {
+                    budget.succeeded();
+                }
+                race.winner = Some(index + 1);
+                Some(Ok(value))
+            }
+            Judged::Not(outcome, verdict) => {
+                race.failures.push((index + 1, outcome));
+                let delay = match verdict {
+                    Verdict::Done | Verdict::Permanent => {
+                        return Some(Err(RetryReason::Permanent));
+                    }
+                    Verdict::Retry => Duration::ZERO,
+                    Verdict::RetryAfter(delay) => delay,
+                };
+                race.schedule(Some(delay), Instant::now());
+                None
+            }
+        }
+    }
+
+    /// Starts a further copy, if the budget pays; says so if that leaves nothing to wait for.
+    fn start_hedge(mut self: Pin<&mut Self>, now: Instant) -> Option<RetryReason> {
+        let this = self.as_mut().project();
+        let race = this.race;
+        let number = race.started + 1;
+        if let Some(budget) = race.budget {
+            let Some(taken) = budget.take() else {
+                race.next = None;
+                race.hedge.copies = race.started;
+                crate::trace::suppressed(number, || race.elapsed());
+                this.hook
+                    .tell(&HedgeEvent::Suppressed(number, race.elapsed()));
+                return (race.running == 0).then_some(RetryReason::BudgetExhausted);
+            };
+            taken.spend();
+        }
+        crate::trace::hedged(number, || race.elapsed());
+        this.hook.tell(&HedgeEvent::Started(number, race.elapsed()));
+        self.start(now);
+        None
+    }
+
+    fn start(self: Pin<&mut Self>, now: Instant) {
+        let this = self.project();
+        let race = this.race;
+        let index = race.started;
+        let future = (this.op)(Attempt {
+            number: index + 1,
+            deadline: race.deadline,
+            elapsed: race.begun.map_or(Duration::ZERO, |begun| now - begun),
+            previous_delay: None,
+        });
+        race.started += 1;
+        race.running += 1;
+        race.schedule(race.hedge.delay(), now);
+        this.copies.add(index, now, future);
+    }
+}
+
+impl<Op, Fut, J, H, E, V> fmt::Debug for HedgeFuture<'_, Op, Fut, J, H, E, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HedgeFuture")
+            .field("started", &self.race.started)
+            .field("running", &self.race.running)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a hedged call went: see [`HedgeRun::report`](super::HedgeRun::report).
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct HedgeReport<T, R> {
+    /// What the call would have given by itself.
+    pub result: Result<T, R>,
+    /// The number of the copy that won, from 1.
+    pub won_by: Option<u32>,
+    /// How many copies were started.
+    pub copies: u32,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+pin_project! {
+    /// The future of [`HedgeRun::report`](super::HedgeRun::report).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops every copy.
+    #[must_use = "futures do nothing unless polled"]
+    #[derive(Debug)]
+    pub struct HedgeReporting<'l, Op, Fut, J, H, E, V> {
+        #[pin]
+        pub(super) run: HedgeFuture<'l, Op, Fut, J, H, E, V>,
+    }
+}
+
+impl<Op, Fut, T, E, J, H> Future for HedgeReporting<'_, Op, Fut, J, H, E, J::Kept>
+where
+    Op: FnMut(Attempt) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    J: Judge<T, E>,
+    H: HedgeHook,
+{
+    type Output = HedgeReport<T, HedgeError<E, J::Kept>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut run = self.project().run;
+        let result = ready!(run.as_mut().poll(cx));
+        Poll::Ready(HedgeReport {
+            result,
+            won_by: run.race.winner,
+            copies: run.race.started,
+            elapsed: run.race.elapsed(),
+        })
+    }
+}

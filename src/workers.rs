@@ -1,0 +1,315 @@
+//! Worker pools: so many workers take deliveries from a source, and each is done, or comes back.
+//!
+//! W1. A delivery is done when the handler gives it back, and only then; an error, a panic, a timeout or a cancel drops it,
+//! and what that means is the source's to say (a queue made with redelivery delivers it again). W2. No end of a handler
+//! ends its worker. W3. When the group around a pool is cancelled with a grace, the source is told to stop, and the workers
+//! finish what it still has. W4. A pool ends when its source has ended and every worker is idle.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::cancel::token;
+use crate::group::error::{BoxError, GroupError};
+use crate::group::{TaskGroup, scope};
+use crate::observe::{DisplacedWhat, displace};
+use crate::panic::{PanicPayload, catch};
+use crate::queue::{Delivery, Receiver, RecvError};
+use crate::sync::{AtomicU64, Ordering, PlainArc};
+use crate::time::{Elapsed, timeout};
+
+/// Where a pool's deliveries come from: a [`queue::Receiver`](Receiver) in this process, or a broker.
+///
+/// Each worker has a clone.
+pub trait Source: Clone + Send + 'static {
+    /// One piece of work.
+    type Delivery: Deliverable;
+    /// What ends the pool: the source cannot be used any more.
+    type Error: Send + 'static;
+
+    /// Waits for the next delivery; `None` when there will be none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Must be cancel safe: when dropped, no delivery may be lost.
+    ///
+    /// # Errors
+    ///
+    /// If the source cannot be used any more; the pool ends with it.
+    fn deliver(
+        &mut self,
+    ) -> impl Future<Output = Result<Option<Self::Delivery>, Self::Error>> + Send;
+
+    /// Takes on nothing new: what was accepted is still delivered, and then the source ends, for all its clones.
+    fn stop(&mut self);
+}
+
+/// A piece of work that is finished by [`done`](Self::done) alone. Dropped, it is delivered again, if the source can do that.
+pub trait Deliverable: Send + 'static {
+    /// Why it could not be marked as done.
+    type Error: Into<BoxError> + Send;
+
+    /// Finishes it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it may be finished or not; if not, it is delivered again.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be marked as done; then it may be delivered again.
+    fn done(self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// Ends when the queue does. Told to stop, it closes the queue.
+impl<T: Send + 'static> Source for Receiver<T> {
+    type Delivery = Delivery<T>;
+    type Error = RecvError;
+
+    async fn deliver(&mut self) -> Result<Option<Delivery<T>>, RecvError> {
+        match Self::deliver(self).await {
+            Ok(delivery) => Ok(Some(delivery)),
+            Err(end) if end.cause().is_some() => Err(end),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn stop(&mut self) {
+        self.close();
+    }
+}
+
+impl<T: Send + 'static> Deliverable for Delivery<T> {
+    type Error = std::convert::Infallible;
+
+    async fn done(self) -> Result<(), Self::Error> {
+        Self::done(self);
+        Ok(())
+    }
+}
+
+/// Why a delivery was not done.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum WorkFailure<E> {
+    /// The handler failed.
+    Error(E),
+    /// The handler panicked.
+    Panicked(PanicPayload),
+    /// The handler took longer than [`timeout`](Workers::timeout) allows.
+    TimedOut(Elapsed),
+    /// The handler succeeded, and the source could not be told; it may deliver the same again.
+    NotMarked(BoxError),
+}
+
+/// How many deliveries ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tally {
+    /// Handled, and marked as done.
+    pub done: u64,
+    /// Not done: see [`WorkFailure`].
+    pub failed: u64,
+}
+
+type Hook<E> = PlainArc<dyn Fn(WorkFailure<E>) + Send + Sync>;
+
+/// A pool of workers, to be run.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// use ringfence::Workers;
+/// use ringfence::queue::{Delivery, Queue};
+///
+/// let (sender, receiver) = Queue::bounded(100).redeliver(3).build();
+/// for number in 0..10 {
+///     sender.send(number).await?;
+/// }
+/// drop(sender);
+///
+/// let tally = Workers::new(4)
+///     .run(receiver, |job: Delivery<u32>| async move {
+///         if *job == 7 && job.attempt() == 1 {
+///             return Err("a bad day"); // the job is dropped, and delivered again
+///         }
+///         Ok(job) // given back: it is done
+///     })
+///     .await?;
+/// assert_eq!((tally.done, tally.failed), (10, 1));
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a pool works when it is run"]
+pub struct Workers<E> {
+    count: usize,
+    timeout: Duration,
+    on_failure: Option<Hook<E>>,
+}
+
+impl<E: Send + 'static> Workers<E> {
+    /// A pool of `count` workers.
+    ///
+    /// # Panics
+    ///
+    /// If `count` is 0.
+    #[track_caller]
+    pub fn new(count: usize) -> Self {
+        assert!(count > 0, "ringfence: a pool of 0 workers does no work");
+        Self {
+            count,
+            timeout: Duration::MAX,
+            on_failure: None,
+        }
+    }
+
+    /// Limits the time of the handler for each delivery. The default is no limit.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Hands each failure to `hook`. Without one, panics go to the [observer](crate::observe), and errors are counted.
+    pub fn on_failure(mut self, hook: impl Fn(WorkFailure<E>) + Send + Sync + 'static) -> Self {
+        self.on_failure = Some(PlainArc::new(hook));
+        self
+    }
+
+    /// Runs the pool until its source has ended and all work is finished.
+    ///
+    /// The handler is given each delivery by value. It gives it back to say that it is done; whatever else happens to it
+    /// drops it, and the source delivers it again if it can. A handler that fails or panics ends neither its worker nor
+    /// the pool.
+    ///
+    /// To stop, close the queue: the workers finish what is in it. If the group around the pool is cancelled with a grace,
+    /// the pool does that by itself. What is left when the grace has run out is in the queue, also what was being worked
+    /// on if it is made with redelivery: keep a receiver and take it with [`abort`](Receiver::abort).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it cancels its workers, like any scope; what they were at is dropped, as above.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError`], if the source failed, with its error; the other workers are cancelled then.
+    pub async fn run<S, F, W>(self, source: S, handler: F) -> Result<Tally, GroupError<S::Error>>
+    where
+        S: Source,
+        F: Fn(S::Delivery) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<S::Delivery, E>> + Send + 'static,
+    {
+        let done = PlainArc::new(AtomicU64::new(0));
+        let failed = PlainArc::new(AtomicU64::new(0));
+        let handler = PlainArc::new(handler);
+        scope(async |group: &TaskGroup<S::Error>| {
+            for number in 1..=self.count {
+                let worker = Worker {
+                    handler: handler.clone(),
+                    timeout: self.timeout,
+                    on_failure: self.on_failure.clone(),
+                    done: done.clone(),
+                    failed: failed.clone(),
+                };
+                let source = source.clone();
+                drop(
+                    group
+                        .named(format!("worker {number}"))
+                        .spawn(worker.work(source)),
+                );
+            }
+            // W3. With no grace there is no time for it, and everybody is dropped where they are.
+            let mut source = source;
+            drop(group.named("stop").spawn_background(async move {
+                token().cancelled().await;
+                source.stop();
+            }));
+            Ok(())
+        })
+        .await?;
+        Ok(Tally {
+            done: done.load(Ordering::Relaxed),
+            failed: failed.load(Ordering::Relaxed),
+        })
+    }
+}
+
+impl<E> fmt::Debug for Workers<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workers")
+            .field("count", &self.count)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Worker<F, E> {
+    handler: PlainArc<F>,
+    timeout: Duration,
+    on_failure: Option<Hook<E>>,
+    done: PlainArc<AtomicU64>,
+    failed: PlainArc<AtomicU64>,
+}
+
+impl<F, E: Send + 'static> Worker<F, E> {
+    async fn work<S, W>(self, mut source: S) -> Result<(), S::Error>
+    where
+        S: Source,
+        F: Fn(S::Delivery) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<S::Delivery, E>> + Send + 'static,
+    {
+        while let Some(delivery) = source.deliver().await? {
+            match self.handle(delivery).await {
+                Ok(delivery) => match delivery.done().await {
+                    Ok(()) => {
+                        self.done.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(error) => self.fail(WorkFailure::NotMarked(error.into())),
+                },
+                Err(failure) => self.fail(failure),
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle<D, W>(&self, delivery: D) -> Result<D, WorkFailure<E>>
+    where
+        D: Send,
+        F: Fn(D) -> W + Send + Sync,
+        W: Future<Output = Result<D, E>> + Send,
+    {
+        let work = catch(|| (self.handler)(delivery)).map_err(WorkFailure::Panicked)?;
+        let mut work = pin!(Some(work));
+        let ended = poll_fn(|cx| match work.as_mut().as_pin_mut() {
+            Some(work) => match catch(|| work.poll(cx)) {
+                Ok(polled) => polled.map_err(WorkFailure::Error),
+                Err(panic) => Poll::Ready(Err(WorkFailure::Panicked(panic))),
+            },
+            None => Poll::Pending,
+        });
+        let result = timeout(self.timeout, ended)
+            .await
+            .unwrap_or_else(|elapsed| Err(WorkFailure::TimedOut(elapsed)));
+        // W2: what its destructors throw is no more than that.
+        if let Err(panic) = catch(|| work.set(None)) {
+            displace(None, None, DisplacedWhat::Panic(panic));
+        }
+        result
+    }
+
+    fn fail(&self, failure: WorkFailure<E>) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        match (&self.on_failure, failure) {
+            (Some(hook), failure) => {
+                if let Err(panic) = catch(|| hook(failure)) {
+                    displace(None, None, DisplacedWhat::Panic(panic));
+                }
+            }
+            (None, WorkFailure::Panicked(panic)) => {
+                displace(None, None, DisplacedWhat::Panic(panic));
+            }
+            (None, _) => {}
+        }
+    }
+}

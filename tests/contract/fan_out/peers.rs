@@ -1,0 +1,141 @@
+//! What goes wrong elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringfence::{Limiter, fan_out, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
+
+use super::{good, ms};
+use crate::support::{Log, every_runtime, paused};
+
+#[test]
+fn a_slow_taker_slows_no_item_down() {
+    // `buffer_unordered` polls its futures only while it is polled itself: here they would take up to 320 ms each.
+    paused(async || {
+        let log = Log::new();
+        let inner = log.clone();
+        let mut results = fan_out(0..8).limit(4).results_unordered(move |n| {
+            let log = inner.clone();
+            async move {
+                let start = Instant::now();
+                sleep(ms(20)).await;
+                log.push(start.elapsed());
+                good(n)
+            }
+        });
+        while let Some(result) = results.next().await {
+            result.unwrap();
+            sleep(ms(100)).await;
+        }
+        assert_eq!(log.entries(), [ms(20); 8]);
+    });
+}
+
+#[test]
+fn a_semaphore_shared_by_items_and_taker_does_not_deadlock() {
+    // Futures that are polled only while the taker waits for one would keep the permit while it waits for the permit.
+    every_runtime(async || {
+        let semaphore = Arc::new(Semaphore::new(1));
+        let shared = semaphore.clone();
+        let mut results = fan_out(0..50).limit(4).results_unordered(move |n| {
+            let semaphore = shared.clone();
+            async move {
+                let _permit = semaphore.acquire().await.unwrap();
+                tokio::task::yield_now().await;
+                good(n)
+            }
+        });
+        let mut n = 0;
+        while let Some(result) = results.next().await {
+            result.unwrap();
+            let _permit = semaphore.acquire().await.unwrap();
+            n += 1;
+        }
+        assert_eq!(n, 50);
+    });
+}
+
+#[test]
+fn all_first_items_are_started_before_a_result_is_handed_out() {
+    every_runtime(async || {
+        let log = Log::new();
+        let inner = log.clone();
+        // Ready at once: a set of futures that returns at the first ready one would leave the others unstarted.
+        let first = fan_out(0..4).limit(4).local().first_success(move |n| {
+            inner.push(n);
+            async move {
+                if n == 3 {
+                    return good(n);
+                }
+                tokio::task::yield_now().await;
+                std::future::pending().await
+            }
+        });
+        assert_eq!(first.await.unwrap(), Some(3));
+        assert_eq!(log.entries(), [0, 1, 2, 3]);
+    });
+}
+
+#[test]
+fn fan_outs_inside_fan_outs_with_a_limit_of_one_do_not_deadlock() {
+    every_runtime(async || {
+        let outer = fan_out(0..3).limit(1).collect(async |a: usize| {
+            let inner = fan_out(0..3)
+                .limit(1)
+                .collect(move |b: usize| async move { good(a * 3 + b) });
+            inner.await.map(|all| all.iter().sum::<usize>())
+        });
+        assert_eq!(outer.await.unwrap(), [3, 12, 21]);
+        let outer = fan_out(0..3).limit(1).local().collect(async |a: usize| {
+            let inner = fan_out(0..3)
+                .limit(1)
+                .local()
+                .collect(async |b: usize| good(a * 3 + b));
+            inner.await.map(|all| all.iter().sum::<usize>())
+        });
+        assert_eq!(outer.await.unwrap(), [3, 12, 21]);
+    });
+}
+
+#[test]
+fn an_item_that_needs_the_shared_limiter_again_is_told_by_a_timeout_and_not_lost() {
+    // It holds the only permit and asks for another: no library can grant that; but the wait can be bounded, and everything
+    // comes back.
+    paused(async || {
+        let limiter = Limiter::new(1);
+        let again = limiter.clone();
+        let fan = fan_out(0..2).limit(2).limiter(&limiter);
+        let outcomes = fan.outcomes(move |_| {
+            let again = again.clone();
+            async move {
+                timeout(Duration::from_millis(10), again.acquire())
+                    .await
+                    .map(drop)
+            }
+        });
+        assert!(outcomes.await.unwrap().iter().all(Result::is_err));
+        assert_eq!((limiter.in_flight(), limiter.waiting()), (0, 0));
+    });
+}
+
+#[test]
+fn an_ordered_fan_out_fails_as_fast_as_any() {
+    // An ordered set of futures would wait for the first item before it sees the error of the second.
+    paused(async || {
+        let start = Instant::now();
+        let work = async |n: u64| {
+            sleep(ms(n)).await;
+            if n == 5 { super::bad("soon") } else { good(n) }
+        };
+        fan_out([1_000, 5])
+            .limit(2)
+            .collect(work)
+            .await
+            .unwrap_err();
+        assert_eq!(start.elapsed(), ms(5));
+    });
+}

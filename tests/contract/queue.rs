@@ -1,0 +1,432 @@
+//! Queues: order, room, turns. What a cancel leaves is in `queue/cancel.rs`, ends in `queue/close.rs`, deliveries in
+//! `queue/delivery.rs`, policies in `queue/overflow.rs`, batches in `queue/batch.rs`.
+
+#[path = "queue/batch.rs"]
+mod batch;
+#[path = "queue/cancel.rs"]
+mod cancel;
+#[path = "queue/close.rs"]
+mod close;
+#[path = "queue/delivery.rs"]
+mod delivery;
+#[path = "queue/overflow.rs"]
+mod overflow;
+#[cfg(feature = "stream")]
+#[path = "queue/stream.rs"]
+mod stream;
+
+use std::sync::{Arc, Mutex};
+
+use ringfence::queue::{self, Queue, Receiver, SendError, TryRecvError};
+use ringfence::{TaskGroup, scope};
+use tokio_test::task::spawn;
+use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
+
+use crate::support::{Count, every_runtime, settle, single_thread};
+
+/// Everything that is there now.
+fn drain<T>(receiver: &mut Receiver<T>) -> Vec<T> {
+    std::iter::from_fn(|| receiver.try_recv().ok()).collect()
+}
+
+#[test]
+fn items_come_out_in_the_order_in_which_they_went_in() {
+    let (sender, mut receiver) = queue::bounded(3);
+    for item in [1, 3, 2] {
+        sender.try_send(item).unwrap();
+    }
+    assert_eq!(drain(&mut receiver), [1, 3, 2]);
+}
+
+#[test]
+fn lifo_gives_the_last_item_first() {
+    for queue in [Queue::bounded(3), Queue::bounded(3).weight(|_| 1)] {
+        let (sender, mut receiver) = queue.lifo().build();
+        for item in [1, 3, 2] {
+            sender.try_send(item).unwrap();
+        }
+        assert_eq!(drain(&mut receiver), [2, 3, 1]);
+    }
+}
+
+#[test]
+fn the_lowest_rank_comes_first() {
+    let (sender, mut receiver) = Queue::bounded(3).rank(|item: &i64| *item).build();
+    for item in [1, 3, 2] {
+        sender.try_send(item).unwrap();
+    }
+    assert_eq!(drain(&mut receiver), [1, 2, 3]);
+}
+
+#[test]
+fn equal_ranks_keep_the_order_of_sending() {
+    let (sender, mut receiver) = Queue::bounded(9)
+        .rank(|(rank, _): &(i64, char)| *rank)
+        .redeliver(2)
+        .build();
+    for item in [(1, 'a'), (0, 'b'), (1, 'c'), (0, 'd'), (1, 'e')] {
+        sender.try_send(item).unwrap();
+    }
+    let first = receiver.try_deliver().unwrap();
+    let second = receiver.try_deliver().unwrap();
+    drop(second);
+    drop(first);
+    let order: String = drain(&mut receiver).iter().map(|(_, name)| *name).collect();
+    assert_eq!(order, "bdace");
+}
+
+#[test]
+fn items_of_a_high_rank_wait_and_are_not_lost() {
+    let (sender, mut receiver) = Queue::unbounded().rank(|item: &i64| *item % 2).build();
+    let mut first = 0;
+    for item in 0..100_000 {
+        sender.try_send(2 * item + 1).unwrap();
+        sender.try_send(2 * item).unwrap();
+        first += receiver.try_recv().unwrap() % 2;
+    }
+    assert_eq!(first, 0, "the low rank comes first");
+    let rest = drain(&mut receiver);
+    assert!(
+        rest.iter()
+            .copied()
+            .eq((0..100_000).map(|item| 2 * item + 1))
+    );
+}
+
+#[test]
+fn a_send_waits_for_room() {
+    let (sender, mut receiver) = queue::bounded(2);
+    sender.try_send(1).unwrap();
+    sender.try_send(2).unwrap();
+    let mut third = spawn(sender.send(3));
+    assert_pending!(third.poll());
+    assert_eq!(receiver.try_recv().unwrap(), 1);
+    assert!(third.is_woken());
+    assert_ready_ok!(third.poll());
+    assert_eq!(drain(&mut receiver), [2, 3]);
+}
+
+#[test]
+fn capacities_of_zero_are_refused() {
+    use std::panic::catch_unwind;
+    let text = |run: fn()| {
+        let payload = catch_unwind(run).expect_err("refused");
+        crate::support::message(&*payload)
+    };
+    assert!(text(|| drop(queue::bounded::<u8>(0))).contains("capacity 0"));
+    assert!(text(|| drop(Queue::<u8>::bounded(1).redeliver(0))).contains("0 times"));
+    assert!(text(|| drop(ringfence::Workers::<()>::new(0))).contains("0 workers"));
+}
+
+#[test]
+fn a_huge_capacity_allocates_nothing_ahead() {
+    let (sender, mut receiver) = queue::bounded(usize::MAX);
+    sender.try_send([0_u8; 64]).unwrap();
+    assert!(receiver.try_recv().is_ok());
+    let (sender, _receiver) = Queue::bounded(usize::MAX).weight(|_| usize::MAX).build();
+    sender.try_send(1).unwrap();
+    assert_eq!(sender.try_send(2), Err(SendError::Full(2)));
+}
+
+#[test]
+fn a_refused_item_comes_back() {
+    let (sender, receiver) = Queue::bounded(3).weight(|item: &usize| *item).build();
+    assert_eq!(sender.try_send(4), Err(SendError::TooHeavy(4)));
+    sender.try_send(3).unwrap();
+    assert_eq!(sender.try_send(1), Err(SendError::Full(1)));
+    receiver.close();
+    assert_eq!(sender.try_send(2), Err(SendError::Closed(2)));
+    assert_eq!(sender.try_send(2).unwrap_err().into_inner(), 2);
+}
+
+#[test]
+fn empty_and_closed_are_told_apart() {
+    let (sender, mut receiver) = queue::bounded(1);
+    assert!(matches!(receiver.try_recv(), Err(TryRecvError::Empty)));
+    sender.try_send(1).unwrap();
+    sender.close();
+    assert_eq!(receiver.try_recv().unwrap(), 1);
+    assert!(matches!(receiver.try_recv(), Err(TryRecvError::Closed(_))));
+}
+
+#[test]
+fn a_drain_loop_sees_every_item_that_was_sent() {
+    every_runtime(async || {
+        let (sender, mut receiver) = queue::bounded(4);
+        let sent = Count::new();
+        let received = scope(async |group: &TaskGroup| {
+            for _ in 0..100 {
+                let (sender, sent) = (sender.clone(), sent.clone());
+                group.spawn(async move {
+                    if sender.try_send(1).is_ok() {
+                        sent.add();
+                    }
+                });
+            }
+            drop(sender);
+            let mut received = 0;
+            loop {
+                match receiver.try_recv() {
+                    Ok(item) => received += item,
+                    Err(TryRecvError::Closed(_)) => return Ok(received),
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(received, sent.get());
+    });
+}
+
+#[test]
+fn the_figures_are_exact() {
+    let (sender, mut receiver) = queue::bounded(2);
+    let other = sender.clone();
+    sender.try_send(1).unwrap();
+    sender.try_send(2).unwrap();
+    let mut waiting = spawn(other.send(3));
+    assert_pending!(waiting.poll());
+    let stats = receiver.stats();
+    assert_eq!(
+        (stats.len, stats.used, stats.peak, stats.capacity),
+        (2, 2, 2, Some(2))
+    );
+    assert_eq!((stats.senders, stats.receivers), (2, 1));
+    assert_eq!((stats.waiting_senders, stats.waiting_receivers), (1, 0));
+    drop(waiting);
+    assert_eq!(drain(&mut receiver), [1, 2]);
+    let mut second = receiver.clone();
+    let mut waiting = spawn(second.recv());
+    assert_pending!(waiting.poll());
+    let stats = receiver.stats();
+    assert_eq!(
+        (
+            stats.len,
+            stats.peak,
+            stats.waiting_senders,
+            stats.waiting_receivers
+        ),
+        (0, 2, 0, 1)
+    );
+    assert_eq!((stats.sent, stats.received), (2, 2));
+    drop(waiting);
+    assert_eq!(receiver.stats().waiting_receivers, 0);
+    assert_eq!(queue::unbounded::<u8>().0.stats().capacity, None);
+    assert_eq!(queue::rendezvous::<u8>().0.stats().capacity, Some(0));
+}
+
+#[test]
+fn an_unbounded_queue_never_makes_a_sender_wait() {
+    let (sender, receiver) = queue::unbounded();
+    for item in 0..10_000 {
+        assert_ready_ok!(spawn(sender.send(item)).poll());
+    }
+    assert_eq!(receiver.len(), 10_000);
+}
+
+#[test]
+fn a_rendezvous_passes_items_from_hand_to_hand() {
+    let (sender, mut receiver) = queue::rendezvous();
+    assert_eq!(sender.try_send(1), Err(SendError::Full(1)));
+    let mut send = spawn(sender.send(2));
+    assert_pending!(send.poll());
+    assert_eq!(receiver.try_recv().unwrap(), 2);
+    assert!(send.is_woken());
+    assert_ready_ok!(send.poll());
+
+    let mut other = receiver.clone();
+    let mut recv = spawn(other.recv());
+    assert_pending!(recv.poll());
+    sender.try_send(3).unwrap();
+    assert_eq!(assert_ready!(recv.poll()).unwrap(), 3);
+    let mut first = spawn(receiver.recv());
+    assert_pending!(first.poll());
+    let mut send = spawn(sender.send(4));
+    assert_pending!(send.poll(), "nobody has it yet");
+    assert_eq!(assert_ready!(first.poll()).unwrap(), 4);
+    assert_ready_ok!(send.poll());
+}
+
+#[test]
+fn nobody_overtakes_a_receiver_that_waits() {
+    let (sender, receiver) = queue::bounded(1);
+    let (mut first, mut second) = (receiver.clone(), receiver);
+    let mut waiting = spawn(first.recv());
+    assert_pending!(waiting.poll());
+    sender.try_send(1).unwrap();
+    assert!(matches!(second.try_recv(), Err(TryRecvError::Empty)));
+    assert_pending!(spawn(second.recv()).poll());
+    assert_eq!(assert_ready!(waiting.poll()).unwrap(), 1);
+}
+
+#[test]
+fn nobody_overtakes_a_sender_that_waits() {
+    let (sender, mut receiver) = queue::bounded(1);
+    sender.try_send(1).unwrap();
+    let mut waiting = spawn(sender.send(2));
+    assert_pending!(waiting.poll());
+    assert_eq!(receiver.try_recv().unwrap(), 1);
+    assert_eq!(sender.try_send(3), Err(SendError::Full(3)));
+    assert_ready_ok!(waiting.poll());
+}
+
+#[test]
+fn a_heavy_item_is_not_overtaken_by_light_ones() {
+    let (sender, mut receiver) = Queue::bounded(4).weight(|item: &usize| *item).build();
+    sender.try_send(3).unwrap();
+    let mut heavy = spawn(sender.send(4));
+    assert_pending!(heavy.poll());
+    assert_eq!(sender.try_send(1), Err(SendError::Full(1)));
+    let mut light = spawn(sender.send(1));
+    assert_pending!(light.poll());
+    assert_eq!(receiver.try_recv().unwrap(), 3);
+    assert!(heavy.is_woken() && !light.is_woken());
+    assert_ready_ok!(heavy.poll());
+    assert_eq!(receiver.try_recv().unwrap(), 4);
+    assert_ready_ok!(light.poll());
+}
+
+#[test]
+fn weights_are_counted_and_never_exceed_the_capacity() {
+    let (sender, mut receiver) = Queue::bounded(5).weight(|item: &usize| *item).build();
+    for item in [2, 0, 2] {
+        sender.try_send(item).unwrap();
+    }
+    assert_eq!(sender.stats().used, 5);
+    assert_eq!(sender.try_send(0), Err(SendError::Full(0)));
+    assert_eq!(receiver.try_recv().unwrap(), 2);
+    assert_eq!(sender.stats().used, 3);
+}
+
+async fn shares(senders: usize, receivers: usize, items: usize) -> (Vec<usize>, Vec<usize>) {
+    let (sender, receiver) = queue::bounded(1);
+    let counts = Arc::new(Mutex::new((vec![0; senders], vec![0; receivers])));
+    let taken = Count::new();
+    scope(async |group: &TaskGroup| {
+        let send = |i| {
+            let sender = sender.clone();
+            group.spawn(async move { while sender.send(i).await.is_ok() {} });
+        };
+        let take = |i: usize| {
+            let (mut receiver, counts, taken) = (receiver.clone(), counts.clone(), taken.clone());
+            group.spawn(async move {
+                while let Ok(from) = receiver.recv().await {
+                    let mut counts = counts.lock().expect("as it should");
+                    let (sent, received): &mut (Vec<usize>, Vec<usize>) = &mut counts;
+                    sent[from] += 1;
+                    received[i] += 1;
+                    if taken.add() + 1 >= items {
+                        drop(receiver.abort());
+                        break;
+                    }
+                }
+            });
+        };
+        // The side that is many stands in its list before the other one begins.
+        if senders > 1 {
+            sender.send(0).await?;
+            (0..senders).for_each(send);
+            settle().await;
+            (0..receivers).for_each(take);
+        } else {
+            (0..receivers).for_each(take);
+            settle().await;
+            (0..senders).for_each(send);
+        }
+        Ok(())
+    })
+    .await
+    .expect("as it should");
+    let counts = counts.lock().expect("as it should");
+    counts.clone()
+}
+
+fn spread(counts: &[usize]) -> usize {
+    counts.iter().max().expect("as it should") - counts.iter().min().expect("as it should")
+}
+
+#[test]
+fn eight_senders_get_equal_shares() {
+    single_thread(async || {
+        let (sent, _) = shares(8, 1, 8_001).await;
+        assert!(spread(&sent) <= 1, "{sent:?}");
+    });
+}
+
+#[test]
+fn eight_receivers_get_equal_shares() {
+    single_thread(async || {
+        let (_, received) = shares(1, 8, 8_000).await;
+        assert!(spread(&received) <= 1, "{received:?}");
+    });
+}
+
+#[test]
+fn a_long_drain_lets_others_run() {
+    single_thread(async || {
+        let (sender, mut receiver) = queue::unbounded();
+        let mut items = vec![0_u8; 2_000_000];
+        sender.send_many(&mut items).await.unwrap();
+        drop(sender);
+        let turns = scope(async |group: &TaskGroup| {
+            let drained = group.spawn(async move { while receiver.recv().await.is_ok() {} });
+            let mut turns = 0_usize;
+            while !drained.is_finished() {
+                turns += 1;
+                tokio::task::yield_now().await;
+            }
+            Ok(turns)
+        })
+        .await
+        .unwrap();
+        assert!(turns > 2_000_000 / 200, "{turns} turns");
+    });
+}
+
+#[test]
+fn a_pipeline_of_capacity_one_ends() {
+    every_runtime(async || {
+        let sum = scope(async |group: &TaskGroup| {
+            let (sender, mut stage) = queue::bounded(1);
+            group.spawn(async move {
+                for item in 0..500_u64 {
+                    sender.send(item).await.unwrap();
+                }
+            });
+            for _ in 0..3 {
+                let (sender, receiver) = queue::bounded(1);
+                let mut previous = std::mem::replace(&mut stage, receiver);
+                group.spawn(async move {
+                    while let Ok(item) = previous.recv().await {
+                        sender.send(item + 1).await.unwrap();
+                    }
+                });
+            }
+            let mut sum = 0;
+            while let Ok(item) = stage.recv().await {
+                sum += item;
+            }
+            Ok(sum)
+        })
+        .await
+        .unwrap();
+        assert_eq!(sum, (0..500).sum::<u64>() + 3 * 500);
+    });
+}
+
+#[test]
+fn a_permit_holds_room_until_it_is_used_or_dropped() {
+    let (sender, mut receiver) = queue::bounded(1);
+    let permit = sender.try_reserve().unwrap();
+    assert_eq!(sender.try_send(1), Err(SendError::Full(1)));
+    assert!(sender.try_reserve().is_err());
+    let mut waiting = spawn(sender.send(2));
+    assert_pending!(waiting.poll());
+    drop(permit);
+    assert!(waiting.is_woken());
+    assert_ready_ok!(waiting.poll());
+    assert_eq!(receiver.try_recv().unwrap(), 2);
+    sender.try_reserve().unwrap().send(3).unwrap();
+    assert_eq!(receiver.try_recv().unwrap(), 3);
+}

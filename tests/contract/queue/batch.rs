@@ -1,0 +1,207 @@
+//! Many at once.
+
+use std::time::Duration;
+
+use ringfence::queue::{self, Queue, SendError};
+use ringfence::timeout;
+use tokio::time::{Instant, sleep};
+use tokio_test::task::spawn;
+use tokio_test::{assert_pending, assert_ready};
+
+use super::drain;
+use crate::support::{paused, single_thread};
+
+const fn ms(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+#[test]
+fn recv_many_takes_what_is_there() {
+    single_thread(async || {
+        for queue in [Queue::bounded(8), Queue::bounded(8).redeliver(1)] {
+            let (sender, mut receiver) = queue.build();
+            let mut items = vec![0];
+            assert_eq!(receiver.recv_many(&mut items, 0).await.unwrap(), 0);
+            {
+                let mut recv = spawn(receiver.recv_many(&mut items, 3));
+                assert_pending!(recv.poll());
+                for item in 1..=5 {
+                    sender.try_send(item).unwrap();
+                }
+                assert!(recv.is_woken());
+                assert_eq!(assert_ready!(recv.poll()).unwrap(), 3);
+            }
+            drop(sender);
+            assert_eq!(receiver.recv_many(&mut items, 9).await.unwrap(), 2);
+            assert_eq!(items, [0, 1, 2, 3, 4, 5]);
+            assert!(receiver.recv_many(&mut items, 9).await.is_err());
+        }
+    });
+}
+
+#[test]
+fn recv_many_leaves_what_others_wait_for() {
+    let (sender, receiver) = queue::bounded(8);
+    let (mut first, mut second) = (receiver.clone(), receiver);
+    let mut items = Vec::new();
+    let mut many = spawn(first.recv_many(&mut items, 8));
+    let mut one = spawn(second.recv());
+    assert_pending!(many.poll());
+    assert_pending!(one.poll());
+    for item in 1..=3 {
+        sender.try_send(item).unwrap();
+    }
+    assert_eq!(assert_ready!(many.poll()).unwrap(), 2);
+    assert_eq!(assert_ready!(one.poll()).unwrap(), 3);
+    drop(many);
+    assert_eq!(items, [1, 2]);
+}
+
+#[test]
+fn a_batch_is_ready_when_full_or_after_its_linger() {
+    paused(async || {
+        let (sender, mut receiver) = queue::bounded(10);
+        let start = Instant::now();
+        let sends = async {
+            for item in 0..3 {
+                sender.send(item).await.unwrap();
+            }
+            sleep(ms(500)).await;
+            for item in 3..5 {
+                sender.send(item).await.unwrap();
+                sleep(ms(20)).await;
+            }
+            sleep(ms(460)).await;
+            sender.send(5).await.unwrap();
+            drop(sender);
+        };
+        let takes = async {
+            let mut batches = Vec::new();
+            let mut batch = Vec::new();
+            while receiver.recv_batch(&mut batch, 3, ms(100)).await.is_ok() {
+                let at = start.elapsed().as_millis();
+                batches.push((at, std::mem::take(&mut batch)));
+            }
+            batches
+        };
+        let ((), batches) = tokio::join!(sends, takes);
+        let expected = [(0, vec![0, 1, 2]), (600, vec![3, 4]), (1_000, vec![5])];
+        assert_eq!(batches, expected);
+    });
+}
+
+#[test]
+fn a_batch_wants_no_more_than_there_is_room_for() {
+    paused(async || {
+        let start = Instant::now();
+        for queue in [Queue::bounded(4), Queue::bounded(8).weight(|_| 2)] {
+            let (sender, mut receiver) = queue.build();
+            sender.try_send(0).unwrap();
+            let delivery = receiver.try_deliver().unwrap();
+            let mut batch = Vec::new();
+            let takes = async {
+                while batch.len() < 6 {
+                    receiver
+                        .recv_batch(&mut batch, 100, ms(5_000))
+                        .await
+                        .unwrap();
+                }
+            };
+            let sends = async {
+                for item in 1..=7 {
+                    sender.send(item).await.unwrap();
+                }
+            };
+            tokio::join!(sends, takes);
+            assert!(batch.len() >= 6);
+            drop(delivery);
+        }
+        assert_eq!(start.elapsed(), ms(0));
+    });
+}
+
+#[test]
+fn a_batch_dropped_half_way_leaves_everything_in_the_queue() {
+    paused(async || {
+        let (sender, mut receiver) = queue::bounded(10);
+        for item in 0..3 {
+            sender.try_send(item).unwrap();
+        }
+        let mut batch = Vec::new();
+        let late = timeout(ms(10), receiver.recv_batch(&mut batch, 9, ms(100))).await;
+        assert!(late.is_err() && batch.is_empty());
+        assert_eq!(drain(&mut receiver), [0, 1, 2]);
+    });
+}
+
+#[test]
+fn send_many_sends_all_in_order() {
+    single_thread(async || {
+        let queues = [
+            Queue::bounded(3),
+            Queue::bounded(3).weight(|_| 1),
+            Queue::rendezvous(),
+        ];
+        for queue in queues {
+            let (sender, mut receiver) = queue.build();
+            let mut items: Vec<i32> = (0..20).collect();
+            let takes = async {
+                let mut taken = Vec::new();
+                while let Ok(item) = receiver.recv().await {
+                    taken.push(item);
+                }
+                taken
+            };
+            let sends = async {
+                let result = sender.send_many(&mut items).await;
+                drop(sender);
+                (result, items)
+            };
+            let (taken, (result, rest)) = tokio::join!(takes, sends);
+            assert_eq!((result, rest), (Ok(()), vec![]));
+            assert!(taken.into_iter().eq(0..20));
+        }
+    });
+}
+
+#[test]
+fn send_many_keeps_what_it_could_not_send() {
+    for queue in [Queue::bounded(2), Queue::bounded(2).weight(|_| 1)] {
+        let (sender, mut receiver) = queue.build();
+        let mut items = vec![1, 2, 3, 4];
+        {
+            let mut many = spawn(sender.send_many(&mut items));
+            assert_pending!(many.poll());
+        }
+        assert_eq!(items, [3, 4]);
+        assert_eq!(sender.stats().waiting_senders, 0);
+        {
+            let mut many = spawn(sender.send_many(&mut items));
+            assert_pending!(many.poll());
+            receiver.close();
+            assert!(many.is_woken());
+            assert_eq!(assert_ready!(many.poll()), Err(SendError::Closed(())));
+        }
+        assert_eq!(items, [3, 4]);
+        assert_eq!(drain(&mut receiver), [1, 2]);
+    }
+}
+
+#[test]
+fn send_many_waits_its_turn() {
+    let (sender, mut receiver) = queue::bounded(1);
+    sender.try_send(0).unwrap();
+    let mut one = spawn(sender.send(1));
+    assert_pending!(one.poll());
+    let mut items = vec![2, 3];
+    let mut many = spawn(sender.send_many(&mut items));
+    assert_pending!(many.poll());
+    assert_eq!(receiver.try_recv().unwrap(), 0);
+    assert_pending!(many.poll());
+    assert!(assert_ready!(one.poll()).is_ok());
+    assert_eq!(receiver.try_recv().unwrap(), 1);
+    assert_pending!(many.poll());
+    assert_eq!(receiver.try_recv().unwrap(), 2);
+    assert!(assert_ready!(many.poll()).is_ok());
+    assert_eq!(receiver.try_recv().unwrap(), 3);
+}

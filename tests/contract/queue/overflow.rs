@@ -1,0 +1,179 @@
+//! What happens to items that there is no room for.
+
+use std::sync::{Arc, Mutex};
+
+use ringfence::queue::{self, Discarded, Overflow, Queue, Receiver, SendError, Sender};
+use tokio_test::task::spawn;
+use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok};
+
+use super::drain;
+use crate::support::Count;
+
+type Seen = Arc<Mutex<Vec<i64>>>;
+
+fn queue(overflow: Overflow) -> (Sender<i64>, Receiver<i64>, Seen) {
+    let seen: Seen = Arc::default();
+    let hook = seen.clone();
+    let (sender, receiver) = Queue::bounded(2)
+        .overflow(overflow)
+        .on_discard(move |item, why| {
+            assert_eq!(why, Discarded::Overflow);
+            hook.lock().expect("no poison").push(item);
+        })
+        .build();
+    (sender, receiver, seen)
+}
+
+#[test]
+fn drop_oldest_keeps_the_newest() {
+    let (sender, mut receiver, seen) = queue(Overflow::DropOldest);
+    for item in 1..=4 {
+        assert_ready_ok!(spawn(sender.send(item)).poll());
+    }
+    assert_eq!(receiver.try_recv().unwrap(), 3);
+    for item in [5, 6] {
+        sender.try_send(item).unwrap();
+    }
+    assert_eq!(drain(&mut receiver), [5, 6]);
+    assert_eq!(*seen.lock().unwrap(), [1, 2, 4]);
+}
+
+#[test]
+fn drop_newest_keeps_the_oldest() {
+    let (sender, mut receiver, seen) = queue(Overflow::DropNewest);
+    for item in 1..=4 {
+        assert_ready_ok!(spawn(sender.send(item)).poll());
+    }
+    assert_eq!(receiver.try_recv().unwrap(), 1);
+    for item in [5, 6] {
+        sender.try_send(item).unwrap();
+    }
+    assert_eq!(drain(&mut receiver), [2, 5]);
+    assert_eq!(*seen.lock().unwrap(), [3, 4, 6]);
+}
+
+#[test]
+fn refuse_gives_the_item_back() {
+    let (sender, mut receiver, seen) = queue(Overflow::Refuse);
+    for item in 1..=2 {
+        assert_ready_ok!(spawn(sender.send(item)).poll());
+    }
+    assert_eq!(
+        assert_ready_err!(spawn(sender.send(3)).poll()),
+        SendError::Full(3)
+    );
+    assert_eq!(sender.try_send(4), Err(SendError::Full(4)));
+    assert_eq!(drain(&mut receiver), [1, 2]);
+    assert!(seen.lock().unwrap().is_empty());
+}
+
+#[test]
+fn latest_keeps_one_item_the_newest() {
+    let (sender, mut receiver) = Queue::latest().build();
+    for item in 1..=3 {
+        assert_ready_ok!(spawn(sender.send(item)).poll());
+    }
+    sender.close();
+    assert_eq!(drain(&mut receiver), [3]);
+}
+
+#[test]
+fn every_item_has_one_fate_under_each_policy() {
+    for overflow in [Overflow::DropOldest, Overflow::DropNewest, Overflow::Refuse] {
+        let (sender, mut receiver, seen) = queue(overflow);
+        let (mut received, mut refused) = (Vec::new(), Vec::new());
+        for item in 0..1_000 {
+            if let Err(error) = sender.try_send(item) {
+                refused.push(error.into_inner());
+            }
+            assert!(sender.len() <= 2);
+            if item % 3 == 0 {
+                received.extend(receiver.try_recv());
+            }
+        }
+        received.extend(drain(&mut receiver));
+        let discarded = seen.lock().unwrap().clone();
+        assert_eq!(sender.stats().discarded, discarded.len() as u64);
+        let mut all = [received, refused, discarded].concat();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..1_000), "{overflow:?}");
+    }
+}
+
+#[test]
+fn the_least_urgent_item_gives_way() {
+    let (sender, mut receiver) = Queue::bounded(2)
+        .overflow(Overflow::DropOldest)
+        .rank(|(rank, _): &(i64, char)| *rank)
+        .build();
+    for item in [(1, 'a'), (1, 'b'), (0, 'c'), (2, 'd')] {
+        sender.try_send(item).unwrap();
+    }
+    assert_eq!(drain(&mut receiver), [(0, 'c'), (1, 'b')]);
+
+    let (sender, mut receiver) = Queue::bounded(4)
+        .overflow(Overflow::DropOldest)
+        .weight(|item: &usize| *item)
+        .build();
+    for item in [1, 2, 1, 3] {
+        sender.try_send(item).unwrap();
+    }
+    assert_eq!(drain(&mut receiver), [1, 3]);
+
+    let (sender, mut receiver) = Queue::bounded(2)
+        .overflow(Overflow::DropOldest)
+        .weight(|_| 1)
+        .lifo()
+        .build();
+    for item in 1..=4 {
+        sender.try_send(item).unwrap();
+    }
+    assert_eq!(drain(&mut receiver), [4, 3]);
+}
+
+#[test]
+fn a_hook_that_panics_loses_nothing() {
+    let called = Count::new();
+    let counted = called.clone();
+    let (sender, mut receiver) = Queue::bounded(1)
+        .overflow(Overflow::DropOldest)
+        .on_discard(move |_, _| {
+            counted.add();
+            panic!("in the hook");
+        })
+        .build();
+    for item in 0..4 {
+        sender.try_send(item).unwrap();
+    }
+    assert_eq!(called.get(), 3);
+    assert_eq!(drain(&mut receiver), [3]);
+}
+
+#[test]
+fn a_discarded_item_is_finished() {
+    let (sender, mut receiver) = Queue::latest().build();
+    sender.try_send(1).unwrap();
+    sender.try_send(2).unwrap();
+    let mut join = spawn(sender.join());
+    assert_pending!(join.poll());
+    receiver.try_recv().unwrap();
+    assert_ready!(join.poll());
+}
+
+#[test]
+fn what_is_in_delivery_does_not_give_way() {
+    let (sender, mut receiver) = Queue::latest().build();
+    sender.try_send(1).unwrap();
+    let delivery = receiver.try_deliver().unwrap();
+    sender.try_send(2).unwrap();
+    assert_eq!((*delivery, sender.len()), (1, 0));
+    drop(delivery);
+
+    let mut recv = spawn(receiver.recv());
+    assert_pending!(recv.poll());
+    sender.try_send(3).unwrap();
+    sender.try_send(4).unwrap();
+    assert_eq!(assert_ready!(recv.poll()).unwrap(), 4);
+    drop(recv);
+    drop(queue::bounded::<u8>(1));
+}
