@@ -76,8 +76,7 @@ struct Rare {
     listeners: BTreeMap<(u64, u64), Waker>,
     next_listener: u64,
     /// Work that goes on after its child was forced.
-    calls: BTreeMap<(u64, u64), Weak<dyn GiveUp>>,
-    gives_up: bool,
+    calls: BTreeMap<(u64, u64), (Instant, Weak<dyn GiveUp>)>,
     abandoned: Vec<Straggler>,
 }
 
@@ -114,6 +113,8 @@ pub(crate) struct Core {
     has_grace: AtomicBool,
     /// Whether the grace of a group around it was over when its scope was dropped: see [`Rare::outlasted`].
     has_outlasted: AtomicBool,
+    /// Whether the age of a child may have to be told.
+    has_ages: bool,
     /// Whether a child was ever named.
     has_names: AtomicBool,
 }
@@ -131,6 +132,7 @@ impl Core {
             id: unique(),
             has_names: AtomicBool::new(false),
             has_grace: AtomicBool::new(settings.has_grace),
+            has_ages: settings.has_grace || settings.is_long_lived,
             gives_up: settings.gives_up,
             is_shielded: settings.is_shielded,
             has_outlasted: AtomicBool::new(false),
@@ -317,7 +319,7 @@ impl Core {
         location: &'static Location<'static>,
     ) -> bool {
         // The age is told of those who outlast a grace only.
-        let since = self.has_grace().then(|| Instant::now().into_std());
+        let since = self.has_ages.then(|| Instant::now().into_std());
         self.registry.park(serial, waker, location, since, |mark| {
             let word = self.word.read();
             !word.is_calm() && self.is_forced_with(word, serial, || mark)

@@ -242,7 +242,7 @@ impl<F: Send + 'static, R: TaskOutput<E> + Send + 'static, E: Send + 'static> Ca
 }
 
 impl<F: Send, R: Send, E> GiveUp for Call<F, R, E> {
-    fn give_up(&self) -> Option<(TaskInfo, Owner)> {
+    fn give_up(&self) -> Option<(TaskInfo, CancelReason, Owner)> {
         let old = {
             let mut phase = self.phase.lock();
             match &*phase {
@@ -251,7 +251,11 @@ impl<F: Send, R: Send, E> GiveUp for Call<F, R, E> {
             }
         };
         match old {
-            Phase::Adopted(owner) => Some((self.info.clone(), owner)),
+            Phase::Adopted(owner) => {
+                let is_marked = self.seat.as_ref().is_some_and(|seat| seat.is_marked());
+                let why = self.core.why(self.info.id.serial, is_marked);
+                Some((self.info.clone(), self.core.reason_why(why), owner))
+            }
             _ => None,
         }
     }

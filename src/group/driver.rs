@@ -34,10 +34,9 @@ use crate::state::{Core, RawFailure, RawKind, Target, Why};
 pub(crate) struct Clock {
     grace: Duration,
     deadline: Option<Instant>,
-    /// How long after the force blocking work is waited for.
+    /// How long blocking work is waited for that goes on after its child was forced.
     give_up: Option<Duration>,
     grace_end: Option<Instant>,
-    give_up_end: Option<Instant>,
     /// Earliest first: all have the same grace.
     targets: VecDeque<(Instant, Target)>,
     timer: Option<Pin<Box<Timer>>>,
@@ -57,7 +56,6 @@ impl Clock {
                 deadline,
                 give_up,
                 grace_end: None,
-                give_up_end: None,
                 targets: VecDeque::new(),
                 timer: None,
             })
@@ -67,19 +65,18 @@ impl Clock {
     /// Does what is due, and says whether anything was.
     fn poll(&mut self, core: &Core, cx: &mut TaskContext<'_>) -> bool {
         let word = core.word().read();
+        let give_up = self
+            .give_up
+            .and_then(|bound| Some((bound, core.goes_on_since()? + bound)));
         if word.is_forced() {
             // The rest of it is over.
-            if self.give_up_end.is_none() {
-                self.give_up_end = self.give_up.take().map(|bound| Instant::now() + bound);
-            }
-            let Some(end) = self.give_up_end else {
+            let Some((bound, at)) = give_up else {
                 self.timer = None;
                 return false;
             };
-            let is_due = self.is_due(end, core, cx);
+            let is_due = self.is_due(at, core, cx);
             if is_due {
-                self.give_up_end = None;
-                core.give_up();
+                core.give_up(at - bound);
             }
             return is_due;
         }
@@ -95,7 +92,8 @@ impl Clock {
         // A deadline has nothing to say to a group that is closing already.
         let deadline = self.deadline.filter(|_| !word.is_cancelled());
         let target = self.targets.front().map(|(at, _)| *at);
-        let nexts = [target, self.grace_end, deadline];
+        let give_up_at = give_up.map(|(_, at)| at);
+        let nexts = [target, self.grace_end, deadline, give_up_at];
         let Some(next) = nexts.into_iter().flatten().min() else {
             return false;
         };
@@ -108,6 +106,9 @@ impl Clock {
         }
         if self.grace_end.is_some_and(|at| at <= now) {
             core.force();
+        }
+        if let Some((bound, _)) = give_up.filter(|(_, at)| *at <= now) {
+            core.give_up(now - bound);
         }
         while let Some((at, target)) = self.targets.front().copied() {
             if at > now {

@@ -423,6 +423,7 @@ impl<E: fmt::Debug> fmt::Debug for GroupError<E> {
             .field("cause", &self.inner.cause)
             .field("failures", &self.inner.failures)
             .field("forced", &self.inner.stragglers)
+            .field("abandoned", &self.inner.abandoned)
             .finish()
     }
 }

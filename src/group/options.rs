@@ -80,11 +80,12 @@ impl Scope {
         self
     }
 
-    /// Stops waiting for blocking work that still runs so long after it was forced: the scope comes back without it.
+    /// Stops waiting for a blocking call that still runs so long after its child was forced: the scope comes back without it.
     ///
-    /// A thread cannot be stopped, so without this the scope waits. What was given up is in
-    /// [`GroupError::abandoned`](crate::GroupError::abandoned) and goes to the observer, and what it returns or throws later does, too. It
+    /// A thread cannot be stopped, so without this the scope waits. What was given up goes to the observer and, if the scope fails,
+    /// is in [`GroupError::abandoned`]; to the observer goes an error or a panic that comes of it later. It
     /// covers [`spawn_blocking`](TaskGroup::spawn_blocking) in this scope and in all that are opened in it.
+    /// It is this scope's own future that keeps the time: once that is dropped, whoever adopts its children waits for their calls.
     pub fn give_up_blocking_after(mut self, bound: Duration) -> Self {
         self.give_up = Some(capped(bound));
         self
@@ -137,11 +138,16 @@ where
     Driver::new(&group, || body(&group), clock, panics_as_errors).await
 }
 
-/// Makes a group without a body.
-pub(crate) fn open_named<E: Send + 'static>(name: Option<Arc<str>>) -> TaskGroup<E> {
+/// Makes a long-lived group.
+pub(crate) fn open_owned<E: Send + 'static>(name: Option<Arc<str>>) -> TaskGroup<E> {
+    open_plain(name, true)
+}
+
+fn open_plain<E: Send + 'static>(name: Option<Arc<str>>, is_long_lived: bool) -> TaskGroup<E> {
     let (parent, opener) = crate::context::current().unzip();
     let settings = Settings {
         name,
+        is_long_lived,
         is_shielded: crate::context::is_inside_shield(),
         opener: opener.unwrap_or(0),
         ..Settings::default()
@@ -154,12 +160,13 @@ pub(super) fn open<E: Send + 'static>(
     options: Option<Box<Scope>>,
 ) -> (TaskGroup<E>, Option<Box<Clock>>, bool) {
     let Some(options) = options else {
-        return (open_named(None), None, false);
+        return (open_plain(None, false), None, false);
     };
     let (parent, opener) = crate::context::current().unzip();
     let settings = Settings {
         name: options.name,
         has_grace: !options.grace.is_zero(),
+        is_long_lived: false,
         gives_up: options.give_up.is_some(),
         is_shielded: crate::context::is_inside_shield(),
         deadline: options.deadline,

@@ -69,7 +69,7 @@ impl<E: Send + 'static> OwnedGroup<E> {
 
     fn make(name: Option<PlainArc<str>>) -> Self {
         Self {
-            group: options::open_named(name),
+            group: options::open_owned(name),
             is_over: false,
         }
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Weak;
 
+use tokio::time::Instant;
+
 use crate::observe::{CancelReason, Straggler, tell};
 use crate::state::Core;
-use crate::state::end::Why;
 use crate::state::owner::GiveUp;
 use crate::state::registry::Mark;
 use crate::state::word::Reading;
@@ -96,16 +97,14 @@ impl Core {
         let Some(group) = around.find(|core| core.gives_up) else {
             return;
         };
-        let is_late = {
+        let waiter = {
             let mut cold = group.cold.lock();
-            let rare = cold.rare();
-            if !rare.gives_up {
-                rare.calls.insert((self.id, serial), call.clone());
-            }
-            rare.gives_up
+            let call = (Instant::now(), call);
+            cold.rare().calls.insert((self.id, serial), call);
+            cold.waiter.take() // it keeps the time
         };
-        if is_late {
-            group.give_up_call(&call);
+        if let Some(waiter) = waiter {
+            group.wake(waiter);
         }
     }
 
@@ -120,26 +119,32 @@ impl Core {
         }
     }
 
-    /// Stops waiting for work that goes on after its child was forced.
-    pub(crate) fn give_up(&self) {
-        let calls = {
+    /// Returns since when the oldest of such work goes on.
+    pub(crate) fn goes_on_since(&self) -> Option<Instant> {
+        let cold = self.cold.lock();
+        let calls = &cold.rare.as_ref()?.calls;
+        calls.values().map(|(since, _)| *since).min()
+    }
+
+    /// Stops waiting for what has gone on since `since` or longer.
+    pub(crate) fn give_up(&self, since: Instant) {
+        let calls: Vec<_> = {
             let mut cold = self.cold.lock();
-            let rare = cold.rare();
-            rare.gives_up = true;
-            std::mem::take(&mut rare.calls)
+            let calls = &mut cold.rare().calls;
+            let due = calls.iter().filter(|(_, (at, _))| *at <= since);
+            let due: Vec<_> = due.map(|(place, _)| *place).collect();
+            due.iter().filter_map(|place| calls.remove(place)).collect()
         };
-        calls
-            .into_values()
-            .for_each(|call| self.give_up_call(&call));
+        calls.iter().for_each(|(_, call)| self.give_up_call(call));
     }
 
     fn give_up_call(&self, call: &Weak<dyn GiveUp>) {
-        let Some((info, owner)) = call.upgrade().and_then(|call| call.give_up()) else {
+        let Some((info, reason, owner)) = call.upgrade().and_then(|call| call.give_up()) else {
             return;
         };
         let abandoned = Straggler {
             task: Some(info),
-            reason: self.reason_why(Why::Group),
+            reason,
             age: None,
         };
         crate::trace::abandoned(&abandoned);

@@ -21,7 +21,7 @@
 use std::any::Any;
 use std::task::Waker;
 
-use crate::observe::TaskInfo;
+use crate::observe::{CancelReason, TaskInfo};
 use crate::root::RootState;
 use crate::state::Core;
 use crate::state::word::Kind;
@@ -156,8 +156,8 @@ impl Seat {
 
 /// Work that goes on after its child was forced, and that a group can stop to wait for.
 pub(crate) trait GiveUp: Send + Sync {
-    /// Gives it up, unless it is over. Returns what it was, and the count to settle.
-    fn give_up(&self) -> Option<(TaskInfo, Owner)>;
+    /// Gives it up, unless it is over. Returns what it was, why it was forced, and the count to settle.
+    fn give_up(&self) -> Option<(TaskInfo, CancelReason, Owner)>;
 }
 
 /// A count held on whoever adopted a scope.

@@ -10,6 +10,8 @@ use crate::time::Deadline;
 pub(crate) struct Settings {
     pub(crate) name: Option<PlainArc<str>>,
     pub(crate) has_grace: bool,
+    /// Whether a grace may be given later.
+    pub(crate) is_long_lived: bool,
     /// Whether work that outlasts its child can be given up.
     pub(crate) gives_up: bool,
     /// Whether the scope is opened in a section that is shielded.
