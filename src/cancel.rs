@@ -1,8 +1,8 @@
 //! Tokens: how a task learns that it is asked to end.
 //!
-//! K1. A token is sticky and level-triggered: once cancelled, always cancelled; but the token of a child that
-//! was cancelled alone only while that child is there (docs/ARCHITECTURE.md, known limits). K2. It is cancelled when its own group is,
-//! or any group around it, or the child of one that it is in. K3. Who waits is registered with each of them before it looks (S2).
+//! K1. A token is sticky and level-triggered: once cancelled, always cancelled, also when its task and its group are gone.
+//! K2. It is cancelled when its own group is, or any group around it, or the child of one that it is in, or when its own
+//! group has ended: nobody waits for ever. K3. Who waits is registered with each of them before it looks (S2).
 
 use std::fmt;
 use std::future::Future;
@@ -11,9 +11,11 @@ use std::task::{Context, Poll};
 
 use crate::observe::CancelReason;
 use crate::state::Core;
+use crate::state::owner::Seat;
+use crate::state::registry::Mark;
 use crate::sync::Arc;
 
-/// Tells a task that it, its group, or a group around it was asked to end.
+/// Tells a task that it, its group, or a group around it was asked to end; or that its group has ended.
 ///
 /// A token only tells. What happens to a task that does not listen is up to the group: with no grace, which is the
 /// default, it is dropped where it is parked at the moment of the cancel, so there is nothing to listen for.
@@ -22,7 +24,33 @@ use crate::sync::Arc;
 /// and can only be read. Use that one for a signal that is not the end of a scope.
 #[derive(Clone)]
 pub struct Token {
-    place: Option<(Arc<Core>, u64)>,
+    place: Option<Place>,
+}
+
+#[derive(Clone)]
+struct Place {
+    core: Arc<Core>,
+    serial: u64,
+    /// That of the child whose token this is.
+    seat: Option<Arc<Seat>>,
+}
+
+impl Place {
+    /// Asks whether the child was cancelled alone.
+    fn is_marked(&self) -> bool {
+        match &self.seat {
+            Some(seat) => seat.is_marked(),
+            // In the child's own hands, so that its entry is there as long as this is.
+            None => self.core.registry().mark(self.serial) > Mark::None,
+        }
+    }
+
+    /// Returns the groups and members that this is in, its own first.
+    fn around(&self) -> impl Iterator<Item = (&Core, u64)> {
+        std::iter::successors(Some((&*self.core, self.serial)), |(core, _)| {
+            core.exposed_in()
+        })
+    }
 }
 
 /// Returns the token of the task that the caller runs in; outside every group, one that is never cancelled.
@@ -44,36 +72,49 @@ pub struct Token {
 /// ```
 #[must_use]
 pub fn token() -> Token {
+    let is_exposed = !crate::context::is_inside_shield();
+    let place = is_exposed.then(crate::context::place).flatten();
     Token {
-        place: crate::context::current(),
+        place: place.map(|(core, serial, seat)| Place { core, serial, seat }),
     }
 }
 
 impl Token {
+    /// The token of a member, which stays in its hands; of a group, with the serial of its body.
     pub(crate) fn of(core: Arc<Core>, serial: u64) -> Self {
         Self {
-            place: Some((core, serial)),
+            place: Some(Place {
+                core,
+                serial,
+                seat: None,
+            }),
         }
     }
 
     /// Asks whether the task was asked to end.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled_in().is_some()
+        self.place.as_ref().is_some_and(|own| {
+            own.core.is_signalled(own.serial, || own.is_marked())
+                || own.core.word().read().live() == 0
+                || own.around().skip(1).any(is_signalled)
+        })
     }
 
-    /// Returns why, once it was asked to end.
+    /// Returns why, once it was asked to end; [`CancelReason::Closed`] if its group has ended without that.
     #[must_use]
     pub fn reason(&self) -> Option<CancelReason> {
-        let (core, serial) = self.cancelled_in()?;
-        Some(core.reason_for(serial, core.registry().mark(serial)))
-    }
-
-    /// Finds the innermost member, of this group or of one around it, that was asked to end.
-    fn cancelled_in(&self) -> Option<(&Core, u64)> {
-        let (own, serial) = self.place.as_ref()?;
-        std::iter::successors(Some((&**own, *serial)), |(core, _)| core.opened_in())
-            .find(|(core, serial)| core.is_signalled(*serial))
+        let own = self.place.as_ref()?;
+        if own.core.is_signalled(own.serial, || own.is_marked()) {
+            let why = own.core.why(own.serial, own.is_marked());
+            return Some(own.core.reason_why(why));
+        }
+        // The innermost that was asked to end.
+        if let Some((core, serial)) = own.around().skip(1).find(|place| is_signalled(*place)) {
+            let why = core.why(serial, core.registry().mark(serial) > Mark::None);
+            return Some(core.reason_why(why));
+        }
+        (own.core.word().read().live() == 0).then_some(CancelReason::Closed)
     }
 
     /// Waits until the task is asked to end; for ever outside every group.
@@ -87,6 +128,10 @@ impl Token {
             listening: Vec::new(),
         }
     }
+}
+
+fn is_signalled((core, serial): (&Core, u64)) -> bool {
+    core.is_signalled(serial, || core.registry().mark(serial) > Mark::None)
 }
 
 impl fmt::Debug for Token {
@@ -117,16 +162,13 @@ impl Future for Cancelled {
         if me.token.is_cancelled() {
             return Poll::Ready(());
         }
-        let mut group = me.token.place.as_ref().map(|(core, _)| core);
-        let mut level = 0;
-        while let Some(core) = group {
-            let number = core.listen(me.listening.get(level).copied(), cx.waker());
+        let around = me.token.place.iter().flat_map(Place::around);
+        for (level, (core, serial)) in around.enumerate() {
+            let number = core.listen(serial, me.listening.get(level).copied(), cx.waker());
             match me.listening.get_mut(level) {
                 Some(known) => *known = number,
                 None => me.listening.push(number),
             }
-            level += 1;
-            group = core.parent();
         }
         if me.token.is_cancelled() {
             Poll::Ready(())
@@ -138,11 +180,9 @@ impl Future for Cancelled {
 
 impl Drop for Cancelled {
     fn drop(&mut self) {
-        let mut group = self.token.place.as_ref().map(|(core, _)| core);
-        for number in &self.listening {
-            let Some(core) = group else { return };
-            core.unlisten(*number);
-            group = core.parent();
+        let around = self.token.place.iter().flat_map(Place::around);
+        for ((core, serial), number) in around.zip(&self.listening) {
+            core.unlisten(serial, *number);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::mem::ManuallyDrop;
 
 use crate::root::RootState;
 use crate::state::Core;
-use crate::state::owner::{Adopter, Owner};
+use crate::state::owner::{Owner, Seat};
 use crate::sync::{Arc, PlainArc, thread_local};
 use crate::time::Deadline;
 
@@ -17,8 +17,25 @@ pub(crate) struct Context {
     pub(crate) core: Arc<Core>,
     /// 0 for the body.
     pub(crate) serial: u64,
-    /// Made when the first scope is dropped here with children alive.
-    pub(crate) adopter: Option<Arc<Adopter>>,
+    /// Made when a token is first asked for here, or the first scope is dropped here with children alive.
+    pub(crate) seat: Option<Arc<Seat>>,
+}
+
+impl Context {
+    fn seat(&mut self) -> &Arc<Seat> {
+        self.seat.get_or_insert_with(|| {
+            let seat = Arc::new(Seat::new());
+            if self.serial > 0 {
+                self.core.registry().seat(self.serial, seat.clone());
+            }
+            seat
+        })
+    }
+
+    /// Asks whether the task may go on although it is forced.
+    pub(crate) fn is_shielded(&self) -> bool {
+        self.seat.as_ref().is_some_and(|seat| seat.is_shielded())
+    }
 }
 
 #[cfg(not(any(ringfence_loom, ringfence_shuttle)))]
@@ -72,6 +89,32 @@ pub(crate) fn current() -> Option<(Arc<Core>, u64)> {
     with(|context| (context.core.clone(), context.serial))
 }
 
+/// The same for a token of the caller's: that of a child has its seat, so that it still tells when the child is gone.
+pub(crate) fn place() -> Option<(Arc<Core>, u64, Option<Arc<Seat>>)> {
+    with(|context| {
+        let seat = (context.serial > 0).then(|| context.seat().clone());
+        (context.core.clone(), context.serial, seat)
+    })
+}
+
+/// Returns the group that the caller runs in, its member and seat: also for a body.
+pub(crate) fn seat() -> Option<(Arc<Core>, u64, Arc<Seat>)> {
+    with(|context| {
+        let seat = context.seat().clone();
+        (context.core.clone(), context.serial, seat)
+    })
+}
+
+/// Asks whether the caller is in a shielded section.
+pub(crate) fn is_inside_shield() -> bool {
+    with(|context| context.seat.as_ref().is_some_and(|seat| seat.is_inside())).unwrap_or(false)
+}
+
+/// Takes a count on the child that the caller is.
+pub(crate) fn keeper() -> Option<Owner> {
+    with(|context| Owner::child(context.seat()))
+}
+
 pub(crate) fn task_id() -> Option<crate::observe::TaskId> {
     with(|context| (context.serial > 0).then(|| context.core.task_id(context.serial))).flatten()
 }
@@ -83,17 +126,12 @@ pub(crate) fn deadline() -> Deadline {
 /// Finds who adopts a scope that is dropped here and now: see [`crate::state::owner`].
 pub(crate) fn adopter(scope: &Arc<Core>, root: impl FnOnce() -> PlainArc<RootState>) -> Owner {
     with(|context| {
-        if context.core.is_within(scope) {
-            // A6: it would wait for itself.
-            None
+        if !scope.is_inside(&context.core) {
+            None // A6
         } else if context.serial == 0 {
             Some(Owner::body(&context.core))
         } else {
-            Some(Owner::child(
-                context
-                    .adopter
-                    .get_or_insert_with(|| Arc::new(Adopter::new())),
-            ))
+            Some(Owner::child(context.seat()))
         }
     })
     .flatten()

@@ -5,28 +5,34 @@
 //! cancels nothing by being dropped; nor does a spawner. G5. Dropped early, a scope cancels its children, and its
 //! owner does not end until they are gone.
 
+pub(crate) mod blocking;
 pub(crate) mod driver;
 pub(crate) mod error;
 pub(crate) mod handle;
+pub(crate) mod limited;
 pub(crate) mod member;
 pub(crate) mod options;
 pub(crate) mod output;
+pub(crate) mod owned;
+pub(crate) mod report;
+pub(crate) mod slots;
+pub(crate) mod spawn;
+pub(crate) mod start;
 
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::panic::Location;
 
 use tokio::runtime::Handle;
 
 use crate::cancel::Token;
+use crate::group::blocking::Blocking;
 use crate::group::error::{BoxError, GroupError, SpawnError};
-use crate::group::handle::{OutcomeHandle, TaskHandle};
-use crate::group::member::Member;
-use crate::group::options::Scope;
+use crate::group::handle::TaskHandle;
+use crate::group::limited::Limited;
 use crate::group::output::TaskOutput;
-use crate::observe::{CancelReason, DisplacedWhat, displace, tell};
-use crate::panic::catch;
+use crate::group::slots::Slots;
+use crate::group::spawn::{Birth, Named, Spawner};
 use crate::state::Core;
 use crate::state::word::Kind;
 use crate::sync::{Arc, PlainArc};
@@ -84,12 +90,12 @@ use crate::sync::{Arc, PlainArc};
 /// # Ok(())
 /// # }
 /// ```
-pub async fn scope<E, T, F>(body: F) -> Result<T, GroupError<E>>
+pub fn scope<E, T, F>(body: F) -> impl Future<Output = Result<T, GroupError<E>>>
 where
     E: Send + 'static,
     F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
 {
-    Scope::new().run(body).await
+    options::run(None, body)
 }
 
 /// A [`scope`] body, for generic callers whose future must be `Send`.
@@ -150,7 +156,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        self.start(future, Kind::Normal, None)
+        self.launch(future, Birth::here(Kind::Normal))
             .unwrap_or_else(|refused| self.refuse(refused))
     }
 
@@ -171,12 +177,13 @@ impl<E: Send + 'static> TaskGroup<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        self.start(future, Kind::Normal, None)
+        self.launch(future, Birth::here(Kind::Normal))
     }
 
     /// Spawns a background child: it is cancelled when the body and all normal children are done, and waited for.
     ///
-    /// For what serves the others: a heartbeat, a progress line, an accept loop. If it fails, the group fails.
+    /// For what serves the others: a heartbeat, a progress line, an accept loop. If it fails, the group fails. In a scope with
+    /// a [grace](crate::Scope::grace), have it listen to its [`token`](crate::token()), or the end waits for the whole grace.
     ///
     /// # Panics
     ///
@@ -189,8 +196,69 @@ impl<E: Send + 'static> TaskGroup<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        self.start(future, Kind::Background, None)
+        self.launch(future, Birth::here(Kind::Background))
             .unwrap_or_else(|refused| self.refuse(refused))
+    }
+
+    /// Spawns a child that blocks a thread: `call` runs on one of those that the runtime keeps for that.
+    ///
+    /// Cancelled before a thread has taken it, it never runs, and nobody waits for a thread. Once it runs it cannot be
+    /// stopped: the group waits for it, unless it was told to [give up](crate::Scope::give_up_blocking_after). Have it look at
+    /// [`token()`](crate::token) now and then: that costs a few loads.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn_blocking<F, R>(&self, call: F) -> TaskHandle<'_, R::Value>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
+    {
+        let birth = Birth::here(Kind::Normal);
+        let runtime = self.spawner.runtime.clone();
+        self.launch(Blocking::new(call, runtime, birth.location), birth)
+            .unwrap_or_else(|refused| self.refuse(refused))
+    }
+
+    /// Spawns a child that need not be `Send`, and stays in this thread.
+    ///
+    /// # Panics
+    ///
+    /// Outside a `tokio::task::LocalSet` and a `LocalRuntime`.
+    #[track_caller]
+    pub fn spawn_local<F>(&self, future: F) -> TaskHandle<'_, <F::Output as TaskOutput<E>>::Value>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + 'static,
+    {
+        let core = self.core();
+        match spawn::admit::<F, E, _>(core, future, &Birth::here(Kind::Normal)) {
+            Ok((member, serial)) => {
+                let join = crate::runtime::spawn_local(member);
+                TaskHandle::spawned(join, serial, None, core)
+            }
+            Err(refused) => self.refuse(refused),
+        }
+    }
+
+    /// Spawns a child on another runtime. It is a child like all others, wherever it runs.
+    #[track_caller]
+    pub fn spawn_on<F>(
+        &self,
+        runtime: &Handle,
+        future: F,
+    ) -> TaskHandle<'_, <F::Output as TaskOutput<E>>::Value>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let core = self.core();
+        match spawn::admit::<F, E, _>(core, future, &Birth::here(Kind::Normal)) {
+            Ok((member, serial)) => {
+                let join = crate::runtime::spawn(Some(runtime), member);
+                TaskHandle::spawned(join, serial, None, core)
+            }
+            Err(refused) => self.refuse(refused),
+        }
     }
 
     /// Names the next child, for errors, events and snapshots: `group.named("fetch").spawn(…)`.
@@ -199,6 +267,17 @@ impl<E: Send + 'static> TaskGroup<E> {
             group: self,
             name: name.into(),
         }
+    }
+
+    /// Limits how many of the children spawned through the returned view run at once: by a number, or by [`Slots`] that
+    /// groups share.
+    ///
+    /// # Panics
+    ///
+    /// If the limit is 0.
+    #[track_caller]
+    pub fn limit(&self, slots: impl Into<Slots>) -> Limited<'_, E> {
+        Limited::new(self, slots.into())
     }
 
     /// Returns a spawner: children, siblings and strangers spawn through it while the group is open, also while the body
@@ -250,285 +329,47 @@ impl<E: Send + 'static> TaskGroup<E> {
         self.len() == 0
     }
 
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.spawner.core
+    }
+
+    /// Forces everybody, and hands the group over to whoever adopts it. `is_in` says whether the body is still counted in.
+    pub(crate) fn abandon(&self, is_in: bool) {
+        let core = self.core();
+        core.cancel_dropped(is_in);
+        if !is_in {
+            // Counted out already: come in again, so that the last one out is not missed (A1).
+            core.word().adopt();
+        }
+        if !core.orphan_empty() {
+            let runtime = self.spawner.runtime.as_ref().map(Handle::id);
+            core.orphan(crate::context::adopter(core, || crate::root::of(runtime)));
+        }
+    }
+
     #[track_caller]
-    fn start<F>(
+    pub(crate) fn launch<F>(
         &self,
         future: F,
-        kind: Kind,
-        name: Option<PlainArc<str>>,
+        birth: Birth,
     ) -> Result<TaskHandle<'_, <F::Output as TaskOutput<E>>::Value>, SpawnError<F>>
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
         let Spawner { core, runtime, .. } = &self.spawner;
-        let (join, serial) = start(core, runtime.as_ref(), future, kind, name.clone())?;
-        Ok(TaskHandle::spawned(join, serial, name, core))
+        let (member, serial) = spawn::admit::<F, E, _>(core, future, &birth)?;
+        let join = crate::runtime::spawn(runtime.as_ref(), member);
+        Ok(TaskHandle::spawned(join, serial, birth.name, core))
     }
 
-    fn refuse<F, T>(&self, refused: SpawnError<F>) -> TaskHandle<'_, T> {
+    pub(crate) fn refuse<F, T>(&self, refused: SpawnError<F>) -> TaskHandle<'_, T> {
         let core = &self.spawner.core;
-        TaskHandle::refused(discard(core, refused), core)
+        TaskHandle::refused(spawn::discard(core, refused), core)
     }
 }
 
 impl<E> fmt::Debug for TaskGroup<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.spawner.describe("TaskGroup", f)
-    }
-}
-
-type Joined<F, E> = tokio::task::JoinHandle<
-    handle::Outcome<handle::Kept<<<F as Future>::Output as TaskOutput<E>>::Value>>,
->;
-
-/// Counts a child in, wraps it, and starts its task.
-#[track_caller]
-fn start<F, E>(
-    core: &Arc<Core>,
-    runtime: Option<&Handle>,
-    future: F,
-    kind: Kind,
-    name: Option<PlainArc<str>>,
-) -> Result<(Joined<F, E>, u64), SpawnError<F>>
-where
-    F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
-    E: Send + 'static,
-{
-    let location = Location::caller();
-    let serial = match core.enter(kind) {
-        Ok(serial) => serial,
-        Err(reason) => return Err(SpawnError::new(future, reason)),
-    };
-    if core.observer().is_some() {
-        let info = core.info(serial, name.clone(), location);
-        tell(core.observer(), |o| o.spawned(&info));
-    }
-    let named = name.is_some();
-    if let Some(name) = name {
-        core.registry().name(serial, name);
-    }
-    // From here on the member counts itself out, however it is dropped.
-    let member = Member::<F, E>::new(core.clone(), serial, kind, named, location, future);
-    Ok((crate::runtime::spawn(runtime, member), serial))
-}
-
-/// Drops a refused future. What its destructor throws is not the spawner's: it is observed.
-fn discard<F>(core: &Core, refused: SpawnError<F>) -> CancelReason {
-    let reason = refused.reason().clone();
-    if let Err(panic) = catch(|| drop(refused)) {
-        displace(core.observer(), None, DisplacedWhat::Panic(panic));
-    }
-    reason
-}
-
-/// Names the next child of a group: see [`TaskGroup::named`].
-pub struct Named<'g, E = BoxError> {
-    group: &'g TaskGroup<E>,
-    name: PlainArc<str>,
-}
-
-impl<'g, E: Send + 'static> Named<'g, E> {
-    /// As [`TaskGroup::spawn`].
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    #[track_caller]
-    pub fn spawn<F>(self, future: F) -> TaskHandle<'g, <F::Output as TaskOutput<E>>::Value>
-    where
-        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
-    {
-        let Self { group, name } = self;
-        group
-            .start(future, Kind::Normal, Some(name))
-            .unwrap_or_else(|refused| group.refuse(refused))
-    }
-
-    /// As [`TaskGroup::try_spawn`].
-    ///
-    /// # Errors
-    ///
-    /// [`SpawnError`] with the future and the reason.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    #[track_caller]
-    pub fn try_spawn<F>(
-        self,
-        future: F,
-    ) -> Result<TaskHandle<'g, <F::Output as TaskOutput<E>>::Value>, SpawnError<F>>
-    where
-        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
-    {
-        self.group.start(future, Kind::Normal, Some(self.name))
-    }
-
-    /// As [`TaskGroup::spawn_background`].
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    #[track_caller]
-    pub fn spawn_background<F>(
-        self,
-        future: F,
-    ) -> TaskHandle<'g, <F::Output as TaskOutput<E>>::Value>
-    where
-        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
-    {
-        let Self { group, name } = self;
-        group
-            .start(future, Kind::Background, Some(name))
-            .unwrap_or_else(|refused| group.refuse(refused))
-    }
-}
-
-impl<E> fmt::Debug for Named<'_, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Named")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Spawns children into a group from anywhere: clone it, send it, keep it.
-///
-/// It does not keep the group open, and dropping it does nothing. Once the group is closing, what it spawns is dropped
-/// without being polled; [`try_spawn`](Self::try_spawn) gives it back. The children run on the runtime of the scope,
-/// whichever thread spawns them.
-pub struct Spawner<E = BoxError> {
-    core: Arc<Core>,
-    runtime: Option<Handle>,
-    error: PhantomData<fn(E) -> E>,
-}
-
-impl<E: Send + 'static> Spawner<E> {
-    /// Spawns a child, whose handle yields its [`Outcome`](crate::Outcome).
-    ///
-    /// # Panics
-    ///
-    /// If the scope was opened outside a tokio runtime, and this is called outside one, too.
-    #[track_caller]
-    pub fn spawn<F>(&self, future: F) -> OutcomeHandle<<F::Output as TaskOutput<E>>::Value>
-    where
-        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
-    {
-        self.start(future, Kind::Normal)
-            .unwrap_or_else(|refused| self.refuse(refused))
-    }
-
-    /// Spawns a child, or gives the future back, never polled, if the group is closing.
-    ///
-    /// # Errors
-    ///
-    /// [`SpawnError`] with the future and the reason.
-    ///
-    /// # Panics
-    ///
-    /// As [`spawn`](Self::spawn).
-    #[track_caller]
-    pub fn try_spawn<F>(
-        &self,
-        future: F,
-    ) -> Result<OutcomeHandle<<F::Output as TaskOutput<E>>::Value>, SpawnError<F>>
-    where
-        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
-    {
-        self.start(future, Kind::Normal)
-    }
-
-    /// Spawns a background child: see [`TaskGroup::spawn_background`].
-    ///
-    /// # Panics
-    ///
-    /// As [`spawn`](Self::spawn).
-    #[track_caller]
-    pub fn spawn_background<F>(
-        &self,
-        future: F,
-    ) -> OutcomeHandle<<F::Output as TaskOutput<E>>::Value>
-    where
-        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
-    {
-        self.start(future, Kind::Background)
-            .unwrap_or_else(|refused| self.refuse(refused))
-    }
-
-    /// Cancels the group: see [`TaskGroup::cancel`].
-    pub fn cancel(&self) {
-        self.request(None);
-    }
-
-    /// Cancels the group, with a note that the reason carries.
-    pub fn cancel_with(&self, note: impl Into<PlainArc<str>>) {
-        self.request(Some(note.into()));
-    }
-
-    fn request(&self, note: Option<PlainArc<str>>) {
-        let by = crate::context::task_id();
-        self.core
-            .cancel(CancelReason::Requested { note, by }, false);
-    }
-
-    #[track_caller]
-    fn start<F>(
-        &self,
-        future: F,
-        kind: Kind,
-    ) -> Result<OutcomeHandle<<F::Output as TaskOutput<E>>::Value>, SpawnError<F>>
-    where
-        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
-    {
-        let (join, serial) = start(&self.core, self.runtime.as_ref(), future, kind, None)?;
-        Ok(TaskHandle::spawned(join, serial, None, &self.core).detached())
-    }
-
-    fn refuse<F, T>(&self, refused: SpawnError<F>) -> OutcomeHandle<T> {
-        TaskHandle::refused(discard(&self.core, refused), &self.core).detached()
-    }
-}
-
-impl<E> Spawner<E> {
-    /// Returns the group's token.
-    #[must_use]
-    pub fn token(&self) -> Token {
-        Token::of(self.core.clone(), 0)
-    }
-
-    /// Asks whether the group was cancelled, by whatever reason.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        self.core.word().read().is_cancelled()
-    }
-
-    /// Asks whether the group takes new children.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.core.word().read().is_open()
-    }
-
-    fn describe(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = self.core.word().read();
-        f.debug_struct(name)
-            .field("name", &self.core.path())
-            .field("state", &word)
-            .finish()
-    }
-}
-
-impl<E> Clone for Spawner<E> {
-    fn clone(&self) -> Self {
-        Self {
-            core: self.core.clone(),
-            runtime: self.runtime.clone(),
-            error: PhantomData,
-        }
-    }
-}
-
-impl<E> fmt::Debug for Spawner<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.describe("Spawner", f)
     }
 }

@@ -46,13 +46,13 @@
 //!         group.spawn(async { token().cancelled().await }); // listens: ends within the grace
 //!         group.named("deaf").spawn(std::future::pending::<()>()); // has to be forced
 //!         group.cancel_with("maintenance");
-//!         std::future::pending::<Result<(), _>>().await
+//!         Ok(())
 //!     })
 //!     .await
 //!     .unwrap_err();
 //!
 //! assert!(matches!(error.cause(), Cause::Cancelled(_)));
-//! assert_eq!(error.forced()[0].task.name(), Some("deaf"));
+//! assert_eq!(error.forced()[0].name(), Some("deaf"));
 //! # }
 //! ```
 //!
@@ -100,17 +100,26 @@ mod panic;
 pub mod retry;
 mod root;
 mod runtime;
+mod shield;
 mod state;
 mod sync;
 mod time;
 mod trace;
 
 pub use cancel::{Cancelled, Token, token};
-pub use group::error::{BoxError, Cause, Failure, FailureKind, GroupError, SpawnError};
+pub use group::error::{
+    BoxError, Cause, Failure, FailureKind, GroupError, SpawnError, StartError, TrySpawnError,
+};
 pub use group::handle::{Outcome, OutcomeHandle, TaskHandle};
+pub use group::limited::{Limited, LimitedSpawner};
 pub use group::options::Scope;
 pub use group::output::{FnReturn, Never, TaskOutput};
-pub use group::{Named, ScopeBody, Spawner, TaskGroup, scope};
+pub use group::owned::OwnedGroup;
+pub use group::report::Report;
+pub use group::slots::Slots;
+pub use group::spawn::{Guard, Named, Spawner};
+pub use group::start::Ready;
+pub use group::{ScopeBody, TaskGroup, scope};
 pub use observe::{
     CancelReason, Displaced, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, observe,
 };
@@ -120,6 +129,7 @@ pub use retry::{
     RetryReport, Verdict,
 };
 pub use root::{Root, root};
+pub use shield::{Shield, shield};
 pub use time::{Deadline, Elapsed, Limit, MoveOn, Timeout, move_on_after, timeout, timeout_at};
 
 // The models of the lanes: they see what is private, and are part of no other build.

@@ -110,6 +110,8 @@ pub enum CancelReason {
     Finished,
     /// The scope's future was dropped before it was ready.
     ScopeDropped,
+    /// The group was shut down: [`OwnedGroup::shutdown`](crate::OwnedGroup::shutdown).
+    Shutdown,
     /// The child was cancelled through its handle.
     Handle,
     /// The children were cancelled, the body was not: [`TaskGroup::cancel_children`](crate::TaskGroup::cancel_children).
@@ -136,6 +138,7 @@ impl fmt::Display for CancelReason {
             Self::Deadline => f.write_str("because the deadline passed"),
             Self::Finished => f.write_str("because everybody else was done"),
             Self::ScopeDropped => f.write_str("because the scope was dropped"),
+            Self::Shutdown => f.write_str("because it was shut down"),
             Self::Handle => f.write_str("through its handle"),
             Self::ChildrenCancelled => f.write_str("together with all children"),
             Self::AwaitedCancelled(id) => {
@@ -178,16 +181,34 @@ impl fmt::Display for Displaced {
     }
 }
 
-/// A child that did not end within the grace.
+/// A child, or the body of a scope, that did not end within the grace.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Straggler {
-    /// Which task it was.
-    pub task: TaskInfo,
+    /// Which task it was; `None` if it was the body.
+    pub task: Option<TaskInfo>,
     /// Why it had been asked to end.
     pub reason: CancelReason,
     /// How long it had lived when it was forced, where that is known: from its first wait on.
     pub age: Option<std::time::Duration>,
+}
+
+impl Straggler {
+    /// Returns the name of the task, if it is a child that has one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.task.as_ref()?.name()
+    }
+}
+
+impl fmt::Display for Straggler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.task {
+            Some(task) => write!(f, "{task}")?,
+            None => f.write_str("the body")?,
+        }
+        write!(f, " had to be forced, cancelled {}", self.reason)
+    }
 }
 
 /// Hears of what happens to the children of groups.
@@ -213,7 +234,12 @@ pub trait Observer: Send + Sync + 'static {
         let _ = what;
     }
 
-    /// A child had to be forced because it did not end within the grace.
+    /// Blocking work was given up: it goes on, and nobody waits for it any more.
+    fn abandoned(&self, straggler: &Straggler) {
+        let _ = straggler;
+    }
+
+    /// A child or a body had to be forced because it did not end within the grace.
     fn forced(&self, straggler: &Straggler) {
         let _ = straggler;
     }

@@ -1,8 +1,11 @@
 //! The one door to the runtime.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use tokio::runtime::Handle;
+use pin_project_lite::pin_project;
+use tokio::runtime::{Handle, Id};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
@@ -30,16 +33,89 @@ where
     }
 }
 
-/// Makes a timer.
+/// Starts a task that stays in its thread.
 ///
 /// # Panics
 ///
-/// Outside a runtime.
+/// Outside a `LocalSet` and a `LocalRuntime`.
 #[track_caller]
-pub(crate) fn sleep_until(at: Instant) -> Sleep {
-    assert!(
-        current().is_some(),
-        "ringfence: cannot wait for time outside a tokio runtime"
-    );
-    tokio::time::sleep_until(at)
+pub(crate) fn spawn_local<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+{
+    tokio::task::spawn_local(future)
+}
+
+/// Hands a closure to the threads that may block, of the group's runtime or else of the caller's.
+pub(crate) fn spawn_blocking(handle: Option<&Handle>, job: impl FnOnce() + Send + 'static) {
+    match handle {
+        Some(handle) => drop(handle.spawn_blocking(job)),
+        None => drop(tokio::task::spawn_blocking(job)),
+    }
+}
+
+/// Takes a step of the task's budget, given back unless it is said to have made progress; pending if the budget is spent.
+#[cfg(not(ringfence_shuttle))]
+pub(crate) use tokio::task::coop::poll_proceed as poll_step;
+
+/// Tasks have no budget there.
+#[cfg(ringfence_shuttle)]
+pub(crate) fn poll_step(_: &mut Context<'_>) -> Poll<NoBudget> {
+    Poll::Ready(NoBudget)
+}
+
+#[cfg(ringfence_shuttle)]
+pub(crate) struct NoBudget;
+
+#[cfg(ringfence_shuttle)]
+impl NoBudget {
+    pub(crate) fn made_progress(&self) {}
+}
+
+pin_project! {
+    /// A timer that goes along when its future moves to another runtime: the one it came from may be gone, or stand still.
+    pub(crate) struct Timer {
+        #[pin]
+        sleep: Sleep,
+        home: Option<Id>,
+    }
+}
+
+impl Timer {
+    /// # Panics
+    ///
+    /// Outside a runtime, and in one without a time driver.
+    #[track_caller]
+    pub(crate) fn at(at: Instant) -> Self {
+        let home = current().map(|runtime| runtime.id());
+        assert!(
+            home.is_some(),
+            "ringfence: cannot wait for time outside a tokio runtime"
+        );
+        Self {
+            sleep: tokio::time::sleep_until(at),
+            home,
+        }
+    }
+
+    pub(crate) fn end(&self) -> Instant {
+        self.sleep.deadline()
+    }
+
+    pub(crate) fn reset(self: Pin<&mut Self>, at: Instant) {
+        self.project().sleep.reset(at);
+    }
+}
+
+impl Future for Timer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let here = current().map(|runtime| runtime.id());
+        if here.is_some() && here != self.home {
+            let at = self.end();
+            self.set(Self::at(at));
+        }
+        self.project().sleep.poll(cx)
+    }
 }

@@ -7,38 +7,34 @@
 //!
 //! Free of tokio but for the instants of deadlines and ages, and of futures: decisions are made here, `group` drives them.
 
+mod end;
+mod outlast;
 pub(crate) mod owner;
 pub(crate) mod registry;
+mod settings;
 pub(crate) mod word;
 
+pub(crate) use end::{Target, Why};
+pub(crate) use settings::{Inherited, Settings};
+
 use std::any::Any;
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
+use std::collections::BTreeMap;
 use std::panic::Location;
+use std::sync::Weak;
 use std::task::Waker;
 
 use tokio::time::Instant;
 
 use crate::observe::{
-    CancelReason, DisplacedWhat, Ended, Observer, Straggler, TaskId, TaskInfo, displace, path, tell,
+    CancelReason, DisplacedWhat, Observer, Straggler, TaskId, TaskInfo, displace,
 };
 use crate::panic::{PanicPayload, catch};
-use crate::state::owner::Owner;
-use crate::state::registry::{Mark, Registry, SerialHasher};
+use crate::state::owner::{GiveUp, Owner};
+use crate::state::registry::Registry;
+use crate::state::settings::inherit;
 use crate::state::word::{Entry, Kind, Reading, Word};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Lock, Ordering, PlainArc, unique};
 use crate::time::Deadline;
-
-/// What a scope is made with.
-#[derive(Clone, Default)]
-pub(crate) struct Settings {
-    pub(crate) path: Option<PlainArc<str>>,
-    pub(crate) has_grace: bool,
-    pub(crate) deadline: Option<Deadline>,
-    pub(crate) observer: Option<PlainArc<dyn Observer>>,
-    /// The member of the parent that the scope was opened in.
-    pub(crate) opener: u64,
-}
 
 /// A failure as it is kept: the error's type is known to the scope, not here.
 pub(crate) struct RawFailure {
@@ -51,32 +47,47 @@ pub(crate) enum RawKind {
     Panic(PanicPayload),
 }
 
-/// Something that is to be forced when the grace is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    Child(u64),
-    Below(u64),
-}
-
-/// What is needed rarely, behind one lock.
+/// What is needed at the end, or rarely, behind one lock.
 #[derive(Default)]
 struct Cold {
-    reason: Option<CancelReason>,
-    failures: Vec<RawFailure>,
     waiter: Option<Waker>,
+    rare: Option<Box<Rare>>,
+}
+
+impl Cold {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+}
+
+#[derive(Default)]
+struct Rare {
+    reason: Option<CancelReason>,
+    /// Members were forced because the grace was over.
+    is_grace_over: bool,
+    failures: Vec<RawFailure>,
     owner: Option<Owner>,
+    /// Dropped: the group around whose grace was over then.
+    outlasted: Option<Arc<Core>>,
     stragglers: Vec<Straggler>,
     /// Children that were signalled, and that the scope has to force when the grace is over.
     signalled: Vec<Target>,
-    listeners: HashMap<u64, Waker, BuildHasherDefault<SerialHasher>>,
+    /// Under the member that each is about, and a number.
+    listeners: BTreeMap<(u64, u64), Waker>,
     next_listener: u64,
+    /// Work that goes on after its child was forced.
+    calls: BTreeMap<(u64, u64), Weak<dyn GiveUp>>,
+    gives_up: bool,
+    abandoned: Vec<Straggler>,
 }
 
 /// What the scope takes out at its end.
+#[derive(Default)]
 pub(crate) struct Remains {
     pub(crate) reason: Option<CancelReason>,
     pub(crate) failures: Vec<RawFailure>,
     pub(crate) stragglers: Vec<Straggler>,
+    pub(crate) abandoned: Vec<Straggler>,
 }
 
 pub(crate) struct Core {
@@ -92,24 +103,23 @@ pub(crate) struct Core {
     registry: Registry,
     cold: Lock<Cold>,
     id: u64,
-    settings: Settings,
+    /// None where nobody has set anything.
+    inherited: Option<PlainArc<Inherited>>,
     parent: Option<Arc<Self>>,
+    /// The member of the parent that the scope was opened in.
+    opener: u64,
+    gives_up: bool,
+    is_shielded: bool,
+    /// Whether a cancel is a signal first. A long-lived group learns that only when it is shut down.
+    has_grace: AtomicBool,
+    /// Whether the grace of a group around it was over when its scope was dropped: see [`Rare::outlasted`].
+    has_outlasted: AtomicBool,
+    /// Whether a child was ever named.
+    has_names: AtomicBool,
 }
 
 impl Core {
-    pub(crate) fn new(mut settings: Settings, parent: Option<Arc<Self>>) -> Arc<Self> {
-        if let Some(outer) = parent.as_ref().map(|parent| &parent.settings) {
-            let own = settings.deadline.unwrap_or(Deadline::NEVER);
-            settings.deadline = outer
-                .deadline
-                .map(|outer| outer.min(own))
-                .or(settings.deadline);
-            if settings.observer.is_none() {
-                settings.observer.clone_from(&outer.observer);
-            }
-        } else if settings.observer.is_none() {
-            settings.observer = crate::observe::process().cloned();
-        }
+    pub(crate) fn new(settings: Settings, parent: Option<Arc<Self>>) -> Arc<Self> {
         Arc::new(Self {
             word: Word::new(),
             next: AtomicU64::new(1),
@@ -119,7 +129,13 @@ impl Core {
             registry: Registry::new(),
             cold: Lock::new(Cold::default()),
             id: unique(),
-            settings,
+            has_names: AtomicBool::new(false),
+            has_grace: AtomicBool::new(settings.has_grace),
+            gives_up: settings.gives_up,
+            is_shielded: settings.is_shielded,
+            has_outlasted: AtomicBool::new(false),
+            opener: settings.opener,
+            inherited: inherit(settings, parent.as_deref()),
             parent,
         })
     }
@@ -135,37 +151,52 @@ impl Core {
     /// Returns the group, and the member there, that the scope was opened in.
     pub(crate) fn opened_in(&self) -> Option<(&Self, u64)> {
         let parent = self.parent.as_deref()?;
-        Some((parent, self.settings.opener))
+        Some((parent, self.opener))
     }
 
-    /// Asks whether this is `outer`, or was opened somewhere inside it.
-    pub(crate) fn is_within(&self, outer: &Self) -> bool {
+    /// Returns the same as long as a cancel out there reaches in here: a shield in between keeps it away.
+    pub(crate) fn exposed_in(&self) -> Option<(&Self, u64)> {
+        self.opened_in().filter(|_| !self.is_shielded)
+    }
+
+    /// Asks whether this was opened in `outer`, or in a group inside it.
+    pub(crate) fn is_inside(&self, outer: &Self) -> bool {
         // A group is younger than its parent, so the search is over at once in the usual case.
-        std::iter::successors(Some(self), |core| core.parent.as_deref())
+        std::iter::successors(self.parent.as_deref(), |core| core.parent.as_deref())
             .take_while(|core| core.id >= outer.id)
             .any(|core| core.id == outer.id)
     }
 
     pub(crate) fn deadline(&self) -> Deadline {
-        self.settings.deadline.unwrap_or(Deadline::NEVER)
+        let inherited = self.inherited.as_ref();
+        inherited.map_or(Deadline::NEVER, |inherited| inherited.deadline)
     }
 
     pub(crate) fn path(&self) -> Option<&PlainArc<str>> {
-        self.settings.path.as_ref()
+        self.inherited.as_ref()?.path.as_ref()
     }
 
-    /// Returns the path of names that leads to a member: the group's own for the body, and for a child without a name.
-    pub(crate) fn path_of(&self, serial: u64) -> Option<PlainArc<str>> {
-        let name = if serial > 0 {
-            self.registry.name_of(serial)
-        } else {
-            None
-        };
-        path(self.path(), name.as_deref())
+    pub(crate) fn set_name(&self, serial: u64, name: PlainArc<str>) {
+        // Relaxed: who asks for a name has it from the child, or from who spawned it.
+        self.has_names.store(true, Ordering::Relaxed);
+        self.registry.name(serial, name);
+    }
+
+    /// Returns the name of a child that is there.
+    pub(crate) fn name_of(&self, serial: u64) -> Option<PlainArc<str>> {
+        if serial == 0 || !self.has_names.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.registry.name_of(serial)
     }
 
     pub(crate) fn observer(&self) -> Option<&PlainArc<dyn Observer>> {
-        self.settings.observer.as_ref()
+        self.inherited.as_ref()?.observer.as_ref()
+    }
+
+    /// Returns what leads to the observer, if there is one, for who may outlive the group.
+    pub(crate) fn observed(&self) -> Option<PlainArc<Inherited>> {
+        self.observer().and(self.inherited.clone())
     }
 
     pub(crate) fn task_id(&self, serial: u64) -> TaskId {
@@ -185,7 +216,7 @@ impl Core {
         TaskInfo {
             id: self.task_id(serial),
             name,
-            group: self.settings.path.clone(),
+            group: self.path().cloned(),
             location,
         }
     }
@@ -209,7 +240,7 @@ impl Core {
             refused => {
                 assert!(
                     refused != Entry::Full,
-                    "a ringfence group holds at most 2^29 children of a kind"
+                    "a ringfence group holds at most 2^28 children of a kind"
                 );
                 Err(self.reason().unwrap_or(CancelReason::Closed))
             }
@@ -245,185 +276,37 @@ impl Core {
         }
         if kind == Kind::Normal && after.normal() == 0 {
             // The last normal one is out: only background children are left.
-            self.cancel(CancelReason::Finished, false);
+            self.cancel(CancelReason::Finished);
         }
         None
     }
 
     fn closed(&self, word: Reading) -> Option<Owner> {
-        if !word.is_orphaned() {
-            self.wake_waiter();
-            return None;
+        if word.is_forced() {
+            self.registry.clear(); // R4
         }
-        let (failures, owner) = {
+        let (waiter, listeners, (rest, outlasted)) = {
             let mut cold = self.cold.lock();
-            (std::mem::take(&mut cold.failures), cold.owner.take())
+            let waiter = cold.waiter.take();
+            match &mut cold.rare {
+                None => (waiter, BTreeMap::new(), (None, None)),
+                Some(rare) => {
+                    let rest = word
+                        .is_orphaned()
+                        .then(|| (std::mem::take(&mut rare.failures), rare.owner.take()));
+                    let rest = (rest, rare.outlasted.take());
+                    (waiter, std::mem::take(&mut rare.listeners), rest)
+                }
+            }
         };
+        if let Some(waiter) = waiter {
+            self.wake(waiter);
+        }
+        listeners.into_values().for_each(|waker| self.wake(waker));
+        drop(outlasted);
+        let (failures, owner) = rest?;
         self.displace_all(failures);
         owner
-    }
-
-    // -- the end ----------------------------------------------------------------------------------------------------
-
-    pub(crate) fn reason(&self) -> Option<CancelReason> {
-        self.cold.lock().reason.clone()
-    }
-
-    /// Asks the group to end, for `reason` if it is the first: by signal if there is a grace, else by force.
-    pub(crate) fn cancel(&self, reason: CancelReason, now: bool) {
-        self.end(Some(reason), None, now);
-    }
-
-    /// Forces what was only signalled before.
-    pub(crate) fn force(&self) {
-        self.end(None, None, true);
-    }
-
-    /// Records a failure and asks the group to end because of it.
-    pub(crate) fn fail(&self, failure: RawFailure) {
-        let reason = match (&failure.kind, failure.task.as_ref().map(TaskInfo::id)) {
-            (RawKind::Error(_), Some(id)) => CancelReason::Failed(id),
-            (RawKind::Error(_), None) => CancelReason::BodyFailed,
-            (RawKind::Panic(_), Some(id)) => CancelReason::Panicked(id),
-            (RawKind::Panic(_), None) => CancelReason::BodyPanicked,
-        };
-        self.end(Some(reason), Some(failure), false);
-    }
-
-    fn end(&self, reason: Option<CancelReason>, failure: Option<RawFailure>, now: bool) {
-        let force = now || !self.settings.has_grace;
-        let (before, waiter, listeners) = {
-            let mut cold = self.cold.lock();
-            if !now && failure.is_none() && self.word.read().live() == 0 {
-                return; // S5
-            }
-            cold.failures.extend(failure);
-            if cold.reason.is_none() {
-                cold.reason = reason; // S4
-            }
-            let before = self.word.cancel(force); // S1
-            if before.is_forced() || (before.is_cancelled() && !force) {
-                return;
-            }
-            (
-                before,
-                cold.waiter.take(),
-                std::mem::take(&mut cold.listeners),
-            )
-        };
-        if let Some(waiter) = waiter {
-            self.wake(waiter);
-        }
-        listeners.into_values().for_each(|waker| self.wake(waker));
-        if force && !before.is_forced() {
-            self.registry.wake_below(u64::MAX, |waker| self.wake(waker));
-        }
-    }
-
-    /// Singles one child out to be ended: at once, or after the grace that the scope keeps time of.
-    pub(crate) fn cancel_child(&self, serial: u64) {
-        if self.is_signalled(serial) {
-            return; // S4
-        }
-        let force = !self.settings.has_grace;
-        let mark = if force { Mark::Forced } else { Mark::Signalled };
-        self.word.call_attention(); // R2
-        match self.registry.single_out(serial, mark) {
-            Some(waker) => self.wake(waker),
-            None if force => {}
-            None => return self.signalled(Target::Child(serial)),
-        }
-        self.wake_listeners();
-    }
-
-    /// Singles all present children out, the body not.
-    pub(crate) fn cancel_children(&self) {
-        if self.word.read().is_cancelled() {
-            return; // S4
-        }
-        let cut = self.next.load(Ordering::Relaxed);
-        if self.settings.has_grace {
-            self.signal_cut.fetch_max(cut, Ordering::AcqRel);
-            self.word.call_attention();
-            self.signalled(Target::Below(cut));
-        } else {
-            self.force_target(Target::Below(cut));
-        }
-    }
-
-    fn signalled(&self, target: Target) {
-        let (waiter, listeners) = {
-            let mut cold = self.cold.lock();
-            cold.signalled.push(target);
-            (cold.waiter.take(), std::mem::take(&mut cold.listeners))
-        };
-        if let Some(waiter) = waiter {
-            self.wake(waiter);
-        }
-        listeners.into_values().for_each(|waker| self.wake(waker));
-    }
-
-    pub(crate) fn take_signalled(&self) -> Vec<Target> {
-        std::mem::take(&mut self.cold.lock().signalled)
-    }
-
-    /// Forces children that were singled out.
-    pub(crate) fn force_target(&self, target: Target) {
-        match target {
-            Target::Child(serial) => {
-                let waker = self.registry.force(serial);
-                waker.into_iter().for_each(|waker| self.wake(waker));
-            }
-            Target::Below(cut) => {
-                self.force_cut.fetch_max(cut, Ordering::AcqRel);
-                self.word.call_attention();
-                self.registry.wake_below(cut, |waker| self.wake(waker));
-                self.wake_listeners();
-            }
-        }
-    }
-
-    /// Wakes whoever listens to a token: what they look at has changed.
-    fn wake_listeners(&self) {
-        let listeners = std::mem::take(&mut self.cold.lock().listeners);
-        listeners.into_values().for_each(|waker| self.wake(waker));
-    }
-
-    /// Asks whether a child has to end where it is parked, given a reading of the word.
-    pub(crate) fn is_forced(&self, word: Reading, serial: u64) -> bool {
-        !word.is_calm() && self.is_forced_with(word, serial, || self.registry.mark(serial))
-    }
-
-    fn is_forced_with(&self, word: Reading, serial: u64, mark: impl FnOnce() -> Mark) -> bool {
-        word.is_forced()
-            || serial < self.force_cut.load(Ordering::Acquire)
-            || mark() == Mark::Forced
-    }
-
-    /// Asks whether a member was signalled: serial 0 is the body.
-    pub(crate) fn is_signalled(&self, serial: u64) -> bool {
-        let word = self.word.read();
-        word.is_cancelled()
-            || (!word.is_calm()
-                && serial > 0
-                && (serial < self.cut() || self.registry.mark(serial) > Mark::None))
-    }
-
-    /// Children below were asked to end together.
-    fn cut(&self) -> u64 {
-        let signalled = self.signal_cut.load(Ordering::Acquire);
-        signalled.max(self.force_cut.load(Ordering::Acquire))
-    }
-
-    /// Returns why a member was cancelled. Only meaningful for one that was.
-    pub(crate) fn reason_for(&self, serial: u64, mark: Mark) -> CancelReason {
-        if mark > Mark::None {
-            CancelReason::Handle
-        } else if serial > 0 && serial < self.cut() {
-            CancelReason::ChildrenCancelled
-        } else {
-            self.reason().unwrap_or(CancelReason::RuntimeGone)
-        }
     }
 
     /// Registers a child that has to wait. Says no if it has to end instead.
@@ -442,14 +325,8 @@ impl Core {
     }
 
     pub(crate) fn has_grace(&self) -> bool {
-        self.settings.has_grace
-    }
-
-    /// Notes that a child had to be forced although there was a grace.
-    pub(crate) fn straggled(&self, straggler: Straggler) {
-        crate::trace::forced(&straggler);
-        tell(self.observer(), |o| o.forced(&straggler));
-        self.cold.lock().stragglers.push(straggler);
+        // Relaxed: set before the group is shared, or by whoever asks it to end, under the lock that goes with that.
+        self.has_grace.load(Ordering::Relaxed)
     }
 
     // -- waiting ----------------------------------------------------------------------------------------------------
@@ -467,13 +344,6 @@ impl Core {
         drop(old);
     }
 
-    fn wake_waiter(&self) {
-        let waiter = self.cold.lock().waiter.take();
-        if let Some(waiter) = waiter {
-            self.wake(waiter);
-        }
-    }
-
     /// Wakes somebody whose waker may be anything, and may throw: one that does must not cost the others their turn.
     fn wake(&self, waker: Waker) {
         if let Err(panic) = catch(|| waker.wake()) {
@@ -481,22 +351,26 @@ impl Core {
         }
     }
 
-    /// Leaves a waker that is woken with the next signal, and returns its number. Look at the word after (S2).
-    pub(crate) fn listen(&self, known: Option<u64>, waker: &Waker) -> u64 {
+    /// Leaves a waker that is woken with the next signal to a member, and returns its number. Look at the word after (S2).
+    pub(crate) fn listen(&self, serial: u64, known: Option<u64>, waker: &Waker) -> u64 {
         let new = waker.clone();
         let mut cold = self.cold.lock();
+        let rare = cold.rare();
         let number = known.unwrap_or_else(|| {
-            cold.next_listener += 1;
-            cold.next_listener
+            rare.next_listener += 1;
+            rare.next_listener
         });
-        let old = cold.listeners.insert(number, new);
+        let old = rare.listeners.insert((serial, number), new);
         drop(cold);
         drop(old);
         number
     }
 
-    pub(crate) fn unlisten(&self, number: u64) {
-        let old = self.cold.lock().listeners.remove(&number);
+    pub(crate) fn unlisten(&self, serial: u64, number: u64) {
+        let mut cold = self.cold.lock();
+        let rare = cold.rare.as_mut();
+        let old = rare.and_then(|rare| rare.listeners.remove(&(serial, number)));
+        drop(cold);
         drop(old);
     }
 
@@ -514,11 +388,15 @@ impl Core {
 
     pub(crate) fn take_remains(&self) -> Remains {
         let mut cold = self.cold.lock();
+        let Some(rare) = &mut cold.rare else {
+            return Remains::default();
+        };
         Remains {
             // Left here: whoever comes later is refused with it, and tokens tell it.
-            reason: cold.reason.clone(),
-            failures: std::mem::take(&mut cold.failures),
-            stragglers: std::mem::take(&mut cold.stragglers),
+            reason: rare.reason.clone(),
+            failures: std::mem::take(&mut rare.failures),
+            stragglers: std::mem::take(&mut rare.stragglers),
+            abandoned: std::mem::take(&mut rare.abandoned),
         }
     }
 
@@ -534,7 +412,7 @@ impl Core {
 
     /// Hands the group over to `owner`, which is settled with when the last member is out; then takes the body out.
     pub(crate) fn orphan(&self, owner: Owner) {
-        self.cold.lock().owner = Some(owner);
+        self.cold.lock().rare().owner = Some(owner);
         self.word.orphan();
         self.leave(Kind::Normal);
     }
@@ -543,17 +421,9 @@ impl Core {
     pub(crate) fn orphan_empty(&self) -> bool {
         let is_empty = self.word.orphan_alone();
         if is_empty {
-            let failures = std::mem::take(&mut self.cold.lock().failures);
-            self.displace_all(failures);
+            self.displace_all(self.take_remains().failures);
         }
         is_empty
-    }
-
-    pub(crate) fn tell_ended(&self, info: impl FnOnce() -> TaskInfo, how: &Ended) {
-        if self.observer().is_some() {
-            let info = info();
-            tell(self.observer(), |o| o.ended(&info, how));
-        }
     }
 }
 

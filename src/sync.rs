@@ -4,8 +4,8 @@
 
 #[cfg(not(any(ringfence_loom, ringfence_shuttle)))]
 mod imp {
-    pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64};
+    pub(crate) use std::sync::{Arc, OnceLock};
     pub(super) use std::sync::{Mutex, MutexGuard};
     pub(crate) use std::thread_local;
 }
@@ -15,6 +15,32 @@ mod imp {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64};
     pub(super) use loom::sync::{Mutex, MutexGuard};
     pub(crate) use loom::thread_local;
+
+    /// loom has none: std's with a flag that loom knows of, so that it sees what is ordered by it, and what is not.
+    pub(crate) struct OnceLock<T> {
+        value: std::sync::OnceLock<T>,
+        is_set: AtomicBool,
+    }
+
+    impl<T> OnceLock<T> {
+        pub(crate) fn new() -> Self {
+            Self {
+                value: std::sync::OnceLock::new(),
+                is_set: AtomicBool::new(false),
+            }
+        }
+
+        pub(crate) fn get(&self) -> Option<&T> {
+            let is_set = self.is_set.load(super::Ordering::Acquire);
+            is_set.then(|| self.value.get()).flatten()
+        }
+
+        pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+            let value = self.value.get_or_init(make);
+            self.is_set.store(true, super::Ordering::Release);
+            value
+        }
+    }
 }
 #[cfg(ringfence_shuttle)]
 mod imp {
@@ -22,9 +48,10 @@ mod imp {
     pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64};
     pub(super) use shuttle::sync::{Mutex, MutexGuard};
     pub(crate) use shuttle::thread_local;
+    pub(crate) use std::sync::OnceLock;
 }
 
-pub(crate) use imp::{Arc, AtomicBool, AtomicU64, thread_local};
+pub(crate) use imp::{Arc, AtomicBool, AtomicU64, OnceLock, thread_local};
 pub(crate) use std::sync::atomic::Ordering;
 
 use std::sync::atomic::AtomicU64 as PlainAtomic;

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::task::coop;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-use crate::runtime::sleep_until;
+use crate::runtime::Timer;
 
 /// A point in time by which something has to be done; or never.
 ///
@@ -190,6 +190,7 @@ impl From<Elapsed> for std::io::Error {
 /// assert_eq!(late.unwrap_err().to_string(), "not ready within 20ms");
 /// # }
 /// ```
+#[inline]
 pub fn timeout<F: IntoFuture>(limit: Duration, future: F) -> Timeout<F::IntoFuture> {
     Timeout::new(Limit::After(limit), future.into_future())
 }
@@ -235,25 +236,27 @@ pin_project! {
         future: F,
         limit: Limit,
         #[pin]
-        timer: Timer,
+        clock: Clock,
     }
 }
 
 pin_project! {
-    #[project = TimerProj]
-    enum Timer {
+    #[project = ClockProj]
+    enum Clock {
         Unset,
         Never,
-        Set { #[pin] sleep: Sleep },
+        Past,
+        Set { #[pin] timer: Timer },
     }
 }
 
 impl<F> Timeout<F> {
+    #[inline]
     fn new(limit: Limit, future: F) -> Self {
         Self {
             future,
             limit,
-            timer: Timer::Unset,
+            clock: Clock::Unset,
         }
     }
 }
@@ -263,36 +266,47 @@ impl<F: Future> Future for Timeout<F> {
 
     // An `await` is a call of this, so that a panic names its place.
     #[track_caller]
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let had_budget = coop::has_budget_remaining();
+        let this = self.project();
         if let Poll::Ready(output) = this.future.poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        if let TimerProj::Unset = this.timer.as_mut().project() {
-            let end = match *this.limit {
+        ready!(this.clock.poll(*this.limit, cx));
+        Poll::Ready(Err(Elapsed(*this.limit)))
+    }
+}
+
+impl Clock {
+    /// Polls the clock of a future that is pending. Not inlined, so that the poll of one that is ready stays short.
+    #[inline(never)]
+    #[track_caller]
+    fn poll(mut self: Pin<&mut Self>, limit: Limit, cx: &mut Context<'_>) -> Poll<()> {
+        if let ClockProj::Unset = self.as_mut().project() {
+            let end = match limit {
                 Limit::After(limit) => Deadline::after(limit),
                 Limit::At(deadline) => deadline,
             };
-            this.timer.set(match end.instant() {
-                Some(_) if end.is_past() => return Poll::Ready(Err(Elapsed(*this.limit))),
-                Some(at) => Timer::Set {
-                    sleep: sleep_until(at),
+            self.set(match end.instant() {
+                Some(_) if end.is_past() => Self::Past,
+                Some(at) => Self::Set {
+                    timer: Timer::at(at),
                 },
-                None => Timer::Never,
+                None => Self::Never,
             });
-        }
-        match this.timer.project() {
-            TimerProj::Set { sleep } => {
-                // A future that spends the task's whole budget in each poll must not hide the timer from it for ever.
-                if had_budget && !coop::has_budget_remaining() {
-                    ready!(std::pin::pin!(coop::unconstrained(sleep)).poll(cx));
-                } else {
-                    ready!(sleep.poll(cx));
-                }
-                Poll::Ready(Err(Elapsed(*this.limit)))
+            if let ClockProj::Past = self.as_mut().project() {
+                // Counts as a step of the task's budget: a loop over timeouts of zero lets the others run.
+                ready!(crate::runtime::poll_step(cx)).made_progress();
             }
-            TimerProj::Unset | TimerProj::Never => Poll::Pending,
+        }
+        match self.project() {
+            // A future that spends the task's whole budget in each poll must not hide the clock from it for ever.
+            ClockProj::Set { timer } if !coop::has_budget_remaining() => {
+                std::pin::pin!(coop::unconstrained(timer)).poll(cx)
+            }
+            ClockProj::Set { timer } => timer.poll(cx),
+            ClockProj::Past => Poll::Ready(()),
+            ClockProj::Unset | ClockProj::Never => Poll::Pending,
         }
     }
 }

@@ -15,11 +15,20 @@ pub(crate) fn displaced(displaced: &Displaced) {
 
 #[cfg(feature = "tracing")]
 pub(crate) fn forced(straggler: &Straggler) {
-    let Straggler { task, reason, .. } = straggler;
     drop(crate::panic::catch(
-        || tracing::warn!(target: "ringfence", "{task} had to be forced, cancelled {reason}"),
+        || tracing::warn!(target: "ringfence", "{straggler}"),
     ));
 }
+
+#[cfg(feature = "tracing")]
+pub(crate) fn abandoned(straggler: &Straggler) {
+    drop(crate::panic::catch(
+        || tracing::warn!(target: "ringfence", "{straggler}, and was given up"),
+    ));
+}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) fn abandoned(_: &Straggler) {}
 
 #[cfg(feature = "tracing")]
 pub(crate) fn retrying(attempt: u32, delay: Duration, elapsed: impl FnOnce() -> Duration) {

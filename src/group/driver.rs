@@ -10,45 +10,56 @@
 //! clock is looked at after the body was polled: what is ready is never late. D4. Dropped before it is done, it forces the
 //! group and hands it to whoever adopts it: it never blocks.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::runtime::Id;
 use tokio::task::coop;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-use crate::context::{self, Context, Enter};
+use crate::context::{Context, Enter};
+use crate::group::TaskGroup;
 use crate::group::error::GroupError;
-use crate::observe::{CancelReason, DisplacedWhat, displace};
+use crate::observe::{CancelReason, DisplacedWhat, Straggler, displace};
 use crate::panic::{PanicPayload, catch};
-use crate::runtime::sleep_until;
+use crate::runtime::Timer;
+use crate::state::registry::Mark;
 use crate::state::word::Kind;
-use crate::state::{Core, RawFailure, RawKind, Target};
-use crate::sync::Arc;
+use crate::state::{Core, RawFailure, RawKind, Target, Why};
 
 /// What the driver keeps time of. The timer is made when there is first something to wait for.
 pub(crate) struct Clock {
     grace: Duration,
     deadline: Option<Instant>,
+    /// How long after the force blocking work is waited for.
+    give_up: Option<Duration>,
     grace_end: Option<Instant>,
-    targets: Vec<(Instant, Target)>,
-    sleep: Option<Pin<Box<Sleep>>>,
+    give_up_end: Option<Instant>,
+    /// Earliest first: all have the same grace.
+    targets: VecDeque<(Instant, Target)>,
+    timer: Option<Pin<Box<Timer>>>,
 }
 
 impl Clock {
-    /// `deadline` is the scope's own, where it is earlier than all around it: the others are kept by their own scopes.
-    pub(crate) fn new(grace: Duration, deadline: Option<Instant>) -> Option<Box<Self>> {
-        let has_work = !grace.is_zero() || deadline.is_some();
+    /// `deadline` is the scope's own: inherited ones are kept by the scopes that set them.
+    pub(crate) fn new(
+        grace: Duration,
+        deadline: Option<Instant>,
+        give_up: Option<Duration>,
+    ) -> Option<Box<Self>> {
+        let has_work = !grace.is_zero() || deadline.is_some() || give_up.is_some();
         has_work.then(|| {
             Box::new(Self {
                 grace,
                 deadline,
+                give_up,
                 grace_end: None,
-                targets: Vec::new(),
-                sleep: None,
+                give_up_end: None,
+                targets: VecDeque::new(),
+                timer: None,
             })
         })
     }
@@ -57,12 +68,25 @@ impl Clock {
     fn poll(&mut self, core: &Core, cx: &mut TaskContext<'_>) -> bool {
         let word = core.word().read();
         if word.is_forced() {
-            self.sleep = None;
-            return false;
+            // The rest of it is over.
+            if self.give_up_end.is_none() {
+                self.give_up_end = self.give_up.take().map(|bound| Instant::now() + bound);
+            }
+            let Some(end) = self.give_up_end else {
+                self.timer = None;
+                return false;
+            };
+            let is_due = self.is_due(end, core, cx);
+            if is_due {
+                self.give_up_end = None;
+                core.give_up();
+            }
+            return is_due;
         }
         if !self.grace.is_zero() {
             for target in core.take_signalled() {
-                self.targets.push((Instant::now() + self.grace, target));
+                self.targets
+                    .push_back((Instant::now() + self.grace, target));
             }
             if word.is_cancelled() && self.grace_end.is_none() {
                 self.grace_end = Some(Instant::now() + self.grace);
@@ -70,51 +94,75 @@ impl Clock {
         }
         // A deadline has nothing to say to a group that is closing already.
         let deadline = self.deadline.filter(|_| !word.is_cancelled());
-        let targets = self.targets.iter().map(|(at, _)| *at);
-        let Some(next) = targets.chain(self.grace_end).chain(deadline).min() else {
+        let target = self.targets.front().map(|(at, _)| *at);
+        let nexts = [target, self.grace_end, deadline];
+        let Some(next) = nexts.into_iter().flatten().min() else {
             return false;
         };
-        match &mut self.sleep {
-            Some(sleep) if sleep.deadline() == next => {}
-            Some(sleep) => sleep.as_mut().reset(next),
-            None => self.sleep = Some(Box::pin(sleep_until(next))),
-        }
-        let due = self.sleep.as_mut().is_some_and(|sleep| {
-            // The body may have spent the task's budget; the clock is looked at all the same.
-            Pin::new(&mut coop::unconstrained(sleep))
-                .poll(cx)
-                .is_ready()
-        });
-        if !due {
+        if !self.is_due(next, core, cx) {
             return false;
         }
         let now = Instant::now().max(next);
         if deadline.is_some_and(|at| at <= now) {
-            core.cancel(CancelReason::Deadline, false);
+            core.cancel(CancelReason::Deadline);
         }
         if self.grace_end.is_some_and(|at| at <= now) {
             core.force();
         }
-        self.targets.retain(|(at, target)| {
-            let is_due = *at <= now;
-            if is_due {
-                core.force_target(*target);
+        while let Some((at, target)) = self.targets.front().copied() {
+            if at > now {
+                break;
             }
-            !is_due
-        });
+            self.targets.pop_front();
+            core.force_target(target);
+        }
         true
     }
+
+    /// Looks at the time. Where it cannot be kept, the group ends now.
+    fn is_due(&mut self, at: Instant, core: &Core, cx: &mut TaskContext<'_>) -> bool {
+        match self.poll_timer(at, cx) {
+            Ok(polled) => return polled.is_ready(),
+            Err(TimerLost::NoDriver(panic)) => fail(core, RawKind::Panic(panic)),
+            Err(TimerLost::RuntimeGone) => {}
+        }
+        core.cancel_now(CancelReason::RuntimeGone);
+        true
+    }
+
+    fn poll_timer(&mut self, at: Instant, cx: &mut TaskContext<'_>) -> Result<Poll<()>, TimerLost> {
+        let timer = match self.timer.take() {
+            Some(timer) => timer,
+            None => catch(|| Box::pin(Timer::at(at))).map_err(TimerLost::NoDriver)?,
+        };
+        let timer = self.timer.insert(timer);
+        // A timer panics where its runtime is being shut down. The body may have spent the task's budget; the clock is looked
+        // at all the same.
+        catch(|| {
+            if timer.end() != at {
+                timer.as_mut().reset(at);
+            }
+            Pin::new(&mut coop::unconstrained(timer)).poll(cx)
+        })
+        .map_err(|_| TimerLost::RuntimeGone)
+    }
+}
+
+/// Why the time cannot be kept.
+enum TimerLost {
+    NoDriver(PanicPayload),
+    RuntimeGone,
 }
 
 pin_project! {
     /// See the module.
-    pub(crate) struct Driver<Fut, T, E>
+    pub(crate) struct Driver<'g, Fut, T, E>
     where
         Fut: Future<Output = Result<T, E>>,
         E: Send,
         E: 'static,
     {
-        core: Arc<Core>,
+        group: &'g TaskGroup<E>,
         // The body's, while it is not running.
         context: Option<Context>,
         #[pin]
@@ -122,12 +170,11 @@ pin_project! {
         value: Option<T>,
         // None where there is no time to keep.
         clock: Option<Box<Clock>>,
-        runtime: Option<Id>,
         panics_as_errors: bool,
         is_done: bool,
     }
 
-    impl<Fut, T, E> PinnedDrop for Driver<Fut, T, E>
+    impl<Fut, T, E> PinnedDrop for Driver<'_, Fut, T, E>
     where
         Fut: Future<Output = Result<T, E>>,
         E: Send,
@@ -139,23 +186,23 @@ pin_project! {
     }
 }
 
-impl<Fut, T, E> Driver<Fut, T, E>
+impl<'g, Fut, T, E> Driver<'g, Fut, T, E>
 where
     Fut: Future<Output = Result<T, E>>,
     E: Send + 'static,
 {
     /// Calls `body` for its future. A plain function may spawn, and throw, before it gives one: D2 holds for that, too.
     pub(crate) fn new(
-        core: Arc<Core>,
+        group: &'g TaskGroup<E>,
         body: impl FnOnce() -> Fut,
         clock: Option<Box<Clock>>,
-        runtime: Option<Id>,
         panics_as_errors: bool,
     ) -> Self {
+        let core = group.core();
         let mut context = Some(Context {
             core: core.clone(),
             serial: 0,
-            adopter: None,
+            seat: None,
         });
         let called = {
             let _inside = Enter::new(&mut context);
@@ -164,22 +211,40 @@ where
         let body = match called {
             Ok(body) => Some(body),
             Err(panic) => {
-                core.fail(RawFailure {
-                    task: None,
-                    kind: RawKind::Panic(panic),
-                });
+                fail(core, RawKind::Panic(panic));
                 core.leave(Kind::Normal);
                 None
             }
         };
         Self {
-            core,
+            group,
             context,
             body,
             value: None,
             clock,
-            runtime,
             panics_as_errors,
+            is_done: false,
+        }
+    }
+
+    /// Waits for a group whose place of the body is given up now. Panics become failures: there is no caller of the body's.
+    pub(crate) fn without_body(group: &'g TaskGroup<E>, clock: Option<Box<Clock>>) -> Self
+    where
+        T: Default,
+    {
+        let core = group.core();
+        core.leave(Kind::Normal);
+        Self {
+            group,
+            context: Some(Context {
+                core: core.clone(),
+                serial: 0,
+                seat: None,
+            }),
+            body: None,
+            value: Some(T::default()),
+            clock,
+            panics_as_errors: true,
             is_done: false,
         }
     }
@@ -187,26 +252,44 @@ where
     /// Polls the body if it is still there and may go on.
     fn poll_body(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) {
         let mut this = self.as_mut().project();
-        let Some(body) = this.body.as_mut().as_pin_mut() else {
-            return;
-        };
-        if this.core.word().read().is_forced() {
-            return self.end_body(None);
-        }
-        let polled = {
-            let _inside = Enter::new(this.context);
-            catch(|| body.poll(cx))
-        };
-        match polled {
-            Ok(Poll::Ready(Ok(value))) => {
-                *this.value = Some(value);
-                self.end_body(None);
+        let core = this.group.core();
+        let mut was_stuck = false;
+        loop {
+            let Some(body) = this.body.as_mut().as_pin_mut() else {
+                return;
+            };
+            if core.word().read().is_forced() && !is_shielded(this.context) {
+                core.forced(0, Mark::None, is_overrun(this.context), || Straggler {
+                    task: None,
+                    reason: core.reason_why(Why::Group),
+                    age: None,
+                });
+                return self.end_body(None);
             }
-            Ok(Poll::Ready(Err(error))) => self.end_body(Some(RawKind::Error(Box::new(error)))),
-            Err(panic) => self.end_body(Some(RawKind::Panic(panic))),
-            Ok(Poll::Pending) => {
-                if this.core.take_stuck() || this.core.word().read().is_forced() {
-                    self.end_body(None);
+            let polled = {
+                let _inside = Enter::new(this.context);
+                catch(|| body.poll(cx))
+            };
+            match polled {
+                Ok(Poll::Ready(Ok(value))) => {
+                    *this.value = Some(value);
+                    return self.end_body(None);
+                }
+                Ok(Poll::Ready(Err(error))) => {
+                    return self.end_body(Some(RawKind::Error(Box::new(error))));
+                }
+                Err(panic) => return self.end_body(Some(RawKind::Panic(panic))),
+                Ok(Poll::Pending) => {
+                    let is_stuck = core.take_stuck();
+                    if is_stuck && was_stuck {
+                        return self.end_body(None);
+                    }
+                    let ends = core.word().read().is_forced() && !is_shielded(this.context);
+                    if !(is_stuck || ends) {
+                        return;
+                    }
+                    // It polled a handle that will never yield. Does it wait for that, or has it gone on to something else?
+                    was_stuck = is_stuck;
                 }
             }
         }
@@ -214,16 +297,14 @@ where
 
     /// Drops the body, and counts it out.
     fn end_body(mut self: Pin<&mut Self>, failure: Option<RawKind>) {
+        let core = self.group.core();
         if let Some(kind) = failure {
-            self.core.fail(RawFailure { task: None, kind });
+            fail(core, kind);
         }
         if let Err(panic) = self.as_mut().drop_body() {
-            self.core.fail(RawFailure {
-                task: None,
-                kind: RawKind::Panic(panic),
-            });
+            fail(core, RawKind::Panic(panic));
         }
-        self.core.leave(Kind::Normal);
+        core.leave(Kind::Normal);
     }
 
     fn drop_body(self: Pin<&mut Self>) -> Result<(), PanicPayload> {
@@ -234,8 +315,9 @@ where
 
     fn finish(self: Pin<&mut Self>) -> Result<T, GroupError<E>> {
         let this = self.project();
+        let core = this.group.core();
         *this.is_done = true;
-        let mut remains = this.core.take_remains();
+        let mut remains = core.take_remains();
         let value = this.value.take();
         let is_panic = |failure: &RawFailure| matches!(failure.kind, RawKind::Panic(_));
         let place = (!*this.panics_as_errors)
@@ -245,9 +327,9 @@ where
             // G4. The first panic goes on in the caller; all else has nobody else to go to but the observer.
             let first = remains.failures.remove(place);
             if let Err(panic) = catch(|| drop(value)) {
-                displace(this.core.observer(), None, DisplacedWhat::Panic(panic));
+                displace(core.observer(), None, DisplacedWhat::Panic(panic));
             }
-            this.core.displace_all(remains.failures);
+            core.displace_all(remains.failures);
             if let RawKind::Panic(panic) = first.kind {
                 panic.resume();
             }
@@ -259,9 +341,9 @@ where
             }
             (value, _) => {
                 if let Err(panic) = catch(|| drop(value)) {
-                    displace(this.core.observer(), None, DisplacedWhat::Panic(panic));
+                    displace(core.observer(), None, DisplacedWhat::Panic(panic));
                 }
-                Err(GroupError::new(remains, this.core.path().cloned()))
+                Err(GroupError::new(remains, core.path().cloned()))
             }
         }
     }
@@ -273,24 +355,32 @@ where
         }
         let was_in = self.body.is_some();
         if let Err(panic) = self.as_mut().drop_body() {
-            displace(self.core.observer(), None, DisplacedWhat::Panic(panic));
+            displace(
+                self.group.core().observer(),
+                None,
+                DisplacedWhat::Panic(panic),
+            );
         }
-        let this = self.project();
-        let core = this.core;
         // The value's destructor is the caller's business now; the group's is to be gone.
-        core.cancel(CancelReason::ScopeDropped, true);
-        if !was_in {
-            // Counted out already: come in again, so that the last one out is not missed (A1).
-            core.word().adopt();
-        }
-        if !core.orphan_empty() {
-            let owner = context::adopter(core, || crate::root::of(*this.runtime));
-            core.orphan(owner);
-        }
+        self.group.abandon(was_in);
     }
 }
 
-impl<Fut, T, E> Future for Driver<Fut, T, E>
+fn is_shielded(context: &Option<Context>) -> bool {
+    context.as_ref().is_some_and(Context::is_shielded)
+}
+
+fn is_overrun(context: &Option<Context>) -> bool {
+    let seat = context.as_ref().and_then(|context| context.seat.as_ref());
+    seat.is_some_and(|seat| seat.is_overrun())
+}
+
+/// Records a failure of the body.
+fn fail(core: &Core, kind: RawKind) {
+    core.fail(RawFailure { task: None, kind });
+}
+
+impl<Fut, T, E> Future for Driver<'_, Fut, T, E>
 where
     Fut: Future<Output = Result<T, E>>,
     E: Send + 'static,
@@ -301,16 +391,18 @@ where
         loop {
             self.as_mut().poll_body(cx);
             let this = self.as_mut().project();
-            if this.core.word().read().live() == 0 {
+            let core = this.group.core();
+            if core.word().read().live() == 0 {
                 return Poll::Ready(self.finish());
             }
-            this.core.set_waiter(cx.waker()); // D1
-            let word = this.core.word().read();
-            if word.live() == 0 || (word.is_forced() && this.body.is_some()) {
+            core.set_waiter(cx.waker()); // D1
+            let word = core.word().read();
+            let ends = word.is_forced() && this.body.is_some() && !is_shielded(this.context);
+            if word.live() == 0 || ends {
                 continue;
             }
             let clock = this.clock.as_mut();
-            if !clock.is_some_and(|clock| clock.poll(this.core, cx)) {
+            if !clock.is_some_and(|clock| clock.poll(core, cx)) {
                 return Poll::Pending;
             }
             // Something was due: look again.

@@ -188,6 +188,7 @@ struct Inner<E> {
     cause: Cause,
     failures: Vec<Failure<E>>,
     stragglers: Vec<Straggler>,
+    abandoned: Vec<Straggler>,
 }
 
 impl<E> GroupError<E> {
@@ -267,26 +268,36 @@ impl<E> GroupError<E> {
             cause,
             failures,
             stragglers,
+            abandoned,
         } = *self.inner;
         let (yes, no): (Vec<_>, Vec<_>) =
             failures.into_iter().partition(|failure| matches(failure));
-        let part = |failures: Vec<Failure<E>>, stragglers| {
+        let part = |failures: Vec<Failure<E>>, stragglers, abandoned| {
             (!failures.is_empty()).then(|| Self {
                 inner: Box::new(Inner {
                     path: path.clone(),
                     cause: cause.clone(),
                     failures,
                     stragglers,
+                    abandoned,
                 }),
             })
         };
-        (part(yes, Vec::new()), part(no, stragglers))
+        let yes = part(yes, Vec::new(), Vec::new());
+        (yes, part(no, stragglers, abandoned))
     }
 
-    /// Returns the children that did not end within the grace and had to be forced.
+    /// Returns who did not end within the grace and had to be forced: children, also those of scopes inside that were
+    /// forced with them, and the body.
     #[must_use]
     pub fn forced(&self) -> &[Straggler] {
         &self.inner.stragglers
+    }
+
+    /// Returns the blocking work that was given up, and goes on.
+    #[must_use]
+    pub fn abandoned(&self) -> &[Straggler] {
+        &self.inner.abandoned
     }
 
     /// Returns the path of names of the scope.
@@ -302,6 +313,7 @@ impl<E: 'static> GroupError<E> {
             reason,
             failures,
             stragglers,
+            abandoned,
         } = remains;
         let cause = match reason {
             Some(CancelReason::Deadline) => Cause::DeadlineExceeded,
@@ -331,6 +343,7 @@ impl<E: 'static> GroupError<E> {
                 cause,
                 failures: failures.collect(),
                 stragglers,
+                abandoned,
             }),
         }
     }
@@ -361,6 +374,7 @@ impl<E: fmt::Display> fmt::Display for GroupError<E> {
             cause,
             failures,
             stragglers,
+            abandoned,
         } = &*self.inner;
         match path {
             Some(path) => write!(f, "group `{path}`")?,
@@ -377,6 +391,9 @@ impl<E: fmt::Display> fmt::Display for GroupError<E> {
         }
         if !stragglers.is_empty() {
             write!(f, " ({} had to be forced)", stragglers.len())?;
+        }
+        if !abandoned.is_empty() {
+            write!(f, " ({} given up, still running)", abandoned.len())?;
         }
         Ok(())
     }
@@ -437,6 +454,89 @@ impl<F> fmt::Display for SpawnError<F> {
 }
 
 impl<F> Error for SpawnError<F> {}
+
+/// The error of `try_spawn` where there is a limit. It gives the future back, never polled.
+pub enum TrySpawnError<F> {
+    /// No slot is free, or others wait for one.
+    Full(F),
+    /// The group takes no more children.
+    Closing(SpawnError<F>),
+}
+
+impl<F> TrySpawnError<F> {
+    /// Asks whether there was just no slot.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full(_))
+    }
+
+    /// Gives the future back.
+    #[must_use]
+    pub fn into_inner(self) -> F {
+        match self {
+            Self::Full(future) => future,
+            Self::Closing(refused) => refused.into_inner(),
+        }
+    }
+}
+
+impl<F> fmt::Debug for TrySpawnError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("Full"),
+            Self::Closing(refused) => f.debug_tuple("Closing").field(refused).finish(),
+        }
+    }
+}
+
+impl<F> fmt::Display for TrySpawnError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("the limit is reached"),
+            Self::Closing(refused) => refused.fmt(f),
+        }
+    }
+}
+
+impl<F> Error for TrySpawnError<F> {}
+
+/// Why a child that was to [start](crate::TaskGroup::start) did not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartError<E> {
+    /// It failed before it was ready. The group goes on.
+    Failed(E),
+    /// It ended, or dropped its [`Ready`](crate::Ready), without being ready.
+    NotReady,
+    /// It was cancelled before it was ready, or the group was closing.
+    Cancelled(CancelReason),
+}
+
+impl<E> StartError<E> {
+    /// Returns the child's own error.
+    ///
+    /// # Errors
+    ///
+    /// Itself, if it did not fail.
+    pub fn into_failed(self) -> Result<E, Self> {
+        match self {
+            Self::Failed(error) => Ok(error),
+            other => Err(other),
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for StartError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(error) => write!(f, "failed before it was ready: {error}"),
+            Self::NotReady => f.write_str("ended without being ready"),
+            Self::Cancelled(reason) => write!(f, "cancelled before it was ready, {reason}"),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> Error for StartError<E> {}
 
 /// A grace that no clock can hold is as good as for ever.
 pub(crate) fn capped(grace: Duration) -> Duration {

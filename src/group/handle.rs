@@ -11,9 +11,10 @@ use std::task::{Context, Poll, Waker};
 use tokio::task::JoinHandle;
 use tokio::task::coop::unconstrained;
 
-use crate::observe::{CancelReason, DisplacedWhat, Observer, TaskId, displace};
+use crate::observe::{CancelReason, DisplacedWhat, TaskId, displace};
 use crate::panic::catch;
-use crate::state::Core;
+use crate::state::registry::Mark;
+use crate::state::{Core, Inherited, Why};
 use crate::sync::{Arc, Lock, PlainArc};
 
 /// How a child ended, as its handle tells it.
@@ -55,28 +56,39 @@ impl<T> Outcome<T> {
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled(_))
     }
+}
 
-    fn map<U>(self, f: impl FnOnce(T) -> U) -> Outcome<U> {
+/// How a child ended, as its task returns it: short, because it lies in the task's memory, and is moved out of there.
+pub(crate) enum Settled<T> {
+    Completed(Kept<T>),
+    Failed,
+    Panicked,
+    Cancelled(Why),
+    RuntimeGone,
+}
+
+impl<T> Settled<T> {
+    fn outcome(self, core: &Core) -> Outcome<T> {
         match self {
-            Self::Completed(value) => Outcome::Completed(f(value)),
+            Self::Completed(mut kept) => kept
+                .0
+                .take()
+                .map_or(Outcome::RuntimeGone, Outcome::Completed),
             Self::Failed => Outcome::Failed,
             Self::Panicked => Outcome::Panicked,
-            Self::Cancelled(reason) => Outcome::Cancelled(reason),
+            Self::Cancelled(why) => Outcome::Cancelled(core.reason_why(why)),
             Self::RuntimeGone => Outcome::RuntimeGone,
         }
     }
 }
 
 /// A value on its way from the child to whoever takes it. If nobody does, what its destructor throws is observed.
-pub(crate) struct Kept<T>(Option<T>, Option<PlainArc<dyn Observer>>);
+pub(crate) struct Kept<T>(Option<T>, Option<PlainArc<Inherited>>);
 
 impl<T> Kept<T> {
     pub(crate) fn new(value: T, core: &Core) -> Self {
-        let observer = core
-            .observer()
-            .filter(|_| std::mem::needs_drop::<T>())
-            .cloned();
-        Self(Some(value), observer)
+        let observed = std::mem::needs_drop::<T>().then(|| core.observed());
+        Self(Some(value), observed.flatten())
     }
 }
 
@@ -90,25 +102,30 @@ impl<T> Drop for Kept<T> {
         }
         let Some(value) = self.0.take() else { return };
         if let Err(panic) = catch(|| drop(value)) {
-            displace(self.1.as_ref(), None, DisplacedWhat::Panic(panic));
+            let observer = self.1.as_ref().and_then(|observed| observed.observer());
+            displace(observer, None, DisplacedWhat::Panic(panic));
         }
     }
 }
 
-/// The part that both handles share.
+/// The part that both handles share: small, since people keep many.
 struct Join<T> {
     // Behind a lock only so that `Debug` can look at how a child has ended: all else has it to itself, or reads.
     state: Lock<State<T>>,
     serial: u64,
-    name: Option<PlainArc<str>>,
+    name: Option<Box<PlainArc<str>>>,
 }
 
 enum State<T> {
-    Spawned(JoinHandle<Outcome<Kept<T>>>),
+    Spawned(JoinHandle<Settled<T>>),
+    /// `None` once it has yielded.
+    Known(Option<Box<Known<T>>>),
+}
+
+enum Known<T> {
     /// Ended, as `Debug` found out before anybody took the outcome.
-    Ended(Outcome<Kept<T>>),
+    Ended(Settled<T>),
     Refused(CancelReason),
-    Taken,
 }
 
 impl<T> Join<T> {
@@ -116,34 +133,33 @@ impl<T> Join<T> {
         Self {
             state: Lock::new(state),
             serial,
-            name,
+            name: name.map(Box::new),
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
+    fn refused(reason: CancelReason) -> Self {
+        let known = Box::new(Known::Refused(reason));
+        Self::new(State::Known(Some(known)), 0, None)
+    }
+
+    fn poll(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
         let state = self.state.get_mut();
-        let ended = match state {
+        let settled = match state {
             State::Spawned(join) => match Pin::new(join).poll(cx) {
                 Poll::Pending => return Poll::Pending,
-                // A wrapper that the runtime dropped has no outcome to give.
-                Poll::Ready(joined) => Some(joined.unwrap_or(Outcome::RuntimeGone)),
+                // A wrapper that the runtime dropped has nothing to say.
+                Poll::Ready(joined) => joined.unwrap_or(Settled::RuntimeGone),
             },
-            State::Ended(_) | State::Refused(_) | State::Taken => None,
-        };
-        let outcome = match (ended, std::mem::replace(state, State::Taken)) {
-            (Some(outcome), _) | (None, State::Ended(outcome)) => outcome,
-            (None, State::Refused(reason)) => Outcome::Cancelled(reason),
-            (None, State::Spawned(_) | State::Taken) => {
-                panic!("ringfence: a handle was polled after it had yielded its child's outcome")
-            }
-        };
-        Poll::Ready(match outcome {
-            Outcome::Completed(mut kept) => match kept.0.take() {
-                Some(value) => Outcome::Completed(value),
-                None => Outcome::RuntimeGone,
+            State::Known(known) => match known.take().map(|known| *known) {
+                Some(Known::Ended(settled)) => settled,
+                Some(Known::Refused(reason)) => return Poll::Ready(Outcome::Cancelled(reason)),
+                None => panic!(
+                    "ringfence: a handle was polled after it had yielded its child's outcome"
+                ),
             },
-            other => other.map(|_| unreachable!("not completed")),
-        })
+        };
+        *state = State::Known(None);
+        Poll::Ready(settled.outcome(core))
     }
 
     fn cancel(&self, core: &Core) {
@@ -156,7 +172,7 @@ impl<T> Join<T> {
         match &*self.state.lock() {
             // The runtime needs a moment to put a task away after its group was left.
             State::Spawned(join) => join.is_finished() || core.word().read().live() == 0,
-            State::Ended(_) | State::Refused(_) | State::Taken => true,
+            State::Known(_) => true,
         }
     }
 
@@ -170,14 +186,17 @@ impl<T> Join<T> {
                 drop(state);
                 return if core.word().read().live() == 0 {
                     "ended"
-                } else if core.is_signalled(self.serial) {
+                } else if core.is_signalled(self.serial, || {
+                    core.registry().mark(self.serial) > Mark::None
+                }) {
                     "cancelling"
                 } else {
                     "running"
                 };
             }
             if let Poll::Ready(joined) = Pin::new(&mut unconstrained(join)).poll(&mut nobody) {
-                let ended = State::Ended(joined.unwrap_or(Outcome::RuntimeGone));
+                let ended = Known::Ended(joined.unwrap_or(Settled::RuntimeGone));
+                let ended = State::Known(Some(Box::new(ended)));
                 let old = std::mem::replace(&mut *state, ended);
                 drop(state);
                 drop(old); // with somebody's waker
@@ -186,13 +205,15 @@ impl<T> Join<T> {
         }
         match &*state {
             State::Spawned(_) => "ended",
-            State::Ended(Outcome::Completed(_)) => "completed",
-            State::Ended(Outcome::Failed) => "failed",
-            State::Ended(Outcome::Panicked) => "panicked",
-            State::Ended(Outcome::Cancelled(_)) => "cancelled",
-            State::Ended(Outcome::RuntimeGone) => "runtime gone",
-            State::Refused(_) => "refused",
-            State::Taken => "taken",
+            State::Known(None) => "taken",
+            State::Known(Some(known)) => match &**known {
+                Known::Refused(_) => "refused",
+                Known::Ended(Settled::Completed(_)) => "completed",
+                Known::Ended(Settled::Failed) => "failed",
+                Known::Ended(Settled::Panicked) => "panicked",
+                Known::Ended(Settled::Cancelled(_)) => "cancelled",
+                Known::Ended(Settled::RuntimeGone) => "runtime gone",
+            },
         }
     }
 
@@ -213,8 +234,7 @@ impl<T> Join<T> {
 ///
 /// # Cancel safety
 ///
-/// Cancel safe: awaiting `&mut handle` in a `select!` that takes another branch loses nothing. Within a grace, though, a body
-/// that has polled the handle of a child without a value is dropped at its next wait; use [`outcome`](Self::outcome) there.
+/// Cancel safe: awaiting `&mut handle` in a `select!` that takes another branch loses nothing.
 ///
 /// # Panics
 ///
@@ -229,7 +249,7 @@ pub struct TaskHandle<'g, T> {
 
 impl<'g, T> TaskHandle<'g, T> {
     pub(crate) fn spawned(
-        join: JoinHandle<Outcome<Kept<T>>>,
+        join: JoinHandle<Settled<T>>,
         serial: u64,
         name: Option<PlainArc<str>>,
         core: &'g Arc<Core>,
@@ -240,9 +260,17 @@ impl<'g, T> TaskHandle<'g, T> {
         }
     }
 
+    pub(crate) fn ended(settled: Settled<T>, serial: u64, core: &'g Arc<Core>) -> Self {
+        let known = Box::new(Known::Ended(settled));
+        Self {
+            join: Join::new(State::Known(Some(known)), serial, None),
+            core,
+        }
+    }
+
     pub(crate) fn refused(reason: CancelReason, core: &'g Arc<Core>) -> Self {
         Self {
-            join: Join::new(State::Refused(reason), 0, None),
+            join: Join::refused(reason),
             core,
         }
     }
@@ -253,7 +281,7 @@ impl<'g, T> TaskHandle<'g, T> {
     ///
     /// Cancel safe: if the future is dropped, the child goes on, and its outcome is dropped.
     pub async fn outcome(mut self) -> Outcome<T> {
-        std::future::poll_fn(|cx| self.join.poll(cx)).await
+        std::future::poll_fn(|cx| self.join.poll(self.core, cx)).await
     }
 
     /// Cancels this child alone, and does not wait: siblings and body go on.
@@ -301,7 +329,7 @@ impl<T> Future for TaskHandle<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let me = &mut *self;
-        let reason = match me.join.poll(cx) {
+        let reason = match me.join.poll(me.core, cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Outcome::Completed(value)) => return Poll::Ready(value),
             Poll::Ready(Outcome::Cancelled(reason)) => reason,
@@ -310,12 +338,9 @@ impl<T> Future for TaskHandle<'_, T> {
             Poll::Ready(Outcome::Failed | Outcome::Panicked) => CancelReason::Closed,
         };
         // H2. The first reason stands, so this one counts only if the child was cancelled on its own.
-        me.core.cancel(
-            CancelReason::AwaitedCancelled(me.core.task_id(me.join.serial)),
-            false,
-        );
+        me.core.cancel(CancelReason::AwaitedCancelled(me.id()));
         me.core.set_stuck();
-        *me.join.state.get_mut() = State::Refused(reason);
+        *me.join.state.get_mut() = State::Known(Some(Box::new(Known::Refused(reason))));
         Poll::Pending
     }
 }
@@ -375,7 +400,8 @@ impl<T> Future for OutcomeHandle<T> {
     type Output = Outcome<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
-        self.join.poll(cx)
+        let me = &mut *self;
+        me.join.poll(&me.core, cx)
     }
 }
 

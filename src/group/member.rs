@@ -19,13 +19,13 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use crate::context::{Context, Enter};
-use crate::group::handle::{Kept, Outcome};
+use crate::group::handle::{Kept, Settled};
 use crate::group::output::TaskOutput;
-use crate::observe::{CancelReason, DisplacedWhat, Ended, Straggler, displace};
+use crate::observe::{CancelReason, DisplacedWhat, Ended, Straggler, TaskInfo, displace, tell};
 use crate::panic::{PanicPayload, catch};
 use crate::state::registry::Mark;
 use crate::state::word::Kind;
-use crate::state::{Core, RawFailure, RawKind};
+use crate::state::{Core, RawFailure, RawKind, Why};
 use crate::sync::Arc;
 
 pin_project! {
@@ -66,14 +66,29 @@ pin_project! {
     }
 }
 
-/// How the user's future ended, before the child has.
-enum End<V> {
+/// How the user's future ended, before anybody was told.
+enum Cause<V> {
     Returned(V),
     Failed(Box<dyn std::any::Any + Send>),
     Panicked(PanicPayload),
     Cancelled,
     /// The runtime was shut down.
     Gone,
+}
+
+/// How the child ends, and what the observer is told of it when nothing of it is left.
+struct End<V> {
+    settled: Settled<V>,
+    event: Option<Box<(TaskInfo, Ended)>>,
+}
+
+impl<V> End<V> {
+    fn tell(self, core: &Core) -> Settled<V> {
+        if let Some((info, how)) = self.event.as_deref() {
+            tell(core.observer(), |o| o.ended(info, how));
+        }
+        self.settled
+    }
 }
 
 impl<F, E, V> Member<F, E>
@@ -95,7 +110,7 @@ where
             context: Some(Context {
                 core,
                 serial,
-                adopter: None,
+                seat: None,
             }),
             location,
             kind,
@@ -106,89 +121,168 @@ where
         }
     }
 
-    fn poll_settled(self: Pin<&mut Self>, cx: &TaskContext<'_>) -> Poll<Outcome<Kept<V>>> {
+    fn poll_settled(self: Pin<&mut Self>, cx: &TaskContext<'_>) -> Poll<Settled<V>> {
         let this = self.project();
-        let adopter = this
+        let seat = this
             .context
             .as_ref()
-            .and_then(|context| context.adopter.clone());
-        let Some(adopter) = adopter else {
-            return Poll::Ready(Outcome::RuntimeGone);
+            .and_then(|context| context.seat.clone());
+        let Some(seat) = seat else {
+            return Poll::Ready(Settled::RuntimeGone);
         };
-        if !adopter.poll_empty(cx.waker()) {
+        if !seat.poll_empty(cx.waker()) {
             return Poll::Pending;
         }
-        let kept = adopter
-            .take_kept()
-            .and_then(|kept| kept.downcast::<Outcome<Kept<V>>>().ok());
-        if let Some(Context { core, serial, .. }) = this.context.take() {
-            if !core.word().read().is_calm() {
-                // Singled out while it waited, after its entry was taken out.
-                drop(core.registry().remove(serial));
-            }
-            core.leave(*this.kind);
+        let kept = seat.take_kept();
+        let kept = kept.and_then(|kept| kept.downcast::<End<V>>().ok());
+        let Some(Context { core, serial, .. }) = this.context.take() else {
+            return Poll::Ready(Settled::RuntimeGone);
+        };
+        if !core.word().read().is_calm() {
+            // Singled out while it waited, after its entry was taken out.
+            drop(core.registry().remove(serial));
         }
-        Poll::Ready(kept.map_or(Outcome::RuntimeGone, |kept| *kept))
+        let settled = kept.map_or(Settled::RuntimeGone, |end| end.tell(&core));
+        core.leave(*this.kind);
+        Poll::Ready(settled)
     }
 
     /// The common end: a value, and nothing that anybody else would have to know. Gives the value back if it is not so.
     #[inline]
-    fn settle_calm(self: Pin<&mut Self>, value: V) -> Result<Outcome<Kept<V>>, V> {
+    fn settle_calm(self: Pin<&mut Self>, value: V) -> Result<Settled<V>, V> {
         let this = self.project();
         let is_calm = |context: &Context| {
-            context.adopter.is_none()
+            context.seat.is_none()
                 && context.core.observer().is_none()
                 && context.core.word().read().is_calm()
         };
-        if *this.registered || !this.context.as_ref().is_some_and(is_calm) {
+        if !this.context.as_ref().is_some_and(is_calm) {
             return Err(value);
         }
-        let Some(Context { core, .. }) = this.context.take() else {
+        let Some(Context { core, serial, .. }) = this.context.take() else {
             return Err(value);
         };
+        if *this.registered {
+            drop(core.registry().remove(serial));
+        }
         core.leave(*this.kind); // M2
-        Ok(Outcome::Completed(Kept::new(value, &core)))
+        Ok(Settled::Completed(Kept::new(value, &core)))
     }
 
     /// The user's future is gone: records how, and ends the child unless it has to wait for scopes that it dropped.
-    fn settle(self: Pin<&mut Self>, end: End<V>, cx: &TaskContext<'_>) -> Poll<Outcome<Kept<V>>> {
+    fn settle(self: Pin<&mut Self>, why: Cause<V>, cx: &TaskContext<'_>) -> Poll<Settled<V>> {
         let mut this = self.project();
         let Some(context) = this.context.as_mut() else {
-            return Poll::Ready(Outcome::RuntimeGone);
+            return Poll::Ready(Settled::RuntimeGone);
         };
-        let outcome = record(context, this.location, std::mem::take(this.registered), end);
-        let adopter = context.adopter.as_ref();
-        if let Some(adopter) = adopter.filter(|adopter| !adopter.poll_empty(cx.waker())) {
-            adopter.keep(Box::new(outcome));
+        let end = record(context, this.location, std::mem::take(this.registered), why);
+        let seat = context.seat.as_ref();
+        if let Some(seat) = seat.filter(|seat| !seat.poll_empty(cx.waker())) {
+            seat.keep(Box::new(end));
             return Poll::Pending;
         }
+        let settled = end.tell(&context.core);
         if let Some(context) = this.context.take() {
             context.core.leave(*this.kind); // M2
         }
         this.future.set(None);
-        Poll::Ready(outcome)
+        Poll::Ready(settled)
     }
 
     /// Registers the child when it first has to wait. Says no if it has to end instead.
     fn park(self: Pin<&mut Self>, cx: &TaskContext<'_>) -> bool {
         let this = self.project();
-        if *this.parked {
-            // A task's waker never changes, and the entry is ours until we end.
-            return true;
-        }
         let Some(context) = this.context else {
             return false;
         };
-        *this.parked = context.core.park(context.serial, cx.waker(), this.location);
-        *this.registered |= *this.parked;
-        *this.parked
+        if !*this.parked {
+            // A task's waker never changes, and the entry is ours until we end.
+            *this.parked = context.core.park(context.serial, cx.waker(), this.location);
+            *this.registered |= *this.parked;
+        } else if context.seat.is_none() {
+            return true;
+        }
+        // A shield may have come down in this very poll, or be up.
+        let is_forced = || {
+            let word = context.core.word().read();
+            context.core.is_forced(word, context.serial)
+        };
+        context.is_shielded() || (*this.parked && !is_forced())
+    }
+
+    /// Prepares for being polled by another waker than before.
+    pub(crate) fn unpark(self: Pin<&mut Self>) {
+        *self.project().parked = false;
+    }
+
+    /// Polls a child that is no task yet, for what its future returns or throws. `None` says that it is forced.
+    pub(crate) fn poll_inline(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<F::Output, PanicPayload>>> {
+        let mut this = self.as_mut().project();
+        let polled = {
+            let _inside = Enter::new(this.context);
+            let future = this.future.as_mut().as_pin_mut();
+            catch(|| future.map_or(Poll::Pending, |future| future.poll(cx)))
+        };
+        match polled {
+            Ok(Poll::Ready(output)) => Poll::Ready(Some(Ok(output))),
+            Err(panic) => Poll::Ready(Some(Err(panic))),
+            Ok(Poll::Pending) => {
+                self.as_mut().unpark();
+                if self.park(cx) {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(None)
+                }
+            }
+        }
+    }
+
+    /// Gives a child that is no task yet another future. The old one has ended.
+    pub(crate) fn replace(self: Pin<&mut Self>, future: F) {
+        self.project().future.set(Some(future));
+    }
+
+    /// Takes a child that is no task yet out of the group, which hears nothing of how it ended. Returns why it was
+    /// cancelled, if it was.
+    pub(crate) fn withdraw(mut self: Pin<&mut Self>, how: Option<Ended>) -> CancelReason {
+        let dropped = self.as_mut().drop_future();
+        let this = self.project();
+        let Some(mut context) = this.context.take() else {
+            return CancelReason::Closed;
+        };
+        let (core, serial) = (context.core.clone(), context.serial);
+        let entry = core.registry().remove(serial);
+        let is_marked = entry.as_ref().is_some_and(|entry| entry.mark > Mark::None);
+        let reason = core.reason_why(core.why(serial, is_marked));
+        let name = entry.and_then(|entry| entry.name().cloned());
+        let info = core.info(serial, name, this.location);
+        if let Err(panic) = dropped {
+            displace(
+                core.observer(),
+                Some(info.clone()),
+                DisplacedWhat::Panic(panic),
+            );
+        }
+        let how = how.unwrap_or_else(|| Ended::Cancelled(reason.clone()));
+        tell(core.observer(), |o| o.ended(&info, &how));
+        let leaves = match context.seat.take() {
+            Some(seat) => seat.inherit(core, *this.kind),
+            None => Some((core, *this.kind)),
+        };
+        if let Some((core, kind)) = leaves {
+            core.leave(kind);
+        }
+        reason
     }
 
     /// Drops the user's future where it is parked.
-    fn force(mut self: Pin<&mut Self>) -> End<V> {
-        match self.as_mut().drop_future() {
-            Ok(()) => End::Cancelled,
-            Err(panic) => End::Panicked(panic),
+    fn force(self: Pin<&mut Self>) -> Cause<V> {
+        match self.drop_future() {
+            Ok(()) => Cause::Cancelled,
+            Err(panic) => Cause::Panicked(panic),
         }
     }
 
@@ -203,25 +297,48 @@ where
         let Some(mut context) = this.context.take() else {
             return;
         };
-        if was_running {
+        let end = if was_running {
             let word = context.core.word().read();
-            let end = match dropped {
-                Err(panic) => End::Panicked(panic),
-                Ok(()) if context.core.is_forced(word, context.serial) => End::Cancelled,
-                Ok(()) => End::Gone,
+            let why = match dropped {
+                Err(panic) => Cause::Panicked(panic),
+                Ok(()) if context.core.is_forced(word, context.serial) => Cause::Cancelled,
+                Ok(()) => Cause::Gone,
             };
-            drop(record::<V>(&context, this.location, *this.registered, end));
-        }
+            Some(record::<V>(&context, this.location, *this.registered, why))
+        } else {
+            let kept = context.seat.as_ref().and_then(|seat| seat.take_kept());
+            kept.and_then(|kept| kept.downcast().ok()).map(|end| *end)
+        };
         let (core, kind) = (context.core.clone(), *this.kind);
-        let leaves = match context.adopter.take() {
-            Some(adopter) => {
-                drop(adopter.take_kept());
-                adopter.inherit(core, kind)
-            }
+        drop(end.map(|end| end.tell(&core)));
+        let leaves = match context.seat.take() {
+            Some(seat) => seat.inherit(core, kind),
             None => Some((core, kind)),
         };
         if let Some((core, kind)) = leaves {
             core.leave(kind);
+        }
+    }
+
+    /// After a panic: drops the future, and reports what comes of that. If the future had returned, and its destructor threw
+    /// then, an error that it returned must not be lost.
+    #[cold]
+    fn displace_rest(mut self: Pin<&mut Self>, output: Option<F::Output>) {
+        let mut displaced = Vec::new();
+        if let Err(second) = self.as_mut().drop_future() {
+            displaced.push(DisplacedWhat::Panic(second));
+        }
+        match catch(|| output.and_then(|output| output.into_result().err())) {
+            Ok(None) => {}
+            Ok(Some(error)) => displaced.push(DisplacedWhat::Error(Box::new(error))),
+            Err(second) => displaced.push(DisplacedWhat::Panic(second)),
+        }
+        let Some(Context { core, serial, .. }) = self.context.as_ref() else {
+            return;
+        };
+        for what in displaced {
+            let info = core.info(*serial, core.name_of(*serial), self.location);
+            displace(core.observer(), Some(info), what);
         }
     }
 
@@ -232,57 +349,63 @@ where
     }
 }
 
-/// Tells the group and the observer how a child ended, and takes it out of the registry.
+/// Tells the group how a child ended, and takes it out of the registry.
 fn record<V>(
     context: &Context,
     location: &'static Location<'static>,
     registered: bool,
-    end: End<V>,
-) -> Outcome<Kept<V>> {
-    let Context { core, serial, .. } = context;
+    why: Cause<V>,
+) -> End<V> {
+    let Context { core, serial, seat } = context;
     let word = core.word().read();
+    if matches!(why, Cause::Cancelled) && seat.is_none() && core.ends_unseen(word) {
+        return End {
+            settled: Settled::Cancelled(Why::Group),
+            event: None,
+        };
+    }
     // One that was singled out before it ever waited has an entry that it does not know of.
-    let entry = (registered || !word.is_calm())
+    let entry = (registered || seat.is_some() || !word.is_calm())
         .then(|| core.registry().remove(*serial))
         .flatten();
     let mark = entry.as_ref().map_or(Mark::None, |entry| entry.mark);
     let since = entry.as_ref().and_then(|entry| entry.since);
-    let name = entry.and_then(|entry| entry.name);
+    let name = entry.as_ref().and_then(|entry| entry.name().cloned());
     let info = || core.info(*serial, name.clone(), location);
-    let (outcome, how) = match end {
-        End::Returned(value) => (Outcome::Completed(Kept::new(value, core)), Ended::Completed),
-        End::Failed(error) => {
+    let (settled, how) = match why {
+        Cause::Returned(value) => (Settled::Completed(Kept::new(value, core)), Ended::Completed),
+        Cause::Failed(error) => {
             core.fail(RawFailure {
                 task: Some(info()),
                 kind: RawKind::Error(error),
             }); // M3
-            (Outcome::Failed, Ended::Failed)
+            (Settled::Failed, Ended::Failed)
         }
-        End::Panicked(panic) => {
+        Cause::Panicked(panic) => {
             core.fail(RawFailure {
                 task: Some(info()),
                 kind: RawKind::Panic(panic),
             }); // M3
-            (Outcome::Panicked, Ended::Panicked)
+            (Settled::Panicked, Ended::Panicked)
         }
-        End::Cancelled => {
-            let reason = core.reason_for(*serial, mark);
-            if core.has_grace() && reason != CancelReason::ScopeDropped {
-                core.straggled(Straggler {
-                    task: info(),
-                    reason: reason.clone(),
-                    age: since.map(|since| Instant::from_std(since).elapsed()),
-                });
-            }
-            (Outcome::Cancelled(reason.clone()), Ended::Cancelled(reason))
+        Cause::Cancelled => {
+            let why = core.why(*serial, mark > Mark::None);
+            let reason = core.reason_why(why);
+            let is_overrun = seat.as_ref().is_some_and(|seat| seat.is_overrun());
+            core.forced(*serial, mark, is_overrun, || Straggler {
+                task: Some(info()),
+                reason: reason.clone(),
+                age: since.map(|since| Instant::from_std(since).elapsed()),
+            });
+            (Settled::Cancelled(why), Ended::Cancelled(reason))
         }
-        End::Gone => {
-            core.cancel(CancelReason::RuntimeGone, true);
-            (Outcome::RuntimeGone, Ended::RuntimeGone)
+        Cause::Gone => {
+            core.cancel_now(CancelReason::RuntimeGone);
+            (Settled::RuntimeGone, Ended::RuntimeGone)
         }
     };
-    core.tell_ended(info, &how);
-    outcome
+    let event = core.observer().map(|_| Box::new((info(), how)));
+    End { settled, event }
 }
 
 impl<F, E, V> Future for Member<F, E>
@@ -291,20 +414,18 @@ where
     V: Send + 'static,
     E: Send + 'static,
 {
-    type Output = Outcome<Kept<V>>;
+    type Output = Settled<V>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let mut this = self.as_mut().project();
         let Some(context) = this.context else {
-            return Poll::Ready(Outcome::RuntimeGone);
+            return Poll::Ready(Settled::RuntimeGone);
         };
         if this.future.is_none() {
             return self.poll_settled(cx);
         }
-        if context
-            .core
-            .is_forced(context.core.word().read(), context.serial)
-        {
+        let word = context.core.word().read();
+        if context.core.is_forced(word, context.serial) && !context.is_shielded() {
             let end = self.as_mut().force();
             return self.settle(end, cx);
         }
@@ -321,7 +442,7 @@ where
                 }
             })
         };
-        let end = match (polled, output) {
+        let why = match (polled, output) {
             (Ok(()), None) => {
                 if self.as_mut().park(cx) {
                     return Poll::Pending;
@@ -330,32 +451,17 @@ where
             }
             (Ok(()), Some(output)) => match catch(|| output.into_result()) {
                 Ok(Ok(value)) => match self.as_mut().settle_calm(value) {
-                    Ok(outcome) => return Poll::Ready(outcome),
-                    Err(value) => End::Returned(value),
+                    Ok(settled) => return Poll::Ready(settled),
+                    Err(value) => Cause::Returned(value),
                 },
-                Ok(Err(error)) => End::Failed(Box::new(error)),
-                Err(panic) => End::Panicked(panic),
+                Ok(Err(error)) => Cause::Failed(Box::new(error)),
+                Err(panic) => Cause::Panicked(panic),
             },
             (Err(panic), output) => {
-                let core = this.context.as_ref().map(|context| context.core.clone());
-                let mut displaced = Vec::new();
-                if let Err(second) = self.as_mut().drop_future() {
-                    displaced.push(DisplacedWhat::Panic(second));
-                }
-                // It had returned, and its destructor threw then: an error that it returned must not be lost.
-                match catch(|| output.and_then(|output| output.into_result().err())) {
-                    Ok(None) => {}
-                    Ok(Some(error)) => displaced.push(DisplacedWhat::Error(Box::new(error))),
-                    Err(second) => displaced.push(DisplacedWhat::Panic(second)),
-                }
-                if let Some(core) = core {
-                    for what in displaced {
-                        displace(core.observer(), None, what);
-                    }
-                }
-                End::Panicked(panic)
+                self.as_mut().displace_rest(output);
+                Cause::Panicked(panic)
             }
         };
-        self.settle(end, cx)
+        self.settle(why, cx)
     }
 }

@@ -1,13 +1,14 @@
 //! A scope with options.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::group::TaskGroup;
 use crate::group::driver::{Clock, Driver};
 use crate::group::error::{GroupError, capped};
-use crate::observe::{Observer, path};
+use crate::observe::Observer;
 use crate::state::{Core, Settings};
 use crate::time::Deadline;
 
@@ -42,6 +43,7 @@ pub struct Scope {
     name: Option<Arc<str>>,
     grace: Duration,
     deadline: Option<Deadline>,
+    give_up: Option<Duration>,
     panics_as_errors: bool,
     observer: Option<Arc<dyn Observer>>,
 }
@@ -78,6 +80,16 @@ impl Scope {
         self
     }
 
+    /// Stops waiting for blocking work that still runs so long after it was forced: the scope comes back without it.
+    ///
+    /// A thread cannot be stopped, so without this the scope waits. What was given up is in
+    /// [`GroupError::abandoned`](crate::GroupError::abandoned) and goes to the observer, and what it returns or throws later does, too. It
+    /// covers [`spawn_blocking`](TaskGroup::spawn_blocking) in this scope and in all that are opened in it.
+    pub fn give_up_blocking_after(mut self, bound: Duration) -> Self {
+        self.give_up = Some(capped(bound));
+        self
+    }
+
     /// Makes panics of children and body entries of the [`GroupError`] instead of letting the first go on in the caller.
     pub fn panics_as_errors(mut self) -> Self {
         self.panics_as_errors = true;
@@ -106,40 +118,61 @@ impl Scope {
     /// With the first panic of the body or a child, after all of them are gone, unless
     /// [`panics_as_errors`](Self::panics_as_errors) was set. When there is a grace or a deadline and the runtime has no
     /// time driver.
-    pub async fn run<E, T, F>(self, body: F) -> Result<T, GroupError<E>>
+    pub fn run<E, T, F>(self, body: F) -> impl Future<Output = Result<T, GroupError<E>>>
     where
         E: Send + 'static,
         F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
     {
-        let runtime = crate::runtime::current();
-        let parent = crate::context::current();
-        // Through the child it is opened in, if that one has a name.
-        let around = parent
-            .as_ref()
-            .and_then(|(core, serial)| core.path_of(*serial));
-        let (parent, opener) = parent.unzip();
-        let outer = parent
-            .as_ref()
-            .map_or(Deadline::NEVER, |core| core.deadline());
-        // An inherited deadline is kept by the scope that set it.
-        let own = self
-            .deadline
-            .filter(|own| *own < outer)
-            .and_then(Deadline::instant);
-        let settings = Settings {
-            path: path(around.as_ref(), self.name.as_deref()),
-            has_grace: !self.grace.is_zero(),
-            deadline: self.deadline,
-            observer: self.observer,
-            opener: opener.unwrap_or(0),
-        };
-        let core = Core::new(settings, parent);
-        let id = runtime.as_ref().map(tokio::runtime::Handle::id);
-        let group = TaskGroup::new(core.clone(), runtime);
-        let clock = Clock::new(self.grace, own);
-        let start = || body(&group);
-        Driver::new(core, start, clock, id, self.panics_as_errors).await
+        run(Some(Box::new(self)), body)
     }
+}
+
+/// Runs a scope. The options are boxed, since most scopes have none, and futures of scopes lie inside one another.
+pub(crate) async fn run<E, T, F>(options: Option<Box<Scope>>, body: F) -> Result<T, GroupError<E>>
+where
+    E: Send + 'static,
+    F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
+{
+    let (group, clock, panics_as_errors) = open(options);
+    Driver::new(&group, || body(&group), clock, panics_as_errors).await
+}
+
+/// Makes a group without a body.
+pub(crate) fn open_named<E: Send + 'static>(name: Option<Arc<str>>) -> TaskGroup<E> {
+    let (parent, opener) = crate::context::current().unzip();
+    let settings = Settings {
+        name,
+        is_shielded: crate::context::is_inside_shield(),
+        opener: opener.unwrap_or(0),
+        ..Settings::default()
+    };
+    TaskGroup::new(Core::new(settings, parent), crate::runtime::current())
+}
+
+/// Makes the group of a scope that is first polled now.
+fn open<E: Send + 'static>(
+    options: Option<Box<Scope>>,
+) -> (TaskGroup<E>, Option<Box<Clock>>, bool) {
+    let Some(options) = options else {
+        return (open_named(None), None, false);
+    };
+    let (parent, opener) = crate::context::current().unzip();
+    let settings = Settings {
+        name: options.name,
+        has_grace: !options.grace.is_zero(),
+        gives_up: options.give_up.is_some(),
+        is_shielded: crate::context::is_inside_shield(),
+        deadline: options.deadline,
+        observer: options.observer,
+        opener: opener.unwrap_or(0),
+    };
+    let core = Core::new(settings, parent);
+    // Each scope keeps its own deadline, also one that is later than what it inherits: whoever set the earlier one may give a
+    // grace then, or not be around any more.
+    let deadline = options.deadline.and_then(Deadline::instant);
+    let clock = Clock::new(options.grace, deadline, options.give_up);
+    let group = TaskGroup::new(core, crate::runtime::current());
+    (group, clock, options.panics_as_errors)
 }
 
 impl fmt::Debug for Scope {
@@ -148,6 +181,7 @@ impl fmt::Debug for Scope {
             .field("name", &self.name)
             .field("grace", &self.grace)
             .field("deadline", &self.deadline)
+            .field("give_up", &self.give_up)
             .field("panics_as_errors", &self.panics_as_errors)
             .finish_non_exhaustive()
     }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::task::coop;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::Retry;
 use super::backoff::{Backoff, LONGEST};
@@ -31,7 +31,7 @@ use super::budget::{RetryBudget, Taken};
 use super::error::RetryReason;
 use super::verdict::Verdict;
 use crate::cancel::{Cancelled, Token};
-use crate::runtime::sleep_until;
+use crate::runtime::Timer;
 use crate::state::Core;
 use crate::sync::Arc;
 use crate::time::Deadline;
@@ -297,7 +297,9 @@ impl<'p> Engine<'p> {
         rare.listen = listen;
         let Some((core, serial)) = around else { return };
         rare.deadline = own.min(core.deadline());
-        if let Listen::Ambient = rare.listen {
+        // In a shield nobody is asked to end.
+        let is_exposed = !crate::context::is_inside_shield();
+        if matches!(rare.listen, Listen::Ambient) && is_exposed {
             let is_graceful = std::iter::successors(Some(&core), |core| core.parent())
                 .any(|core| core.has_grace());
             let token = Token::of(core, serial);
@@ -492,7 +494,7 @@ pin_project! {
     /// The one timer of a run, for attempts and pauses in turn, and the ear for a cancel.
     pub(super) struct Waiting {
         #[pin]
-        timer: Option<Sleep>,
+        timer: Option<Timer>,
         cancelled: Option<Cancelled>,
         pause: Pause,
         has_yielded: bool,
@@ -525,7 +527,7 @@ impl Waiting {
         let mut this = self.project();
         match this.timer.as_mut().as_pin_mut() {
             Some(timer) => timer.reset(at),
-            None => this.timer.set(Some(sleep_until(at))),
+            None => this.timer.set(Some(Timer::at(at))),
         }
     }
 

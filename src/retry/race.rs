@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::attempts::Attempt;
 use super::budget::RetryBudget;
@@ -24,7 +24,7 @@ use super::latency::Latency;
 use super::verdict::{Judge, Judged, Verdict};
 use crate::observe::DisplacedWhat;
 use crate::panic::catch;
-use crate::runtime::sleep_until;
+use crate::runtime::Timer;
 use crate::time::Deadline;
 
 /// The error of a hedged call: why it ended, and how each copy failed that did.
@@ -254,7 +254,7 @@ pin_project! {
         #[pin]
         copies: Copies<Fut>,
         #[pin]
-        timer: Option<Sleep>,
+        timer: Option<Timer>,
     }
 }
 
@@ -376,9 +376,9 @@ where
             };
             let mut timer = this.timer;
             match timer.as_mut().as_pin_mut() {
-                Some(timer) if timer.deadline() == at => {}
+                Some(timer) if timer.end() == at => {}
                 Some(timer) => timer.reset(at),
-                None => timer.set(Some(sleep_until(at))),
+                None => timer.set(Some(Timer::at(at))),
             }
             match timer.as_pin_mut().map(|timer| timer.poll(cx)) {
                 Some(Poll::Ready(())) if race.next.is_none() => {

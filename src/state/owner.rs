@@ -1,32 +1,44 @@
 //! Who waits for the children of a scope whose future was dropped: adoption.
 //!
-//! A scope that is dropped with children alive is adopted by the task that dropped it, else by the group in whose body
-//! or child it was opened, else by the root of its runtime. The adopter is counted up; whoever leaves the orphaned
+//! A scope that is dropped with children alive is adopted by the task that dropped it, if it was opened in that task's group
+//! or deeper; else by the group in whose body or child it was opened, else by the root of its runtime. The adopter is counted up; whoever leaves the orphaned
 //! group last counts it down.
 //!
 //! | adopter      | counts in      | waits by                                          |
 //! |--------------|----------------|---------------------------------------------------|
-//! | a child      | its [`Adopter`] | staying pending at its end until the count is 0   |
+//! | a child      | its [`Seat`]     | staying pending at its end until the count is 0   |
 //! | a body       | the group's word | the group does not close                        |
 //! | the root     | the root       | nobody, or whoever calls [`Root::wait`](crate::Root::wait) |
 //!
 //! A1. A count is taken before the orphan's last member can leave, since the dropped future still holds the body's own.
-//! A2. An [`Adopter`] accepts while its child lives: only code inside the child's poll or destructor can reach it. A3. If
+//! A2. A [`Seat`] accepts while its child lives: only code inside the child's poll or destructor can reach it. A3. If
 //! the child's wrapper is itself destroyed early (its runtime was shut down), the child's own place in its group becomes
 //! the heir, and is given up with the last count. A4. Settling is a loop, not a recursion: chains may be long. A5. A scope
-//! that is dropped alone is taken out in one step, so that nobody counts on it in between. A6. A scope dropped by a task
-//! inside it is not adopted by that task, which it would wait for.
+//! that is dropped alone is taken out in one step, so that nobody counts on it in between. A6. Whoever adopts is in a
+//! group around the scope that is adopted. So who waits for whom follows the tree of scopes, and nobody waits in a circle:
+//! not the task that drops the scope it is in, nor two scopes dropped by children of one another.
 
 use std::any::Any;
 use std::task::Waker;
 
+use crate::observe::TaskInfo;
 use crate::root::RootState;
 use crate::state::Core;
 use crate::state::word::Kind;
-use crate::sync::{Arc, Lock, PlainArc};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Lock, Ordering, PlainArc};
 
-/// A child's list of adopted scopes: how many there are, and what is to happen when there are none.
-pub(crate) struct Adopter(Lock<Adopted>);
+/// What others have to know of a child, made when there is first something to know: whether it was cancelled alone, for
+/// the tokens that it gave out; and how many scopes it has adopted, and what is to happen when there are none.
+pub(crate) struct Seat {
+    is_marked: AtomicBool,
+    /// Sections of the task that are shielded: used by the task alone.
+    shields: AtomicU64,
+    /// Whether the code that runs is in one of them.
+    is_inside: AtomicBool,
+    /// Whether one of them lasted longer than it may.
+    is_overrun: AtomicBool,
+    adopted: Lock<Adopted>,
+}
 
 #[derive(Default)]
 struct Adopted {
@@ -36,19 +48,65 @@ struct Adopted {
     outcome: Option<Box<dyn Any + Send>>,
 }
 
-impl Adopter {
+impl Seat {
     pub(crate) fn new() -> Self {
-        Self(Lock::new(Adopted::default()))
+        Self {
+            is_marked: AtomicBool::new(false),
+            shields: AtomicU64::new(0),
+            is_inside: AtomicBool::new(false),
+            is_overrun: AtomicBool::new(false),
+            adopted: Lock::new(Adopted::default()),
+        }
+    }
+
+    /// Notes that the child was cancelled alone: for ever, also when it is gone.
+    pub(crate) fn mark(&self) {
+        self.is_marked.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_marked(&self) -> bool {
+        // Pairs with the Release in `mark`: who sees the mark sees what its canceller did before.
+        self.is_marked.load(Ordering::Acquire)
+    }
+
+    /// Raises a shield.
+    pub(crate) fn raise(&self) {
+        self.shields.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lowers a shield, since its section has ended, or lasted too long.
+    pub(crate) fn lower(&self, is_overrun: bool) {
+        self.shields.fetch_sub(1, Ordering::Relaxed);
+        if is_overrun {
+            self.is_overrun.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn is_shielded(&self) -> bool {
+        self.shields.load(Ordering::Relaxed) > 0
+    }
+
+    pub(crate) fn is_overrun(&self) -> bool {
+        self.is_overrun.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the code that runs from now on is in a shielded section. Returns what was before.
+    pub(crate) fn step(&self, is_inside: bool) -> bool {
+        self.is_inside.swap(is_inside, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_inside(&self) -> bool {
+        self.is_inside.load(Ordering::Relaxed)
     }
 
     fn adopt(&self) {
-        self.0.lock().scopes += 1;
+        self.adopted.lock().scopes += 1;
     }
 
     /// Counts one scope down. Wakes the child that waits, or returns the place to give up (A3).
     fn settle(&self) -> Option<(Arc<Core>, Kind)> {
         let (waker, heir) = {
-            let mut adopted = self.0.lock();
+            let mut adopted = self.adopted.lock();
             adopted.scopes -= 1;
             if adopted.scopes > 0 {
                 return None;
@@ -64,7 +122,7 @@ impl Adopter {
     /// Whether all adopted scopes are gone; if not, `waker` is woken when they are.
     pub(crate) fn poll_empty(&self, waker: &Waker) -> bool {
         let waker = waker.clone();
-        let mut adopted = self.0.lock();
+        let mut adopted = self.adopted.lock();
         if adopted.scopes == 0 {
             drop(adopted);
             return true;
@@ -77,16 +135,16 @@ impl Adopter {
 
     /// Keeps the child's outcome while it waits.
     pub(crate) fn keep(&self, outcome: Box<dyn Any + Send>) {
-        self.0.lock().outcome = Some(outcome);
+        self.adopted.lock().outcome = Some(outcome);
     }
 
     pub(crate) fn take_kept(&self) -> Option<Box<dyn Any + Send>> {
-        self.0.lock().outcome.take()
+        self.adopted.lock().outcome.take()
     }
 
     /// Names the place to give up when the last scope is gone. Returns it if that is now.
     pub(crate) fn inherit(&self, core: Arc<Core>, kind: Kind) -> Option<(Arc<Core>, Kind)> {
-        let mut adopted = self.0.lock();
+        let mut adopted = self.adopted.lock();
         if adopted.scopes == 0 {
             drop(adopted);
             return Some((core, kind));
@@ -96,18 +154,24 @@ impl Adopter {
     }
 }
 
+/// Work that goes on after its child was forced, and that a group can stop to wait for.
+pub(crate) trait GiveUp: Send + Sync {
+    /// Gives it up, unless it is over. Returns what it was, and the count to settle.
+    fn give_up(&self) -> Option<(TaskInfo, Owner)>;
+}
+
 /// A count held on whoever adopted a scope.
 pub(crate) enum Owner {
-    Child(Arc<Adopter>),
+    Child(Arc<Seat>),
     Group(Arc<Core>, Kind),
     Root(PlainArc<RootState>),
 }
 
 impl Owner {
     /// Takes a count on a child.
-    pub(crate) fn child(adopter: &Arc<Adopter>) -> Self {
-        adopter.adopt();
-        Self::Child(adopter.clone())
+    pub(crate) fn child(seat: &Arc<Seat>) -> Self {
+        seat.adopt();
+        Self::Child(seat.clone())
     }
 
     /// Takes a count on a group whose body is running.
@@ -137,9 +201,7 @@ impl Owner {
         let mut next = Some(self);
         while let Some(owner) = next.take() {
             next = match owner {
-                Self::Child(adopter) => adopter
-                    .settle()
-                    .and_then(|(core, kind)| core.leave_step(kind)),
+                Self::Child(seat) => seat.settle().and_then(|(core, kind)| core.leave_step(kind)),
                 Self::Group(core, kind) => core.leave_step(kind),
                 Self::Root(root) => {
                     root.settle();

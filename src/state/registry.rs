@@ -1,21 +1,24 @@
 //! Where parked children can be found: one entry a child, made when it first has to wait.
 //!
-//! R1. A child is registered from its first `Pending` on, or earlier if it was named or singled out; a child that never
-//! waits never comes here. R2. The flag that forces is set before any shard is locked by whoever wakes, and looked at
+//! R1. A child is registered from its first `Pending` on, or earlier if it was named, singled out or given a seat; a child
+//! that never waits never comes here. R2. The flag that forces is set before any shard is locked by whoever wakes, and looked at
 //! by whoever registers while the shard is locked: either the waker is found, or the flag is seen. R3. Wakers are woken
-//! and dropped outside the locks.
+//! and dropped outside the locks. R4. An entry is taken out by its child, or with all others when the group is closed.
+//! R5. The shards beyond the first are made under the lock of the first, and looked for after it was locked: R2 holds for
+//! them, too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::Location;
-use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use crate::sync::Lock;
+use crate::state::owner::Seat;
+use crate::sync::{Arc, Lock, OnceLock, PlainArc};
 
-/// Consecutive children go to different shards, so that workers rarely meet.
-const SHARDS: usize = 8;
+/// So many consecutive children share a shard: a small group has one, and workers that go through a large one rarely meet.
+const BLOCK: u64 = if cfg!(ringfence_loom) { 1 } else { 32 };
+const SHARDS: u64 = 8;
 
 /// What was asked of one child in particular.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,13 +29,33 @@ pub(crate) enum Mark {
     Forced,
 }
 
+/// One cache line with its key.
 #[derive(Default)]
 pub(crate) struct Entry {
     waker: Option<Waker>,
-    pub(crate) name: Option<Arc<str>>,
     location: Option<&'static Location<'static>>,
     pub(crate) since: Option<Instant>,
+    rare: Option<Box<Rare>>,
     pub(crate) mark: Mark,
+}
+
+#[derive(Default)]
+struct Rare {
+    name: Option<PlainArc<str>>,
+    seat: Option<Arc<Seat>>,
+}
+
+impl Entry {
+    pub(crate) fn name(&self) -> Option<&PlainArc<str>> {
+        self.rare.as_ref()?.name.as_ref()
+    }
+
+    fn raise(&mut self, mark: Mark) {
+        self.mark = self.mark.max(mark);
+        if let Some(seat) = self.rare.as_ref().and_then(|rare| rare.seat.as_ref()) {
+            seat.mark();
+        }
+    }
 }
 
 #[derive(Default)]
@@ -48,9 +71,9 @@ impl Hasher for SerialHasher {
         }
     }
     fn write_u64(&mut self, serial: u64) {
-        // Consecutive serials get consecutive buckets, so that the table is walked like an array; the top seven bits, which
-        // the table compares first, are mixed (Fibonacci hashing).
-        let place = serial / SHARDS as u64;
+        // The children of a shard get consecutive buckets, so that its table is walked like an array; the top seven bits,
+        // which the table compares first, are mixed (Fibonacci hashing).
+        let place = serial / (BLOCK * SHARDS) * BLOCK + serial % BLOCK;
         let mixed = place.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         self.0 = place | (mixed & 0xFE00_0000_0000_0000);
     }
@@ -58,15 +81,44 @@ impl Hasher for SerialHasher {
 
 type Shard = HashMap<u64, Entry, BuildHasherDefault<SerialHasher>>;
 
-pub(crate) struct Registry([Lock<Shard>; SHARDS]);
+pub(crate) struct Registry {
+    first: Lock<Shard>,
+    /// Made for the first child beyond the first block.
+    others: OnceLock<Box<[Lock<Shard>; SHARDS as usize - 1]>>,
+}
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self(std::array::from_fn(|_| Lock::new(Shard::default())))
+        Self {
+            first: Lock::new(Shard::default()),
+            others: OnceLock::new(),
+        }
     }
 
     fn shard(&self, serial: u64) -> &Lock<Shard> {
-        &self.0[serial as usize % SHARDS]
+        match (serial / BLOCK % SHARDS) as usize {
+            0 => &self.first,
+            other => &self.others()[other - 1],
+        }
+    }
+
+    fn others(&self) -> &[Lock<Shard>; SHARDS as usize - 1] {
+        self.others.get().unwrap_or_else(|| {
+            let _first = self.first.lock(); // R5
+            let make = || Box::new(std::array::from_fn(|_| Lock::new(Shard::default())));
+            self.others.get_or_init(make)
+        })
+    }
+
+    /// Iterates over all shards; looks for those beyond the first when it has come past that one (R5).
+    fn shards(&self) -> impl Iterator<Item = &Lock<Shard>> {
+        let others = || {
+            self.others
+                .get()
+                .into_iter()
+                .flat_map(|others| others.iter())
+        };
+        std::iter::once(&self.first).chain(std::iter::once_with(others).flatten())
     }
 
     /// Registers a parked child, unless `forced` says, under the lock, that it should not be parked at all (R2).
@@ -80,24 +132,42 @@ impl Registry {
     ) -> bool {
         let waker = waker.clone();
         let mut shard = self.shard(serial).lock();
-        let mark = shard.get(&serial).map_or(Mark::None, |entry| entry.mark);
+        let place = shard.entry(serial);
+        let mark = match &place {
+            hash_map::Entry::Occupied(known) => known.get().mark,
+            hash_map::Entry::Vacant(_) => Mark::None,
+        };
         if forced(mark) {
             drop(shard);
             return false;
         }
-        let entry = shard.entry(serial).or_default();
+        let entry = place.or_default();
         entry.location = Some(location);
         entry.since = since;
-        entry.waker = Some(waker);
+        let old = entry.waker.replace(waker);
+        drop(shard);
+        drop(old);
         true
     }
 
-    pub(crate) fn name(&self, serial: u64, name: Arc<str>) {
-        self.shard(serial).lock().entry(serial).or_default().name = Some(name);
+    pub(crate) fn name(&self, serial: u64, name: PlainArc<str>) {
+        let mut shard = self.shard(serial).lock();
+        let entry = shard.entry(serial).or_default();
+        entry.rare.get_or_insert_default().name = Some(name);
     }
 
-    pub(crate) fn name_of(&self, serial: u64) -> Option<Arc<str>> {
-        self.shard(serial).lock().get(&serial)?.name.clone()
+    /// Notes the seat of a child, which is marked from now on when the child is.
+    pub(crate) fn seat(&self, serial: u64, seat: Arc<Seat>) {
+        let mut shard = self.shard(serial).lock();
+        let entry = shard.entry(serial).or_default();
+        entry.rare.get_or_insert_default().seat = Some(seat);
+        if entry.mark > Mark::None {
+            entry.raise(Mark::None);
+        }
+    }
+
+    pub(crate) fn name_of(&self, serial: u64) -> Option<PlainArc<str>> {
+        self.shard(serial).lock().get(&serial)?.name().cloned()
     }
 
     pub(crate) fn mark(&self, serial: u64) -> Mark {
@@ -111,7 +181,7 @@ impl Registry {
     pub(crate) fn single_out(&self, serial: u64, mark: Mark) -> Option<Waker> {
         let mut shard = self.shard(serial).lock();
         let entry = shard.entry(serial).or_default();
-        entry.mark = entry.mark.max(mark);
+        entry.raise(mark);
         if entry.mark == Mark::Forced {
             entry.waker.take()
         } else {
@@ -123,7 +193,7 @@ impl Registry {
     pub(crate) fn force(&self, serial: u64) -> Option<Waker> {
         let mut shard = self.shard(serial).lock();
         let entry = shard.get_mut(&serial)?;
-        entry.mark = Mark::Forced;
+        entry.raise(Mark::Forced);
         entry.waker.take()
     }
 
@@ -134,13 +204,21 @@ impl Registry {
 
     /// Wakes all registered children with a serial below `cut`. The flag that they will look at is set already (R2).
     pub(crate) fn wake_below(&self, cut: u64, mut wake: impl FnMut(Waker)) {
-        for shard in &self.0 {
+        for shard in self.shards() {
             let wakers: Vec<Waker> = {
                 let mut shard = shard.lock();
                 let below = shard.iter_mut().filter(|(serial, _)| **serial < cut);
                 below.filter_map(|(_, entry)| entry.waker.take()).collect()
             };
             wakers.into_iter().for_each(&mut wake);
+        }
+    }
+
+    /// Takes all entries out, when nobody is left to do it.
+    pub(crate) fn clear(&self) {
+        for shard in self.shards() {
+            let entries = std::mem::take(&mut *shard.lock());
+            drop(entries);
         }
     }
 }

@@ -5,14 +5,15 @@
 //! bit   1        FORCED      children and body end where they are parked (implies CANCELLED)
 //! bit   2        ATTENTION   some child was singled out: look beyond this word
 //! bit   3        ORPHANED    the scope future is gone: the last one out settles with the adopter
-//! bits  4..34    normal      the body, its normal children, and scopes adopted by the group
-//! bits 34..64    background  background children
+//! bit   4        SHUT        no new children, for no other reason
+//! bits  5..34    normal      the body, its normal children, and scopes adopted by the group
+//! bits 34..63    background  background children
 //! ```
 //!
 //! | state   | flags        | counts                 | spawn    | left by                              |
 //! |---------|--------------|------------------------|----------|--------------------------------------|
-//! | open    | none         | normal ≥ 1             | accepted | cancel, failure, last normal one out |
-//! | closing | CANCELLED, or normal = 0 | live ≥ 1   | refused  | last one out                         |
+//! | open    | none of CANCELLED, SHUT | normal ≥ 1  | accepted | cancel, failure, last normal one out, shut |
+//! | closing | CANCELLED or SHUT, or normal = 0 | live ≥ 1 | refused | last one out                   |
 //! | closed  | any          | live = 0               | refused  | nothing: final                       |
 //!
 //! W1. Flags are only ever set. W2. Whoever adds to a count takes it off again exactly once.
@@ -27,9 +28,10 @@ const CANCELLED: u64 = 1;
 const FORCED: u64 = 1 << 1;
 const ATTENTION: u64 = 1 << 2;
 const ORPHANED: u64 = 1 << 3;
-const COUNT_BITS: u32 = 30;
+const SHUT: u64 = 1 << 4;
+const COUNT_BITS: u32 = 29;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
-const NORMAL_SHIFT: u32 = 4;
+const NORMAL_SHIFT: u32 = 5;
 const BACKGROUND_SHIFT: u32 = NORMAL_SHIFT + COUNT_BITS;
 /// Half of what a count can hold: the other half is room for adopted scopes, which are never refused.
 const MOST: u64 = COUNT_MASK / 2;
@@ -68,12 +70,17 @@ impl Reading {
         self.0 & (FORCED | ATTENTION) == 0
     }
 
+    /// Whether no child was singled out.
+    pub(crate) const fn is_undivided(self) -> bool {
+        self.0 & ATTENTION == 0
+    }
+
     pub(crate) const fn is_orphaned(self) -> bool {
         self.0 & ORPHANED != 0
     }
 
     pub(crate) const fn is_open(self) -> bool {
-        !self.is_cancelled() && self.normal() > 0
+        self.0 & (CANCELLED | SHUT) == 0 && self.normal() > 0
     }
 
     pub(crate) const fn normal(self) -> u64 {
@@ -190,6 +197,11 @@ impl Word {
     /// Tells all members to look beyond the word.
     pub(crate) fn call_attention(&self) {
         self.set(ATTENTION);
+    }
+
+    /// Refuses newcomers from now on; all else goes on.
+    pub(crate) fn shut(&self) {
+        self.set(SHUT);
     }
 
     /// Says that nobody waits any more.

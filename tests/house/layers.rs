@@ -14,7 +14,6 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
         &[
             "panic",
             "state/word",
-            "state/registry",
             "admission",
             "ring",
             "retry/backoff",
@@ -27,7 +26,7 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
         "base",
         true,
         &[
-            "state", "context", "cancel", "time", "observe", "trace", "root", "runtime",
+            "state", "context", "cancel", "time", "observe", "trace", "root", "runtime", "shield",
         ],
     ),
     ("rooms", false, &["group", "queue", "retry", "limit"]),

@@ -95,8 +95,6 @@ fn only_runtime_spawns_tasks() {
         &[
             "tokio::spawn",
             "task::spawn",
-            "spawn_blocking",
-            "spawn_local",
             "block_in_place",
             "block_on",
             "JoinSet",

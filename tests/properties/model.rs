@@ -8,7 +8,7 @@ mod quiet;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringfence::{CancelReason, Outcome, TaskId};
+use ringfence::{CancelReason, Ended, Outcome, TaskId};
 
 use crate::program::{ChildSpec, Destructor, Finish, ScopeSpec};
 use crate::world::{Command, Id, panic_of};
@@ -99,6 +99,8 @@ pub(crate) struct Actor {
     mark: Mark,
     /// Dropped scopes that it has to wait for.
     adopted: BTreeSet<Id>,
+    /// What is observed of its end, and what its handle tells: known once it is dropped, told when it is out.
+    ended: Option<Ended>,
     outcome: Option<Outcome<Id>>,
     /// Counted out.
     out: bool,
@@ -131,16 +133,17 @@ pub(crate) struct ScopeState {
     opener: Id,
     spec: ScopeSpec,
     grace: Option<u64>,
-    /// The earliest of its own and all inherited ones, and its own if that is it.
+    /// Its own: each scope keeps it, also one that is later than what it inherits.
     deadline: Option<u64>,
-    own_deadline: Option<u64>,
     timeout_at: Option<u64>,
     cut_requested: bool,
     cancelled: bool,
     forced: bool,
     reason: Option<CancelReason>,
     failures: Vec<Failure>,
-    stragglers: Vec<TaskId>,
+    stragglers: Vec<Option<TaskId>>,
+    /// Members were forced because the grace was over.
+    grace_over: bool,
     grace_end: Option<u64>,
     targets: Vec<(u64, Target)>,
     signal_cut: u64,
@@ -152,6 +155,8 @@ pub(crate) struct ScopeState {
     value: Option<Id>,
     orphaned: bool,
     owner: Option<Owner>,
+    /// Dropped: the scope around whose grace was over then for what this one is in.
+    outlasted: Option<Id>,
     /// Its future is gone.
     pub(crate) over: bool,
 }
@@ -175,7 +180,10 @@ pub(crate) struct Model {
     /// Whose task is being polled, as far as the log shows.
     running: Option<Id>,
     observed_spawn: Option<TaskId>,
-    observed_force: Option<(TaskId, CancelReason)>,
+    /// What has to be observed next.
+    expected_force: Option<(Option<TaskId>, CancelReason)>,
+    /// A body that was named, and is to be dropped.
+    named_body: Option<CancelReason>,
     displaced: Vec<(Option<TaskId>, String)>,
     observed_displaced: Vec<(Option<TaskId>, String)>,
     pub(crate) root_orphans: usize,
@@ -208,6 +216,7 @@ impl Model {
             serial: 0,
             mark: Mark::None,
             adopted: BTreeSet::new(),
+            ended: None,
             outcome: None,
             out: false,
             waiters: 0,
@@ -321,6 +330,31 @@ impl Model {
         };
         let child = &self.actors[&child];
         child.out && !child.outcome.as_ref().is_some_and(Outcome::is_completed)
+    }
+
+    /// The scope whose report names a member that is forced now: its own if it outlasted the grace there, or one around it.
+    fn outlasted(&self, member: &Actor) -> Option<Id> {
+        let own = member
+            .group
+            .filter(|group| self.is_grace_over(*group, member));
+        own.or_else(|| self.scopes[&member.group?].outlasted)
+    }
+
+    fn is_grace_over(&self, group: Id, member: &Actor) -> bool {
+        let scope = &self.scopes[&group];
+        let is_child = member.kind == Kind::Child;
+        let alone = is_child && (member.mark == Mark::Forced || member.serial < scope.force_cut);
+        scope.grace.is_some() && (scope.grace_over || alone)
+    }
+
+    /// The innermost scope around whose grace is over for what this one was opened in.
+    fn grace_over_around(&self, scope: Id) -> Option<Id> {
+        let opener = &self.actors[&self.scopes[&scope].opener];
+        let group = opener.group?;
+        if self.is_grace_over(group, opener) {
+            return Some(group);
+        }
+        self.grace_over_around(group)
     }
 
     fn task_of(&self, actor: Option<Id>) -> Option<TaskId> {
@@ -457,7 +491,9 @@ impl Model {
     /// The future of a scope is dropped by its opener.
     fn scope_dropped(&mut self, id: Id) -> Checked {
         self.cancel(id, CancelReason::ScopeDropped, true)?;
+        let outlasted = self.grace_over_around(id);
         let scope = self.scope(id)?;
+        scope.outlasted = outlasted;
         scope.over = true;
         if !std::mem::take(&mut scope.body_is_in) {
             scope.normal += 1;

@@ -111,7 +111,7 @@ pub(crate) enum Event {
     Outcome(Id, Outcome<Id>),
     ObservedSpawn(TaskId),
     ObservedEnd(TaskId, Ended),
-    ObservedForce(TaskId, CancelReason),
+    ObservedForce(Option<TaskId>, CancelReason),
     ObservedDisplaced(Option<TaskId>, String),
 }
 
@@ -122,7 +122,8 @@ pub(crate) enum Returned {
     Error {
         cause: Cause,
         failures: Vec<(Option<TaskId>, String)>,
-        forced: Vec<TaskId>,
+        /// The body has no id.
+        forced: Vec<Option<TaskId>>,
     },
     Panic(String),
 }
@@ -146,7 +147,7 @@ impl From<Result<Id, GroupError<String>>> for Returned {
                     forced: error
                         .forced()
                         .iter()
-                        .map(|straggler| straggler.task.id())
+                        .map(|straggler| straggler.task.as_ref().map(TaskInfo::id))
                         .collect(),
                 }
             }

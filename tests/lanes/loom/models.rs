@@ -29,9 +29,10 @@ use std::time::Duration;
 use loom::sync::{Condvar, Mutex};
 use tokio::runtime::Handle;
 
+use crate::group::TaskGroup;
 use crate::group::driver::{Clock, Driver};
 use crate::group::error::GroupError;
-use crate::group::handle::{Kept, Outcome};
+use crate::group::handle::Settled;
 use crate::group::member::Member;
 use crate::group::output::TaskOutput;
 use crate::observe::CancelReason;
@@ -176,14 +177,26 @@ fn scope<F>(
 where
     F: Future<Output = Result<(), Error>> + Send + 'static,
 {
-    let clock = Clock::new(Duration::ZERO, None);
-    Box::pin(Driver::new(
-        core.clone(),
-        || body,
-        clock,
-        runtime.map(Handle::id),
-        false,
-    ))
+    let group = TaskGroup::new(core.clone(), runtime.cloned());
+    Box::pin(async move {
+        let clock = Clock::new(Duration::ZERO, None);
+        Driver::new(&group, || body, clock, false).await
+    })
+}
+
+/// The same, polled once, by nobody in particular; the body has to be one that waits.
+fn opened<F>(
+    core: &Arc<Core>,
+    runtime: Option<&Handle>,
+    body: F,
+) -> Pinned<Result<(), GroupError<Error>>>
+where
+    F: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let mut opened = scope(core, runtime, body);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(opened.as_mut().poll(&mut cx).is_pending());
+    opened
 }
 
 /// A body that has nothing to do.
@@ -237,8 +250,8 @@ impl Drop for Guard {
     }
 }
 
-fn is_cancelled<T>(outcome: &Outcome<Kept<T>>) -> bool {
-    matches!(outcome, Outcome::Cancelled(_))
+fn is_cancelled<T>(settled: &Settled<T>) -> bool {
+    matches!(settled, Settled::Cancelled(_))
 }
 
 fn requested() -> CancelReason {

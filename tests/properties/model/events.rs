@@ -9,6 +9,11 @@ use crate::world::{Command, Event, Id, Returned, Times, destructor_of, error_of}
 impl Model {
     pub(crate) fn accept(&mut self, at: u64, event: &Event) -> Checked {
         self.advance(at)?;
+        if let Some((task, reason)) = self.expected_force.take() {
+            let expected = Event::ObservedForce(task, reason);
+            ensure!(*event == expected, "expected first {expected:?}");
+            return Ok(());
+        }
         self.accept_now(event)?;
         match event {
             Event::Ran(actor) => self.running = Some(self.task_with(*actor)),
@@ -26,9 +31,6 @@ impl Model {
         match event {
             Event::Ran(actor) => self.ran(*actor),
             Event::Signalled(actor, reason) => {
-                if self.token(*actor).is_none() {
-                    self.catch_up_all()?;
-                }
                 let expected = self.token(*actor);
                 ensure!(
                     expected.is_some(),
@@ -86,7 +88,6 @@ impl Model {
             Event::Returned(scope, returned) => self.returned(*scope, returned),
             Event::Cut(scope) => self.was_cut(*scope),
             Event::Value(body, child, value) => {
-                self.settle(*child)?;
                 let child_state = self.actor(*child)?;
                 ensure!(
                     child_state.out,
@@ -106,7 +107,6 @@ impl Model {
                 Ok(())
             }
             Event::Outcome(child, outcome) => {
-                self.settle(*child)?;
                 let child_state = self.actor(*child)?;
                 ensure!(
                     child_state.out,
@@ -132,10 +132,7 @@ impl Model {
                 Ok(())
             }
             Event::ObservedEnd(task, how) => self.ended(*task, how),
-            Event::ObservedForce(task, reason) => {
-                self.observed_force = Some((*task, reason.clone()));
-                Ok(())
-            }
+            Event::ObservedForce(task, reason) => self.forced(*task, reason),
             Event::ObservedDisplaced(task, what) => {
                 self.observed_displaced.push((*task, what.clone()));
                 Ok(())
@@ -189,18 +186,13 @@ impl Model {
     }
 
     pub(super) fn opened(&mut self, by: Id, id: Id, spec: ScopeSpec, times: Times) {
-        let parent = self.actors[&by].group;
-        let inherited = parent.and_then(|parent| self.scopes[&parent].deadline);
-        let own = times.deadline.map(|limit| self.now + limit);
-        let own_deadline = own.filter(|own| inherited.is_none_or(|outer| *own < outer));
         let body = self.add_actor(id, Kind::Body, Some(id));
         body.destructor = spec.body_destructor;
         body.listens = spec.body_listens;
         let state = ScopeState {
             opener: by,
             grace: times.grace,
-            deadline: own_deadline.or(inherited),
-            own_deadline,
+            deadline: times.deadline.map(|limit| self.now + limit),
             timeout_at: times.timeout.map(|limit| self.now + limit),
             cut_requested: false,
             cancelled: false,
@@ -208,6 +200,7 @@ impl Model {
             reason: None,
             failures: Vec::new(),
             stragglers: Vec::new(),
+            grace_over: false,
             grace_end: None,
             targets: Vec::new(),
             signal_cut: 0,
@@ -219,6 +212,7 @@ impl Model {
             value: None,
             orphaned: false,
             owner: None,
+            outlasted: None,
             over: false,
             spec,
         };
@@ -272,9 +266,6 @@ impl Model {
                 by.handles.retain(|known| *known != id);
             }
         }
-        if self.scope(group)?.is_open() {
-            self.catch_up(group)?;
-        }
         let scope = self.scope(group)?;
         ensure!(
             !scope.is_open(),
@@ -299,9 +290,6 @@ impl Model {
             (_, Fate::Refused) => {}
             (_, Fate::Unborn) => {
                 let group = actor.group.unwrap_or_default();
-                if self.scope(group)?.is_open() {
-                    self.catch_up(group)?;
-                }
                 ensure!(
                     !self.scope(group)?.is_open(),
                     "{id} was dropped by an open group"
@@ -312,7 +300,7 @@ impl Model {
                     Some(Outcome::Cancelled(reason.unwrap_or(CancelReason::Closed)));
             }
             (Kind::Body, _) => {
-                if self.is_stuck_now(id)? {
+                if self.is_stuck(&actor) {
                     let Doing::Awaiting(child) = actor.doing else {
                         return Ok(());
                     };
@@ -320,18 +308,13 @@ impl Model {
                         self.cancel(id, CancelReason::AwaitedCancelled(task), false)?;
                     }
                 }
-                if !own_end && !self.is_droppable(id) {
-                    self.catch_up_all()?;
-                }
                 ensure!(
                     own_end || self.is_droppable(id),
                     "body {id} was dropped, and need not be"
                 );
+                self.body_named(id, &actor)?;
             }
             (Kind::Child, _) => {
-                if !own_end && !self.is_droppable(id) {
-                    self.catch_up(actor.group.unwrap_or_default())?;
-                }
                 ensure!(
                     own_end || self.is_droppable(id),
                     "child {id} was dropped, and need not be"
@@ -355,13 +338,6 @@ impl Model {
             self.request(group, by)?;
         }
         Ok(())
-    }
-
-    pub(super) fn is_stuck_now(&mut self, body: Id) -> Result<bool, String> {
-        if let Doing::Awaiting(child) = self.actors[&body].doing {
-            self.settle(child)?;
-        }
-        Ok(self.is_stuck(&self.actors[&body]))
     }
 
     pub(super) fn check_scope_gone(&self, scope: Id) -> Checked {
@@ -394,16 +370,53 @@ impl Model {
                 self.displaced.push((None, destructor_of(id)));
                 Ok(())
             }
+            (Kind::Child, Fate::Alive) => self.child_ended(id, &actor),
             _ => Ok(()),
         }
     }
 
-    pub(super) fn body_ended(&mut self, id: Id, body: &Actor) -> Checked {
+    /// Whether a body that has not ended goes down with the future of its scope.
+    fn is_dropped_with_scope(&self, id: Id, body: &Actor) -> bool {
         let scope = &self.scopes[&id];
-        let is_dropped_with_scope = body.ending.is_none()
+        body.ending.is_none()
             && (self.is_droppable(scope.opener)
-                || (scope.cut_requested && !scope.forced && !self.is_stuck(body)));
-        if is_dropped_with_scope {
+                || (scope.cut_requested && !scope.forced && !self.is_stuck(body)))
+    }
+
+    /// A straggler was named: the body of a scope whose grace is over, before it is dropped.
+    fn forced(&mut self, task: Option<TaskId>, reason: &CancelReason) -> Checked {
+        ensure!(
+            task.is_none(),
+            "{task:?} was named as a straggler, and is none"
+        );
+        ensure!(
+            self.named_body.replace(reason.clone()).is_none(),
+            "two bodies were named at once"
+        );
+        Ok(())
+    }
+
+    /// Checks that a body that is being dropped was named, or was not, as it should have been.
+    fn body_named(&mut self, id: Id, body: &Actor) -> Checked {
+        let is_forced = body.ending.is_none()
+            && self.scopes[&id].forced
+            && !self.is_dropped_with_scope(id, body);
+        let outlasted = self.outlasted(body).filter(|_| is_forced);
+        let Some(group) = outlasted else {
+            return Ok(());
+        };
+        let expected = self.reason_for(body);
+        let named = self.named_body.take();
+        ensure!(
+            named.as_ref() == Some(&expected),
+            "body {id} was named as {named:?}, expected {expected:?}"
+        );
+        self.scope(group)?.stragglers.push(None);
+        Ok(())
+    }
+
+    pub(super) fn body_ended(&mut self, id: Id, body: &Actor) -> Checked {
+        if self.is_dropped_with_scope(id, body) {
             if body.destructor_panicked {
                 self.displaced.push((None, destructor_of(id)));
             }
@@ -421,35 +434,21 @@ impl Model {
         self.leave(id, false)
     }
 
-    pub(super) fn ended(&mut self, task: TaskId, how: &Ended) -> Checked {
-        let id = *self
-            .tasks
-            .get(&task)
-            .ok_or(format!("the unknown {task} ended"))?;
-        let child = self.actor(id)?.clone();
-        ensure!(
-            child.drop_done,
-            "the end of {id} was observed before it was dropped"
-        );
-        ensure!(
-            child.outcome.is_none(),
-            "the end of {id} was observed twice"
-        );
-        self.ended += 1;
+    /// A child is gone but for the scopes that it dropped: how it ended is settled.
+    fn child_ended(&mut self, id: Id, child: &Actor) -> Checked {
         let group = child.group.unwrap_or_default();
-        let mut straggles = None;
-        let (expected, outcome) = match (&child.ending, child.destructor_panicked) {
+        let task = child.task;
+        let (ended, outcome) = match (&child.ending, child.destructor_panicked) {
             (Some(Ending::Ok), false) => (Ended::Completed, Outcome::Completed(id)),
             (Some(Ending::Err), false) => {
                 self.fail(group, Some(id), error_of(id), false)?;
                 (Ended::Failed, Outcome::Failed)
             }
             (None, false) => {
-                let reason = self.reason_for(&child);
-                let scope = self.scope(group)?;
-                if scope.grace.is_some() && reason != CancelReason::ScopeDropped {
-                    scope.stragglers.push(task);
-                    straggles = Some((task, reason.clone()));
+                let reason = self.reason_for(child);
+                if let Some(outlasted) = self.outlasted(child) {
+                    self.scope(outlasted)?.stragglers.push(task);
+                    self.expected_force = Some((task, reason.clone()));
                 }
                 (Ended::Cancelled(reason.clone()), Outcome::Cancelled(reason))
             }
@@ -461,30 +460,46 @@ impl Model {
                 // Nothing is lost: what the first panic displaces is observed.
                 match ending {
                     Some(Ending::Panic(_)) if panicked => {
-                        self.displaced.push((None, destructor_of(id)));
+                        self.displaced.push((task, destructor_of(id)));
                     }
-                    Some(Ending::Err) => self.displaced.push((None, error_of(id))),
+                    Some(Ending::Err) => self.displaced.push((task, error_of(id))),
                     _ => {}
                 }
                 self.fail(group, Some(id), first, true)?;
                 (Ended::Panicked, Outcome::Panicked)
             }
         };
-        ensure!(
-            *how == expected,
-            "{id} ended as {how:?}, expected {expected:?}"
-        );
-        let observed = self.observed_force.take();
-        ensure!(
-            observed == straggles,
-            "{id}: forced was observed as {observed:?}, expected {straggles:?}"
-        );
         let child = self.actor(id)?;
+        child.ended = Some(ended);
         child.outcome = Some(outcome);
-        if child.adopted.is_empty() {
-            self.settle(id)?;
-        }
         Ok(())
+    }
+
+    pub(super) fn ended(&mut self, task: TaskId, how: &Ended) -> Checked {
+        let id = *self
+            .tasks
+            .get(&task)
+            .ok_or(format!("the unknown {task} ended"))?;
+        let child = self.actor(id)?;
+        ensure!(
+            child.drop_done,
+            "the end of {id} was observed before it was dropped"
+        );
+        ensure!(!child.out, "the end of {id} was observed twice");
+        ensure!(
+            child.adopted.is_empty(),
+            "the end of {id} was observed before that of {:?}",
+            child.adopted
+        );
+        ensure!(
+            child.ended.as_ref() == Some(how),
+            "{id} ended as {how:?}, expected {:?}",
+            child.ended
+        );
+        child.out = true;
+        let (group, background) = (child.group.unwrap_or_default(), child.background);
+        self.ended += 1;
+        self.leave(group, background)
     }
 
     pub(super) fn was_cut(&mut self, id: Id) -> Checked {
@@ -503,7 +518,6 @@ impl Model {
     }
 
     pub(super) fn returned(&mut self, id: Id, returned: &Returned) -> Checked {
-        self.catch_up(id)?;
         self.check_scope_gone(id)?;
         let scope = self.scope(id)?;
         ensure!(

@@ -97,7 +97,7 @@ impl Observer for Ear {
     }
     fn forced(&self, straggler: &Straggler) {
         self.log(Event::ObservedForce(
-            straggler.task.id(),
+            straggler.task.as_ref().map(TaskInfo::id),
             straggler.reason.clone(),
         ));
     }

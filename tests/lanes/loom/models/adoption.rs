@@ -1,15 +1,15 @@
 //! Scopes that are dropped, and who waits for what they leave behind.
 
 use std::future::{Future, pending};
-use std::task::{Context, Waker};
 
 use loom::thread;
 use tokio::runtime::{Builder, Handle};
 
 use super::{
-    Gone, Parker, child, endless, explore, group, group_in, is_cancelled, ready, run, scope, turn,
+    Gone, Parker, child, endless, explore, group, group_in, is_cancelled, opened, ready, run,
+    scope, turn,
 };
-use crate::group::handle::Outcome;
+use crate::group::handle::Settled;
 use crate::root::Root;
 use crate::state::Core;
 use crate::state::owner::Owner;
@@ -36,13 +36,9 @@ impl Runtime {
 
 /// What is left when a scope with a body that waits is polled once and dropped, here.
 pub(super) fn open_and_drop(core: Arc<Core>) -> impl Future<Output = ()> + Send + 'static {
-    let mut dropped = scope(&core, None, endless());
-    async move {
-        // With a waker of its own, as under `join_all`: the child's own would be woken by the cancel, and hide what is lost.
-        let mut cx = Context::from_waker(Waker::noop());
-        assert!(dropped.as_mut().poll(&mut cx).is_pending());
-        drop(dropped);
-    }
+    // With a waker of its own, as under `join_all`: the child's own would be woken by the cancel, and hide what is lost.
+    let dropped = opened(&core, None, endless());
+    async move { drop(dropped) }
 }
 
 /// A child that waits for ever, in a thread.
@@ -118,7 +114,7 @@ fn drop_in_a_stranger_x_parent_close() {
             let inner = group_in(&outer);
             let root = runtime.root();
             let grandchild = waiting(&inner, &gone);
-            let dropped = scope(&inner, Some(&runtime.handle()), endless());
+            let dropped = opened(&inner, Some(&runtime.handle()), endless());
             let stranger = thread::spawn({
                 let root = root.clone();
                 move || {
@@ -188,7 +184,7 @@ fn count_on_the_nearest_x_drop_of_its_scope() {
             let core = core.clone();
             move || Owner::nearest(Some(&core), || root_state)
         });
-        drop(scope(&core, Some(&runtime.handle()), endless()));
+        drop(opened(&core, Some(&runtime.handle()), endless()));
         let owner = owner.join().unwrap();
         assert_eq!(root.orphans(), 1, "whoever is counted on is itself held");
         let is_group = matches!(owner, Owner::Group(..));
@@ -206,7 +202,7 @@ fn two_levels_at_once() {
         let inner = group_in(&middle);
         // Two scopes, one in the other, fall in one go; the innermost child hears of it last.
         let grandchild = waiting(&inner, &gone);
-        let mut nested = scope(&inner, None, endless());
+        let mut nested = opened(&inner, None, endless());
         let (_, holder) = child(&middle, async move {
             nested.as_mut().await.ok();
         })
@@ -243,7 +239,7 @@ fn settle_x_settle_x_settling_child() {
             gone.iter().all(Gone::is),
             "the child ended before its scopes"
         );
-        assert!(matches!(outcome, Outcome::Completed(_)));
+        assert!(matches!(outcome, Settled::Completed(_)));
         for grandchild in grandchildren {
             assert!(grandchild.join().unwrap());
         }
@@ -309,10 +305,80 @@ fn wait_for_the_root_x_last_settle() {
         let (core, gone) = (group(), Gone::new());
         let grandchild = waiting(&core, &gone);
         let root: PlainArc<_> = crate::root::of(Some(runtime.handle().id()));
-        drop(scope(&core, Some(&runtime.handle()), endless()));
+        drop(opened(&core, Some(&runtime.handle()), endless()));
         let ((), polls) = run(root.emptied());
         assert!(gone.is());
         assert!(grandchild.join().unwrap());
         seen.note(if polls > 1 { "woken" } else { "none was left" });
     });
+}
+
+#[test]
+fn two_scopes_dropped_by_children_of_one_another() {
+    let runtime = Runtime::new();
+    explore(&["each by the other", "one was cancelled"], move |seen| {
+        let outer = group();
+        let root = runtime.root();
+        let scopes = [group_in(&outer), group_in(&outer)];
+        let [a, b] = scopes
+            .each_ref()
+            .map(|inner| opened(inner, Some(&runtime.handle()), endless()));
+        let gone = [Gone::new(), Gone::new()];
+        let children = [(0, b), (1, a)].map(|(own, other)| {
+            let guard = gone[own].guard();
+            let (_, member) = child(&scopes[own], async move {
+                drop(other);
+                drop(guard);
+            })
+            .unwrap();
+            member
+        });
+        let children = children.map(|child| thread::spawn(move || is_cancelled(&run(child).0)));
+        // Were each the one who waits for the other, neither would end.
+        let cancelled = children.map(|child| child.join().unwrap());
+        assert!(gone.iter().all(Gone::is));
+        assert!(scopes.iter().all(|inner| inner.children(false) == 0));
+        assert_eq!(root.orphans(), 0);
+        seen.note(match cancelled {
+            [false, false] => "each by the other",
+            _ => "one was cancelled",
+        });
+    });
+}
+
+#[test]
+fn a_scope_dropped_by_a_stranger_child_x_close_of_its_parent() {
+    // The child that drops it is not inside the group that it was opened in: whoever is left there waits, not the child.
+    let runtime = Runtime::new();
+    explore(
+        &["the parent waited", "the root", "gone before"],
+        move |seen| {
+            let (outer, other, gone) = (group(), group(), Gone::new());
+            let inner = group_in(&outer);
+            let root = runtime.root();
+            let grandchild = waiting(&inner, &gone);
+            let dropped = opened(&inner, Some(&runtime.handle()), endless());
+            let (_, dropper) = child(&other, async move { drop(dropped) }).unwrap();
+            let stranger = thread::spawn({
+                let root = root.clone();
+                move || {
+                    let (_, polls) = run(dropper);
+                    assert_eq!(polls, 1, "it does not wait");
+                    root.orphans()
+                }
+            });
+            let (result, polls) = run(scope(&outer, None, ready()));
+            let was_gone = gone.is();
+            assert!(result.is_ok());
+            let orphans = stranger.join().unwrap();
+            assert!(grandchild.join().unwrap());
+            assert_eq!(root.orphans(), 0);
+            assert!(was_gone || polls == 1, "the parent came back too early");
+            seen.note(match (orphans, polls) {
+                (1, _) => "the root",
+                (_, 1) => "gone before",
+                _ => "the parent waited",
+            });
+        },
+    );
 }

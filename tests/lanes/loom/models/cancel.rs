@@ -9,12 +9,12 @@ use loom::thread;
 use super::{
     Gone, child, explore, group, group_with_grace, is_cancelled, ready, requested, run, scope, turn,
 };
-use crate::cancel::Token;
-use crate::group::handle::Outcome;
+use crate::cancel::token;
+use crate::group::handle::Settled;
 use crate::observe::CancelReason;
-use crate::state::Core;
 use crate::state::registry::Mark;
 use crate::state::word::Kind;
+use crate::state::{Core, Why};
 use crate::sync::{Arc, Ordering, PlainArc};
 
 #[test]
@@ -26,17 +26,17 @@ fn cancel_x_exit() {
         let member = thread::spawn(move || run(member).0);
         let canceller = thread::spawn({
             let core = core.clone();
-            move || core.cancel(requested(), false)
+            move || core.cancel(requested())
         });
         let (result, _) = run(scope(&core, None, ready()));
         canceller.join().unwrap();
         seen.note(match (member.join().unwrap(), result) {
-            (Outcome::Completed(_), Ok(())) => "completed",
-            (Outcome::Completed(_), Err(error)) if error.is_cancelled() => {
+            (Settled::Completed(_), Ok(())) => "completed",
+            (Settled::Completed(_), Err(error)) if error.is_cancelled() => {
                 "completed, then cancelled"
             }
-            (Outcome::Cancelled(reason), Err(error)) if error.is_cancelled() => {
-                assert_eq!(reason, requested());
+            (Settled::Cancelled(Why::Group), Err(error)) if error.is_cancelled() => {
+                assert_eq!(core.reason(), Some(requested()));
                 "cancelled"
             }
             _ => "something else",
@@ -46,6 +46,11 @@ fn cancel_x_exit() {
 
 /// A child that would wait for ever, and `cancel` in another thread: it ends in every interleaving.
 fn first_park(cancel: impl Fn(&Core, u64) + Copy + Send + Sync + 'static) {
+    first_park_of(1, cancel);
+}
+
+/// The same for the child with this serial.
+fn first_park_of(which: u64, cancel: impl Fn(&Core, u64) + Copy + Send + Sync + 'static) {
     let outcomes = ["never polled", "ended at its first wait", "woken"];
     explore(&outcomes, move |seen| {
         let core = group();
@@ -55,7 +60,12 @@ fn first_park(cancel: impl Fn(&Core, u64) + Copy + Send + Sync + 'static) {
             counted.fetch_add(1, Ordering::Relaxed);
             Poll::<()>::Pending
         });
+        for _ in 1..which {
+            core.enter(Kind::Normal).unwrap();
+            core.leave(Kind::Normal);
+        }
         let (serial, member) = child(&core, forever).unwrap();
+        assert_eq!(serial, which);
         let canceller = thread::spawn({
             let core = core.clone();
             move || cancel(&core, serial)
@@ -75,7 +85,38 @@ fn first_park(cancel: impl Fn(&Core, u64) + Copy + Send + Sync + 'static) {
 
 #[test]
 fn cancel_x_first_park() {
-    first_park(|core, _| core.cancel(requested(), false));
+    first_park(|core, _| core.cancel(requested()));
+}
+
+#[test]
+fn cancel_x_first_park_in_the_first_shard() {
+    first_park_of(8, |core, _| core.cancel(requested()));
+}
+
+#[test]
+fn cancel_x_first_parks_of_two() {
+    // Both may make the shards that there are not yet, and the canceller may look for them meanwhile.
+    explore(&["one never waited", "both waited"], |seen| {
+        let core = group();
+        let polled = PlainArc::new(AtomicUsize::new(0));
+        let members = [(); 2].map(|()| {
+            let polled = polled.clone();
+            let forever = poll_fn(move |_| {
+                polled.fetch_add(1, Ordering::Relaxed);
+                Poll::<()>::Pending
+            });
+            let (_, member) = child(&core, forever).unwrap();
+            thread::spawn(move || run(member).0)
+        });
+        core.cancel(requested());
+        for member in members {
+            assert!(is_cancelled(&member.join().unwrap()));
+        }
+        seen.note(match polled.load(Ordering::Relaxed) {
+            2 => "both waited",
+            _ => "one never waited",
+        });
+    });
 }
 
 #[test]
@@ -134,7 +175,7 @@ fn cancel_child_of_one_that_waits_for_a_scope_it_dropped_leaves_no_entry() {
         let ended = parker.poll(&mut member).is_ready();
         if !ended {
             core.cancel_child(serial);
-            assert!(matches!(parker.run(member).0, Outcome::Completed(_)));
+            assert!(matches!(parker.run(member).0, Settled::Completed(_)));
             assert_eq!(core.registry().mark(serial), Mark::None, "no entry is left");
         }
         assert!(is_cancelled(&grandchild.join().unwrap()));
@@ -160,11 +201,8 @@ fn cancel_child_x_exit() {
         assert!(core.word().read().is_open(), "the group goes on");
         assert_eq!(core.children(true), 0);
         seen.note(match outcome {
-            Outcome::Completed(_) => "completed",
-            Outcome::Cancelled(reason) => {
-                assert_eq!(reason, CancelReason::Handle);
-                "cancelled"
-            }
+            Settled::Completed(_) => "completed",
+            Settled::Cancelled(Why::Handle) => "cancelled",
             _ => "something else",
         });
     });
@@ -184,31 +222,18 @@ fn cancel_children_x_spawn() {
             }
         });
         core.cancel_children();
-        assert_eq!(
-            present.join().unwrap(),
-            CancelReason::ChildrenCancelled,
+        assert!(
+            matches!(present.join().unwrap(), Settled::Cancelled(Why::Children)),
             "whoever was there is cancelled"
         );
         let outcome = spawner.join().unwrap();
         assert!(core.enter(Kind::Normal).is_ok(), "the group stays open");
         seen.note(match outcome {
-            Outcome::Cancelled(CancelReason::ChildrenCancelled) => "the new one too",
-            Outcome::Completed(_) => "the new one not",
+            Settled::Cancelled(Why::Children) => "the new one too",
+            Settled::Completed(_) => "the new one not",
             _ => "something else",
         });
     });
-}
-
-impl<T> PartialEq<CancelReason> for Outcome<crate::group::handle::Kept<T>> {
-    fn eq(&self, reason: &CancelReason) -> bool {
-        matches!(self, Self::Cancelled(found) if found == reason)
-    }
-}
-
-impl<T> std::fmt::Debug for crate::group::handle::Kept<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a value")
-    }
 }
 
 #[test]
@@ -218,7 +243,7 @@ fn cancel_x_cancel_keeps_the_first_reason() {
         let cancellers = [requested(), CancelReason::Deadline].map(|reason| {
             let core = core.clone();
             thread::spawn(move || {
-                core.cancel(reason, false);
+                core.cancel(reason);
                 core.reason()
             })
         });
@@ -254,7 +279,7 @@ fn deadline_x_finish() {
         // What the clock does when the deadline is due.
         let clock = thread::spawn({
             let core = core.clone();
-            move || core.cancel(CancelReason::Deadline, false)
+            move || core.cancel(CancelReason::Deadline)
         });
         let (result, _) = run(scope(&core, None, ready()));
         assert!(gone.is());
@@ -262,7 +287,7 @@ fn deadline_x_finish() {
         let outcome = member.join().unwrap();
         seen.note(match result {
             Ok(()) => {
-                assert!(matches!(outcome, Outcome::Completed(_)));
+                assert!(matches!(outcome, Settled::Completed(_)));
                 "in time"
             }
             Err(error) => {
@@ -281,17 +306,7 @@ fn deadline_x_finish() {
 fn grace(cancel: impl Fn(&Core, u64) + Copy + Send + Sync + 'static) {
     explore(&["in time", "forced"], move |seen| {
         let core = group_with_grace();
-        let serial = core.enter(Kind::Normal).unwrap();
-        let token = Token::of(core.clone(), serial);
-        let location = std::panic::Location::caller();
-        let member = super::Member::<_, super::Error>::new(
-            core.clone(),
-            serial,
-            Kind::Normal,
-            false,
-            location,
-            async move { token.cancelled().await },
-        );
+        let (serial, member) = child(&core, async { token().cancelled().await }).unwrap();
         let canceller = thread::spawn({
             let core = core.clone();
             move || cancel(&core, serial)
@@ -301,8 +316,8 @@ fn grace(cancel: impl Fn(&Core, u64) + Copy + Send + Sync + 'static) {
         assert_eq!(core.registry().mark(serial), Mark::None, "no entry is left");
         let stragglers = core.take_remains().stragglers.len();
         seen.note(match outcome {
-            Outcome::Completed(_) if stragglers == 0 => "in time",
-            Outcome::Cancelled(_) if stragglers == 1 => "forced",
+            Settled::Completed(_) if stragglers == 0 => "in time",
+            Settled::Cancelled(_) if stragglers == 1 => "forced",
             _ => "something else",
         });
     });
@@ -311,7 +326,7 @@ fn grace(cancel: impl Fn(&Core, u64) + Copy + Send + Sync + 'static) {
 #[test]
 fn grace_force_x_finish() {
     grace(|core, _| {
-        core.cancel(requested(), false);
+        core.cancel(requested());
         core.force();
     });
 }
@@ -350,7 +365,7 @@ fn force_x_force() {
                         core.force_target(target);
                     }
                 } else {
-                    core.cancel(requested(), true);
+                    core.cancel_now(requested());
                 }
             })
         });

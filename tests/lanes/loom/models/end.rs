@@ -3,7 +3,7 @@
 use loom::thread;
 
 use super::{Error, Gone, child, explore, group, is_cancelled, ready, run, scope};
-use crate::group::handle::Outcome;
+use crate::group::handle::Settled;
 use crate::observe::CancelReason;
 
 #[test]
@@ -23,7 +23,7 @@ fn exit_x_exit_x_wait_publishes_what_the_children_did() {
             "the scope sees what its children did"
         );
         for child in children {
-            assert!(matches!(child.join().unwrap(), Outcome::Completed(_)));
+            assert!(matches!(child.join().unwrap(), Settled::Completed(_)));
         }
         seen.note(if polls > 1 {
             "had to wait"
@@ -46,13 +46,13 @@ fn failure_x_failure() {
         let (result, _) = run(scope(&core, None, ready()));
         let error = result.unwrap_err();
         let outcomes = children.map(|child| child.join().unwrap());
-        let failed = |outcome: &Outcome<_>| matches!(outcome, Outcome::Failed);
+        let failed = |outcome: &Settled<_>| matches!(outcome, Settled::Failed);
         assert_eq!(error.len(), outcomes.iter().filter(|&o| failed(o)).count());
         // The first failure is the reason that the other one was given.
         let first = error.iter().next().unwrap().task().unwrap().id();
         for outcome in &outcomes {
-            if let Outcome::Cancelled(reason) = outcome {
-                assert_eq!(*reason, CancelReason::Failed(first));
+            if let Settled::Cancelled(why) = outcome {
+                assert_eq!(core.reason_why(*why), CancelReason::Failed(first));
             }
         }
         let both = outcomes.iter().all(failed);

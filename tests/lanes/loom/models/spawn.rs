@@ -128,7 +128,7 @@ fn spawn_x_cancel() {
         });
         let canceller = thread::spawn({
             let core = core.clone();
-            move || core.cancel(requested(), false)
+            move || core.cancel(requested())
         });
         let (result, _) = run(scope(&core, None, endless()));
         let was_gone = gone.is();

@@ -4,7 +4,7 @@ use loom::thread;
 
 use super::adoption::Runtime;
 use super::{Gone, Parker, child, endless, explore, group, ready, run, scope, turn};
-use crate::group::handle::Outcome;
+use crate::group::handle::Settled;
 
 #[test]
 fn poll_x_wake_x_drop_of_the_waiter() {
@@ -26,7 +26,7 @@ fn poll_x_wake_x_drop_of_the_waiter() {
         assert_eq!(std::sync::Arc::strong_count(&parker), 1, "no waker is left");
         seen.note(match outcome {
             _ if is_ready => "ready",
-            Outcome::Cancelled(_) => "adopted",
+            Settled::Cancelled(_) => "adopted",
             _ => "the child was gone",
         });
     });
@@ -67,7 +67,7 @@ fn body_force_x_body_wait() {
             let polled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
             let canceller = thread::spawn({
                 let core = core.clone();
-                move || core.cancel(super::requested(), false)
+                move || core.cancel(super::requested())
             });
             let body = {
                 let polled = polled.clone();

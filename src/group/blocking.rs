@@ -1,0 +1,285 @@
+//! Children that block a thread.
+//!
+//! | phase   | closure  | left when                                        | to        |
+//! |---------|----------|--------------------------------------------------|-----------|
+//! | queued  | there    | a thread of the pool takes it                    | running   |
+//! |         |          | the child is forced, or the pool is gone         | over      |
+//! | running | taken    | it returned or threw, and the child is there     | done      |
+//! |         |          | it returned or threw, and the child was forced   | over      |
+//! |         |          | the group gave it up                             | given up  |
+//! | done    | –        | the child took the result                        | over      |
+//! | given up | taken   | it returned or threw: nobody waits, it is observed | over    |
+//!
+//! B1. Who takes the closure out, under the lock, decides whether it runs. B2. A call that runs on after its child was forced
+//! counts as a scope that the child has dropped (see [`crate::state::owner`]): whoever adopts it does not end before it
+//! has. B3. It runs, and is dropped, in the child's context, under `catch`. B4. Result, error and panic that nobody can take any
+//! more are observed.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use tokio::runtime::Handle;
+
+use crate::context::{self, Context, Enter};
+use crate::group::output::TaskOutput;
+use crate::observe::{CancelReason, DisplacedWhat, TaskInfo, displace};
+use crate::panic::{PanicPayload, catch};
+use crate::state::Core;
+use crate::state::owner::{GiveUp, Owner, Seat};
+use crate::sync::{Arc, Lock, PlainArc};
+
+/// The future of a child that blocks. It hands the closure to the pool when it is first polled.
+pub(crate) struct Blocking<F: Send + 'static, R: TaskOutput<E> + Send + 'static, E: Send + 'static>
+{
+    state: State<F, R, E>,
+    runtime: Option<Handle>,
+    location: &'static Location<'static>,
+}
+
+enum State<F, R, E> {
+    New(F),
+    Submitted(PlainArc<Call<F, R, E>>),
+    Taken,
+}
+
+/// What the child and the thread share.
+struct Call<F, R, E> {
+    phase: Lock<Phase<F, R>>,
+    core: Arc<Core>,
+    seat: Option<Arc<Seat>>,
+    info: TaskInfo,
+    error: PhantomData<fn() -> E>,
+}
+
+enum Phase<F, R> {
+    Queued(F, Waker),
+    Running(Waker),
+    /// The child was forced: the owner waits for it.
+    Adopted(Owner),
+    Done(Result<R, PanicPayload>),
+    GivenUp,
+    Over,
+}
+
+// The closure is only moved, never pinned.
+impl<F: Send + 'static, R: TaskOutput<E> + Send + 'static, E: Send + 'static> Unpin
+    for Blocking<F, R, E>
+{
+}
+
+impl<F, R, E> Blocking<F, R, E>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: TaskOutput<E> + Send + 'static,
+    E: Send + 'static,
+{
+    pub(crate) fn new(
+        closure: F,
+        runtime: Option<Handle>,
+        location: &'static Location<'static>,
+    ) -> Self {
+        Self {
+            state: State::New(closure),
+            runtime,
+            location,
+        }
+    }
+
+    fn submit(&self, closure: F, waker: Waker) -> Option<PlainArc<Call<F, R, E>>> {
+        let (core, serial, seat) = context::place()?;
+        let info = core.info(serial, core.name_of(serial), self.location);
+        let call = PlainArc::new(Call {
+            phase: Lock::new(Phase::Queued(closure, waker)),
+            core,
+            seat,
+            info,
+            error: PhantomData,
+        });
+        let job = Job(call.clone());
+        crate::runtime::spawn_blocking(self.runtime.as_ref(), move || job.run());
+        Some(call)
+    }
+}
+
+impl<F, R, E> Future for Blocking<F, R, E>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: TaskOutput<E> + Send + 'static,
+    E: Send + 'static,
+{
+    type Output = R;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<R> {
+        let me = &mut *self;
+        let call = match std::mem::replace(&mut me.state, State::Taken) {
+            State::New(closure) => me.submit(closure, cx.waker().clone()),
+            State::Submitted(call) => Some(call),
+            State::Taken => None,
+        };
+        let Some(call) = call else {
+            return Poll::Pending;
+        };
+        match call.poll(cx.waker()) {
+            None => {
+                me.state = State::Submitted(call);
+                Poll::Pending
+            }
+            Some(Ok(output)) => Poll::Ready(output),
+            Some(Err(panic)) => panic.resume(), // into the member's `catch`, as the child's own
+        }
+    }
+}
+
+impl<F: Send + 'static, R: TaskOutput<E> + Send + 'static, E: Send + 'static> Drop
+    for Blocking<F, R, E>
+{
+    fn drop(&mut self) {
+        if let State::Submitted(call) = std::mem::replace(&mut self.state, State::Taken) {
+            call.forced();
+        }
+    }
+}
+
+impl<F, R, E> Call<F, R, E> {
+    /// Takes the result, or leaves a waker.
+    fn poll(&self, waker: &Waker) -> Option<Result<R, PanicPayload>> {
+        let new = waker.clone();
+        let mut phase = self.phase.lock();
+        match &mut *phase {
+            Phase::Done(_) => match std::mem::replace(&mut *phase, Phase::Over) {
+                Phase::Done(result) => Some(result),
+                _ => None,
+            },
+            Phase::Queued(_, old) | Phase::Running(old) => {
+                let old = std::mem::replace(old, new);
+                drop(phase);
+                drop(old);
+                None
+            }
+            Phase::Adopted(_) | Phase::GivenUp | Phase::Over => None,
+        }
+    }
+}
+
+impl<F: Send + 'static, R: TaskOutput<E> + Send + 'static, E: Send + 'static> Call<F, R, E> {
+    /// The child is dropped where it waits, in its context.
+    fn forced(self: &PlainArc<Self>) {
+        let old = {
+            let mut phase = self.phase.lock();
+            let next = match &*phase {
+                // B2. No user code runs in here.
+                Phase::Running(_) => context::keeper().map_or(Phase::GivenUp, Phase::Adopted),
+                _ => Phase::Over, // B1
+            };
+            std::mem::replace(&mut *phase, next)
+        };
+        match old {
+            Phase::Running(waker) => {
+                drop(waker);
+                let me = PlainArc::downgrade(self);
+                self.core.watch(self.info.id.serial, me);
+            }
+            Phase::Done(result) => self.displace(result),
+            other => drop(other),
+        }
+    }
+
+    fn run(&self)
+    where
+        F: FnOnce() -> R,
+    {
+        let closure = {
+            let mut phase = self.phase.lock();
+            match std::mem::replace(&mut *phase, Phase::Over) {
+                Phase::Queued(closure, waker) => {
+                    *phase = Phase::Running(waker);
+                    closure
+                }
+                _ => return,
+            }
+        };
+        let mut context = Some(Context {
+            core: self.core.clone(),
+            serial: self.info.id.serial,
+            seat: self.seat.clone(),
+        });
+        let result = {
+            let _inside = Enter::new(&mut context);
+            catch(closure) // B3
+        };
+        let (old, late) = {
+            let mut phase = self.phase.lock();
+            match &*phase {
+                Phase::Running(_) => (std::mem::replace(&mut *phase, Phase::Done(result)), None),
+                _ => (std::mem::replace(&mut *phase, Phase::Over), Some(result)),
+            }
+        };
+        if let Some(result) = late {
+            self.displace(result);
+        }
+        match old {
+            Phase::Running(waker) => waker.wake(),
+            Phase::Adopted(owner) => {
+                self.core.unwatch(self.info.id.serial);
+                owner.settle();
+            }
+            _ => {}
+        }
+    }
+
+    /// B4.
+    fn displace(&self, result: Result<R, PanicPayload>) {
+        let what = match result.map(|output| catch(|| output.into_result().err())) {
+            Ok(Ok(None)) => return,
+            Ok(Ok(Some(error))) => DisplacedWhat::Error(Box::new(error)),
+            Ok(Err(panic)) | Err(panic) => DisplacedWhat::Panic(panic),
+        };
+        displace(self.core.observer(), Some(self.info.clone()), what);
+    }
+}
+
+impl<F: Send, R: Send, E> GiveUp for Call<F, R, E> {
+    fn give_up(&self) -> Option<(TaskInfo, Owner)> {
+        let old = {
+            let mut phase = self.phase.lock();
+            match &*phase {
+                Phase::Adopted(_) => std::mem::replace(&mut *phase, Phase::GivenUp),
+                _ => return None,
+            }
+        };
+        match old {
+            Phase::Adopted(owner) => Some((self.info.clone(), owner)),
+            _ => None,
+        }
+    }
+}
+
+/// What the pool runs. Dropped without that, the pool is gone.
+struct Job<F: Send + 'static, R: TaskOutput<E> + Send + 'static, E: Send + 'static>(
+    PlainArc<Call<F, R, E>>,
+);
+
+impl<F, R, E> Job<F, R, E>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: TaskOutput<E> + Send + 'static,
+    E: Send + 'static,
+{
+    fn run(self) {
+        self.0.run();
+    }
+}
+
+impl<F: Send + 'static, R: TaskOutput<E> + Send + 'static, E: Send + 'static> Drop
+    for Job<F, R, E>
+{
+    fn drop(&mut self) {
+        let is_lost = matches!(*self.0.phase.lock(), Phase::Queued(..));
+        if is_lost {
+            self.0.core.cancel_now(CancelReason::RuntimeGone);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! A long-lived group that a struct can own.
+//!
+//! It is a scope without a body: its place in the group is the owner's, so that the group is open as long as the owner
+//! wants. When the owner gives it up, what drives the rest is the same future that drives a scope.
+
+use std::fmt;
+use std::future::{Future, Ready};
+use std::time::Duration;
+
+use crate::cancel::Token;
+use crate::group::driver::{Clock, Driver};
+use crate::group::error::{BoxError, SpawnError, capped};
+use crate::group::handle::OutcomeHandle;
+use crate::group::limited::LimitedSpawner;
+use crate::group::output::TaskOutput;
+use crate::group::report::Report;
+use crate::group::slots::Slots;
+use crate::group::spawn::{Guard, Spawner};
+use crate::group::{TaskGroup, options};
+use crate::sync::PlainArc;
+
+/// A group of tasks that lives as long as its owner wants: a field of a server, a client, an actor.
+///
+/// Its handles always yield the [`Outcome`](crate::Outcome), since there is no body that could be ended instead. All else is
+/// as in a scope: the first failure closes the group and cancels the others. Failures, panics among them, are in the
+/// [`Report`] that the end gives.
+///
+/// End it with [`shutdown`](Self::shutdown), which cancels, or [`wait`](Self::wait), which lets the children finish; both
+/// come back when everything is gone: ports are free, files are closed. Dropped without that, its children are cancelled at once, and
+/// the nearest enclosing owner (the task that drops it, the group that it was made in, the [`root`](crate::root)) does not end until they
+/// are gone.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use std::time::Duration;
+/// use ringfence::OwnedGroup;
+///
+/// struct Server {
+///     connections: OwnedGroup<std::io::Error>,
+/// }
+///
+/// let server = Server { connections: OwnedGroup::new() };
+/// server.connections.spawn(async { Ok(()) });
+/// let report = server.connections.shutdown(Duration::from_secs(5)).await;
+/// assert!(report.is_clean());
+/// # }
+/// ```
+///
+/// *Comparison.* `tokio_util::task::TaskTracker` waits, but does not cancel, and its tasks outlive it when it is dropped;
+/// a `JoinSet` in a struct has to be polled for its results, and aborts without waiting.
+pub struct OwnedGroup<E: Send + 'static = BoxError> {
+    group: TaskGroup<E>,
+    is_over: bool,
+}
+
+impl<E: Send + 'static> OwnedGroup<E> {
+    /// Makes a group inside the one that the caller runs in, if any.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::make(None)
+    }
+
+    /// Makes a group with a name, for errors, events and snapshots.
+    #[must_use]
+    pub fn named(name: impl Into<PlainArc<str>>) -> Self {
+        Self::make(Some(name.into()))
+    }
+
+    fn make(name: Option<PlainArc<str>>) -> Self {
+        Self {
+            group: options::open_named(name),
+            is_over: false,
+        }
+    }
+
+    /// Spawns a child.
+    ///
+    /// If the group is closing, the future is dropped without being polled, and the handle is that of a cancelled child.
+    ///
+    /// # Panics
+    ///
+    /// If the group was made outside a tokio runtime, and this is called outside one, too.
+    #[track_caller]
+    pub fn spawn<F>(&self, future: F) -> OutcomeHandle<<F::Output as TaskOutput<E>>::Value>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        self.group.spawn(future).detached()
+    }
+
+    /// Spawns a child, or gives the future back, never polled, if the group is closing.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError`] with the future and the reason.
+    ///
+    /// # Panics
+    ///
+    /// As [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn try_spawn<F>(
+        &self,
+        future: F,
+    ) -> Result<OutcomeHandle<<F::Output as TaskOutput<E>>::Value>, SpawnError<F>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let handle = self.group.try_spawn(future)?;
+        Ok(handle.detached())
+    }
+
+    /// Returns a spawner, which has all other ways to spawn.
+    #[must_use]
+    pub fn spawner(&self) -> Spawner<E> {
+        self.group.spawner()
+    }
+
+    /// Limits how many of the children spawned through the returned view run at once: see [`TaskGroup::limit`].
+    ///
+    /// # Panics
+    ///
+    /// If the limit is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn limit(&self, slots: impl Into<Slots>) -> LimitedSpawner<E> {
+        LimitedSpawner::new(self.spawner(), slots.into())
+    }
+
+    /// Counts somebody in who is not a task: the group does not end before the guard is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError`] if the group is closing.
+    pub fn guard(&self) -> Result<Guard, SpawnError<()>> {
+        Guard::new(self.group.core())
+    }
+
+    /// Returns the group's token.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.group.token()
+    }
+
+    /// Cancels the group: all children are dropped where they are parked.
+    pub fn cancel(&self) {
+        self.group.cancel();
+    }
+
+    /// Takes no more children, for ever; those present go on.
+    pub fn close(&self) {
+        self.group.core().word().shut();
+    }
+
+    /// Asks whether the group takes new children.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.group.core().word().read().is_open()
+    }
+
+    /// Asks whether the group was cancelled, by whatever reason: a failure, for instance.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.group.is_cancelled()
+    }
+
+    /// Returns how many children are alive, adopted scopes and guards included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.group.len()
+    }
+
+    /// Asks whether no child is alive.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.group.is_empty()
+    }
+
+    /// Shuts the group down: asks all children to end, gives them the grace, drops those who are still there, and comes back
+    /// when all of them are gone.
+    ///
+    /// Tokens fire at once. With a grace of zero everything is dropped where it is parked at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, it is as if the group were dropped: its children are cancelled at once, and the nearest
+    /// enclosing owner does not end until they are gone.
+    pub async fn shutdown(self, grace: Duration) -> Report<E> {
+        self.group.core().shut_down(!grace.is_zero());
+        self.end(Clock::new(capped(grace), None, None)).await
+    }
+
+    /// Takes no more children, and waits until those present have ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`shutdown`](Self::shutdown).
+    pub async fn wait(self) -> Report<E> {
+        self.close();
+        self.end(None).await
+    }
+
+    async fn end(mut self, clock: Option<Box<Clock>>) -> Report<E> {
+        self.is_over = true;
+        let driver = Driver::<Ready<_>, (), E>::without_body(&self.group, clock);
+        Report::new(driver.await.err())
+    }
+}
+
+impl<E: Send + 'static> Default for OwnedGroup<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<E: Send + 'static> Drop for OwnedGroup<E> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.group.abandon(true);
+        }
+    }
+}
+
+impl<E: Send + 'static> fmt::Debug for OwnedGroup<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.group.spawner.describe("OwnedGroup", f)
+    }
+}

@@ -1,0 +1,188 @@
+//! Shields: sections that run to their end although their group is cancelled.
+//!
+//! H1. A shield is up from the first poll of its section until that has ended, is dropped, or has lasted too long; meanwhile the
+//! task is not dropped where it is parked. H2. The bound counts from the moment in which the task would have been dropped. H3. Whether
+//! code is inside is set around each poll, so that other branches of the same task are not. H4. It listens for that
+//! moment by itself, since whatever polls it may not look at it otherwise.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::task::coop;
+use tokio::time::Instant;
+
+use crate::runtime::Timer;
+use crate::state::Core;
+use crate::state::owner::Seat;
+use crate::sync::Arc;
+
+/// Runs `section` to its end although the group is cancelled, for `bound` at most from then on.
+///
+/// For what must not stop half-way: a commit, a hand-over, a farewell. When the group is forced, the task goes on as long as
+/// it is in the section; after `bound` it is dropped all the same, and named among those who were
+/// [forced](crate::GroupError::forced). Inside, [`token`](crate::token) is silent, also in scopes that are opened there.
+///
+/// It shields against the cancel of the group that the caller runs in, and of those around it that cancel by way of it; not
+/// against its own future being dropped, by a `timeout` around it or a `select!`, nor against the end of the runtime. Outside every group
+/// it does nothing.
+///
+/// # Cancel safety
+///
+/// As cancel safe as `section`, which is dropped with it.
+///
+/// # Panics
+///
+/// When the group is forced meanwhile, and the runtime has no time driver.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// use std::time::Duration;
+/// use ringfence::{scope, shield};
+///
+/// let mut is_saved = false;
+/// let ended = scope(async |group| -> Result<(), std::io::Error> {
+///     group.cancel();
+///     shield(Duration::from_secs(1), async {
+///         tokio::time::sleep(Duration::from_millis(10)).await; // write it down
+///         is_saved = true;
+///     })
+///     .await;
+///     std::future::pending().await // the body ends at its next await
+/// });
+/// assert!(ended.await.unwrap_err().is_cancelled());
+/// assert!(is_saved);
+/// # }
+/// ```
+pub fn shield<F: IntoFuture>(bound: Duration, section: F) -> Shield<F::IntoFuture> {
+    Shield {
+        section: section.into_future(),
+        bound,
+        guard: None,
+        timer: None,
+    }
+}
+
+pin_project! {
+    /// The future of [`shield`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As cancel safe as its section, which is dropped with it.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Shield<F> {
+        #[pin]
+        section: F,
+        bound: Duration,
+        guard: Option<Guard>,
+        timer: Option<Pin<Box<Timer>>>,
+    }
+}
+
+/// A raised shield.
+struct Guard {
+    core: Arc<Core>,
+    serial: u64,
+    seat: Arc<Seat>,
+    is_up: bool,
+    listening: Option<u64>,
+}
+
+impl Guard {
+    fn raise() -> Option<Self> {
+        let (core, serial, seat) = crate::context::seat()?;
+        seat.raise();
+        Some(Self {
+            core,
+            serial,
+            seat,
+            is_up: true,
+            listening: None,
+        })
+    }
+
+    fn is_forced(&self) -> bool {
+        self.core.is_forced(self.core.word().read(), self.serial)
+    }
+
+    fn lower(&mut self, is_overrun: bool) {
+        if std::mem::take(&mut self.is_up) {
+            self.seat.lower(is_overrun);
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.lower(false);
+        if let Some(number) = self.listening {
+            self.core.unlisten(self.serial, number);
+        }
+    }
+}
+
+/// Sets that code is inside, and back.
+struct Inside<'a>(&'a Seat, bool);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.step(self.1);
+    }
+}
+
+impl<F: Future> Future for Shield<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        if this.guard.is_none() {
+            *this.guard = Guard::raise(); // H1
+        }
+        let Some(guard) = this.guard else {
+            return this.section.poll(cx);
+        };
+        let polled = {
+            let _inside = Inside(&guard.seat, guard.seat.step(true)); // H3
+            this.section.poll(cx)
+        };
+        if polled.is_ready() {
+            *this.guard = None;
+            return polled;
+        }
+        if !guard.is_forced() {
+            guard.listening = Some(guard.core.listen(guard.serial, guard.listening, cx.waker())); // H4
+            if !guard.is_forced() {
+                return Poll::Pending;
+            }
+        }
+        // H2
+        let end = Instant::now().checked_add(*this.bound);
+        let timer = match (&mut *this.timer, end) {
+            (Some(timer), _) => Some(timer),
+            (none, Some(end)) => Some(none.insert(Box::pin(Timer::at(end)))),
+            (_, None) => None,
+        };
+        let mut timer = timer.map(|timer| coop::unconstrained(timer.as_mut()));
+        let is_over = timer
+            .as_mut()
+            .is_some_and(|timer| Pin::new(timer).poll(cx).is_ready());
+        if is_over {
+            guard.lower(true);
+        }
+        Poll::Pending
+    }
+}
+
+impl<F> fmt::Debug for Shield<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shield")
+            .field("bound", &self.bound)
+            .finish_non_exhaustive()
+    }
+}

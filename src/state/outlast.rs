@@ -1,0 +1,150 @@
+//! Who outlasts what: members that needed force although there was a grace, and work that goes on after its child was forced.
+
+use std::sync::Weak;
+
+use crate::observe::{CancelReason, Straggler, tell};
+use crate::state::Core;
+use crate::state::end::Why;
+use crate::state::owner::GiveUp;
+use crate::state::registry::Mark;
+use crate::state::word::Reading;
+use crate::sync::{Arc, Ordering};
+
+impl Core {
+    /// Asks whether a forced member needs no more than to be counted out: nobody hears of it, and what it has in the
+    /// registry goes with all the rest (R4).
+    pub(crate) fn ends_unseen(&self, word: Reading) -> bool {
+        word.is_forced()
+            && word.is_undivided()
+            && !self.has_grace()
+            && !self.has_outlasted()
+            && self.observer().is_none()
+    }
+
+    fn has_outlasted(&self) -> bool {
+        // Relaxed: set before the group is forced, and asked after.
+        self.has_outlasted.load(Ordering::Relaxed)
+    }
+
+    /// Asks the group to end at once, as its scope is being dropped.
+    pub(crate) fn cancel_dropped(&self, body_is_in: bool) {
+        // Found before anybody is told to end: later, those around may have ended, too.
+        let is_empty = self.children(body_is_in) == 0;
+        let around = (!is_empty).then(|| self.grace_over_around()).flatten();
+        if let Some(around) = around {
+            self.cold.lock().rare().outlasted = Some(around);
+            self.has_outlasted.store(true, Ordering::Relaxed);
+        }
+        self.cancel_now(CancelReason::ScopeDropped);
+    }
+
+    /// Names a member that is forced, in the report of its own group if it outlasted the grace there, or its shield; else, if
+    /// its scope was dropped, in that of the group around whose grace was over then. Nobody who was forced early is named.
+    pub(crate) fn forced(
+        &self,
+        serial: u64,
+        mark: Mark,
+        is_overrun: bool,
+        straggler: impl FnOnce() -> Straggler,
+    ) {
+        if is_overrun || self.is_grace_over(serial, || mark) {
+            self.straggled(straggler());
+        } else if let Some(around) = self.outlasted() {
+            around.straggled(straggler());
+        }
+    }
+
+    fn outlasted(&self) -> Option<Arc<Self>> {
+        if !self.has_outlasted() {
+            return None;
+        }
+        self.cold.lock().rare.as_ref()?.outlasted.clone()
+    }
+
+    /// Finds the innermost group around whose grace is over for what this one was opened in.
+    fn grace_over_around(&self) -> Option<Arc<Self>> {
+        let mut inner = self;
+        while let Some(core) = inner.parent.as_ref() {
+            if core.is_grace_over(inner.opener, || core.registry.mark(inner.opener)) {
+                return Some(core.clone());
+            }
+            inner = core;
+        }
+        None
+    }
+
+    /// Asks whether a member has to end because a grace is over: that of the group, or one that it had alone.
+    fn is_grace_over(&self, serial: u64, mark: impl FnOnce() -> Mark) -> bool {
+        let together = || {
+            let cold = self.cold.lock();
+            cold.rare.as_ref().is_some_and(|rare| rare.is_grace_over)
+        };
+        let alone = || serial < self.force_cut.load(Ordering::Acquire) || mark() == Mark::Forced;
+        self.has_grace() && (together() || (serial > 0 && alone()))
+    }
+
+    /// Notes that a member had to be forced although there was a grace.
+    fn straggled(&self, straggler: Straggler) {
+        crate::trace::forced(&straggler);
+        tell(self.observer(), |o| o.forced(&straggler));
+        self.cold.lock().rare().stragglers.push(straggler);
+    }
+
+    /// Notes work that goes on after its child was forced, with the nearest group that may give it up.
+    pub(crate) fn watch(&self, serial: u64, call: Weak<dyn GiveUp>) {
+        let mut around = std::iter::successors(Some(self), |core| core.parent.as_deref());
+        let Some(group) = around.find(|core| core.gives_up) else {
+            return;
+        };
+        let is_late = {
+            let mut cold = group.cold.lock();
+            let rare = cold.rare();
+            if !rare.gives_up {
+                rare.calls.insert((self.id, serial), call.clone());
+            }
+            rare.gives_up
+        };
+        if is_late {
+            group.give_up_call(&call);
+        }
+    }
+
+    pub(crate) fn unwatch(&self, serial: u64) {
+        let around = std::iter::successors(Some(self), |core| core.parent.as_deref());
+        if let Some(group) = around.into_iter().find(|core| core.gives_up) {
+            let mut cold = group.cold.lock();
+            let rare = cold.rare.as_mut();
+            let old = rare.and_then(|rare| rare.calls.remove(&(self.id, serial)));
+            drop(cold);
+            drop(old);
+        }
+    }
+
+    /// Stops waiting for work that goes on after its child was forced.
+    pub(crate) fn give_up(&self) {
+        let calls = {
+            let mut cold = self.cold.lock();
+            let rare = cold.rare();
+            rare.gives_up = true;
+            std::mem::take(&mut rare.calls)
+        };
+        calls
+            .into_values()
+            .for_each(|call| self.give_up_call(&call));
+    }
+
+    fn give_up_call(&self, call: &Weak<dyn GiveUp>) {
+        let Some((info, owner)) = call.upgrade().and_then(|call| call.give_up()) else {
+            return;
+        };
+        let abandoned = Straggler {
+            task: Some(info),
+            reason: self.reason_why(Why::Group),
+            age: None,
+        };
+        crate::trace::abandoned(&abandoned);
+        tell(self.observer(), |o| o.abandoned(&abandoned));
+        self.cold.lock().rare().abandoned.push(abandoned);
+        owner.settle();
+    }
+}

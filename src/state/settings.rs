@@ -1,0 +1,64 @@
+//! What a scope is made with, and what it hands down.
+
+use crate::observe::{Observer, path};
+use crate::state::Core;
+use crate::sync::PlainArc;
+use crate::time::Deadline;
+
+/// What a scope is made with.
+#[derive(Clone, Default)]
+pub(crate) struct Settings {
+    pub(crate) name: Option<PlainArc<str>>,
+    pub(crate) has_grace: bool,
+    /// Whether work that outlasts its child can be given up.
+    pub(crate) gives_up: bool,
+    /// Whether the scope is opened in a section that is shielded.
+    pub(crate) is_shielded: bool,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) observer: Option<PlainArc<dyn Observer>>,
+    /// The member of the parent that the scope was opened in.
+    pub(crate) opener: u64,
+}
+
+/// What the groups around a scope, and itself, have set; shared with the scopes inside that set nothing.
+pub(crate) struct Inherited {
+    pub(super) path: Option<PlainArc<str>>,
+    pub(super) deadline: Deadline,
+    pub(super) observer: Option<PlainArc<dyn Observer>>,
+}
+
+/// Works out what a new scope goes by. Where it sets nothing itself, it shares what is around it.
+pub(super) fn inherit(settings: Settings, parent: Option<&Core>) -> Option<PlainArc<Inherited>> {
+    let Settings {
+        name,
+        deadline,
+        mut observer,
+        opener,
+        ..
+    } = settings;
+    let around = parent.and_then(|parent| parent.inherited.as_ref());
+    // Through the child it is opened in, if that one has a name.
+    let through = parent.and_then(|parent| parent.name_of(opener));
+    if parent.is_none() && observer.is_none() {
+        observer = crate::observe::process().cloned();
+    }
+    if name.is_none() && through.is_none() && deadline.is_none() && observer.is_none() {
+        return around.cloned();
+    }
+    let outer = around.map_or(Deadline::NEVER, |around| around.deadline);
+    let above = path(
+        around.and_then(|around| around.path.as_ref()),
+        through.as_deref(),
+    );
+    Some(PlainArc::new(Inherited {
+        path: path(above.as_ref(), name.as_deref()),
+        deadline: deadline.map_or(outer, |own| own.min(outer)),
+        observer: observer.or_else(|| around.and_then(|around| around.observer.clone())),
+    }))
+}
+
+impl Inherited {
+    pub(crate) fn observer(&self) -> Option<&PlainArc<dyn Observer>> {
+        self.observer.as_ref()
+    }
+}
