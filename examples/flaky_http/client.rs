@@ -103,7 +103,7 @@ impl Client {
             uri: uri.unwrap_or_default(),
             way,
             seed,
-            budget: RetryBudget::new(0.1).capacity(50).reserve(10),
+            budget: RetryBudget::new(0.1).capacity(20).reserve(2),
             latency: Latency::new().min_samples(50),
         }
     }

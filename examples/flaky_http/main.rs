@@ -1,9 +1,9 @@
 //! `flaky_http` shows what a retry does to a server that cannot keep up, and what a hedge does to a tail.
 //!
 //! ```text
-//! cargo run --release --example flaky_http                        # about half a minute
+//! cargo run --release --example flaky_http                        # under half a minute
 //! cargo run --release --example flaky_http -- --svg chart.svg     # and the chart as a picture
-//! cargo run --release --example flaky_http -- --seed 7 --calls 400
+//! cargo run --release --example flaky_http -- --seed 7 --calls 2000
 //! ```
 //!
 //! A real HTTP server on loopback answers real clients; everything runs in one scope, and nothing is left when it ends.
@@ -12,7 +12,7 @@
 //! 1. **Overload.** The server has room for so many requests at once; what comes on top is refused with a 503, and
 //!    refusing costs as much as answering. For a while it has almost no room. Who retries without measure
 //!    keeps it down by retrying; who has a budget lets it come back.
-//! 2. **A slow tail.** One request in twenty takes twenty times as long. A second copy of what takes longer than
+//! 2. **A slow tail.** One request in twenty takes ten times as long. A second copy of what takes longer than
 //!    most cuts the tail, for a few requests more.
 
 #![expect(
@@ -44,10 +44,10 @@ struct Options {
     #[arg(long, default_value = "1")]
     seed: u64,
     /// Calls of each way
-    #[arg(long, default_value = "2000", value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    #[arg(long, default_value = "400", value_parser = clap::value_parser!(u32).range(100..=100_000))]
     calls: u32,
     /// Calls a second
-    #[arg(long, default_value = "500", value_parser = clap::value_parser!(u32).range(50..=5_000))]
+    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(10..=5_000))]
     rate: u32,
     /// Write the chart here, too
     #[arg(long)]

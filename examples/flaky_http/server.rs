@@ -18,12 +18,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 
 /// How long an answer takes.
-const WORK: Duration = Duration::from_millis(20);
-/// Requests at once that the server has room for: three in four of the calls that come at the default rate
-/// would do with a third of it.
-const ROOM: u64 = 24;
-/// The same while it is broken.
-const LITTLE_ROOM: u64 = 4;
+const WORK: Duration = Duration::from_millis(40);
+/// Requests at once that the server has room for: three times what comes at the default rate.
+const ROOM: u64 = 12;
+/// The same while it is broken: a little less than what comes.
+const LITTLE_ROOM: u64 = 3;
 
 /// In which way it is flaky.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +158,7 @@ async fn answer(
         }
         Story::Tail => {
             let is_slow = dice(counters.seed, number) % 20 == 0;
-            sleep(if is_slow { WORK * 20 } else { WORK }).await;
+            sleep(if is_slow { WORK * 10 } else { WORK }).await;
         }
     }
     Ok(response)
