@@ -359,6 +359,7 @@ tuples! { ['env] LocalGroup<'env, E>, Sized, 'env }
 macro_rules! joins {
     ([$($life:lifetime)?] $Group:ty, [$($bound:tt)*] $(, $lint:meta)?) => {
         impl<$($life,)? E: Send + 'static> $Group {
+            $(#[$lint])?
             /// Runs a tuple of two to six futures as children, and returns their values, or the first error when the
             /// others are gone.
             ///
@@ -371,7 +372,6 @@ macro_rules! joins {
             /// # Errors
             ///
             /// With the first error, after all the others have been cancelled and are gone.
-            $(#[$lint])?
             pub async fn try_join<J, X>(&self, futures: J) -> Result<J::Output, X>
             where
                 J: TryJoin<Self, X>,
@@ -384,6 +384,7 @@ macro_rules! joins {
                 }
             }
 
+            $(#[$lint])?
             /// Runs futures as children, and returns their values in the order of the futures, or the first error when
             /// the others are gone.
             ///
@@ -396,7 +397,6 @@ macro_rules! joins {
             /// # Errors
             ///
             /// With the first error, after all the others have been cancelled and are gone.
-            $(#[$lint])?
             pub async fn try_join_all<I, F, T, X>(&self, futures: I) -> Result<Vec<T>, X>
             where
                 I: IntoIterator<Item = F>,
@@ -411,6 +411,7 @@ macro_rules! joins {
                 try_join_all(racers).await
             }
 
+            $(#[$lint])?
             /// Runs futures as children, and returns how each ended, in the order of the futures.
             ///
             /// What a future returns is its value, also if that is a `Result`; so nobody is cancelled because of another.
@@ -418,7 +419,6 @@ macro_rules! joins {
             /// # Cancel safety
             ///
             /// Dropped early, it cancels what it has started, and the group waits for it.
-            $(#[$lint])?
             pub async fn settle_all<I, F, T>(&self, futures: I) -> Vec<Outcome<T>>
             where
                 I: IntoIterator<Item = F>,
@@ -429,13 +429,13 @@ macro_rules! joins {
                 settle_all(Unfinished(futures.into_iter().map(start).collect())).await
             }
 
+            $(#[$lint])?
             /// Runs futures as children, and returns what the first of them to end returned, when the others are gone;
             /// `None` if there are no futures.
             ///
             /// # Cancel safety
             ///
             /// Dropped early, it cancels what it has started, and the group waits for it.
-            $(#[$lint])?
             pub async fn first<I, F, T>(&self, futures: I) -> Option<T>
             where
                 I: IntoIterator<Item = F>,
@@ -449,6 +449,7 @@ macro_rules! joins {
                 first(racers).await
             }
 
+            $(#[$lint])?
             /// Runs futures as children, and returns the value of the first to succeed, when the others are gone.
             ///
             /// # Cancel safety
@@ -458,7 +459,6 @@ macro_rules! joins {
             /// # Errors
             ///
             /// If none succeeds, the errors of all in the order in which they came: none if there were no futures.
-            $(#[$lint])?
             pub async fn first_ok<I, F, T, X>(&self, futures: I) -> Result<T, Vec<X>>
             where
                 I: IntoIterator<Item = F>,
@@ -469,6 +469,7 @@ macro_rules! joins {
                 self.staggered(Duration::ZERO, futures).await
             }
 
+            $(#[$lint])?
             /// Runs futures as children, each `delay` after the one before it or as soon as one fails, and returns the value
             /// of the first to succeed, when the others are gone: *happy eyeballs*.
             ///
@@ -485,7 +486,6 @@ macro_rules! joins {
             /// # Panics
             ///
             /// When it has to wait outside a tokio runtime with a time driver, unless `delay` is zero.
-            $(#[$lint])?
             pub async fn staggered<I, F, T, X>(
                 &self,
                 delay: Duration,

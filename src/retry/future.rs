@@ -7,51 +7,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::task::coop;
 
-use super::attempts::{Attempt, Engine, Pause, Waiting};
+use super::attempts::{Attempt, AttemptEnd, Engine, Pause, Waiting, poll_attempt};
 use super::error::{RetryError, RetryReason};
 use super::event::{Hook, RetryEvent};
 use super::verdict::{Judge, Judged, Verdict};
-
-/// How an attempt ended.
-pub(super) enum AttemptEnd<O> {
-    Output(O),
-    TimedOut(Duration),
-    /// The run's own deadline passed.
-    Late,
-}
-
-/// Polls an attempt, then what limits it in time.
-pub(super) fn poll_attempt<F: Future>(
-    attempt: Pin<&mut F>,
-    engine: &mut Engine<'_>,
-    mut waiting: Pin<&mut Waiting>,
-    cx: &mut Context<'_>,
-) -> Poll<AttemptEnd<F::Output>> {
-    let limit = engine.limit();
-    let had_budget = limit.is_some() && coop::has_budget_remaining();
-    if let Poll::Ready(output) = attempt.poll(cx) {
-        return Poll::Ready(AttemptEnd::Output(output));
-    }
-    let Some((at, timeout)) = limit else {
-        engine.now();
-        return Poll::Pending;
-    };
-    // A timer is made or moved when the attempt is first pending.
-    if engine.armed != Some(at) {
-        engine.armed = Some(at);
-        waiting.as_mut().set(at);
-    }
-    let spent = had_budget && !coop::has_budget_remaining();
-    if waiting.poll_timer(cx, spent).is_pending() {
-        return Poll::Pending;
-    }
-    Poll::Ready(match timeout {
-        Some(timeout) => AttemptEnd::TimedOut(timeout),
-        None => AttemptEnd::Late,
-    })
-}
 
 /// What follows an attempt that brought no value.
 pub(super) enum Next {
@@ -62,58 +22,71 @@ pub(super) enum Next {
 /// What is kept of outcomes, and who hears of them.
 pub(super) struct Telling<H, E, V> {
     hook: H,
+    kept: Option<Kept<E, V>>,
+}
+
+struct Kept<E, V> {
     last: Option<Result<V, E>>,
     earlier: Vec<E>,
     timed_out: Option<Duration>,
 }
 
 impl<H, E, V> Telling<H, E, V> {
+    #[inline(always)]
     pub(super) const fn new(hook: H) -> Self {
-        Self {
-            hook,
+        Self { hook, kept: None }
+    }
+
+    fn kept(&mut self) -> &mut Kept<E, V> {
+        self.kept.get_or_insert(Kept {
             last: None,
             earlier: Vec::new(),
             timed_out: None,
-        }
+        })
     }
 }
 
 impl<H: Hook<E, V>, E, V> Telling<H, E, V> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn take<T, J: Judge<T, E, Kept = V>>(
         &mut self,
         ended: AttemptEnd<Result<T, E>>,
         judge: &mut J,
         engine: &Engine<'_>,
     ) -> Result<T, Next> {
-        self.timed_out = None;
         match ended {
             AttemptEnd::Output(outcome) => match judge.judge(outcome) {
                 Judged::Done(value) => Ok(value),
                 Judged::Not(outcome, verdict) => {
-                    self.keep(outcome, engine.options.history);
+                    self.keep(outcome, engine.history());
                     Err(Next::Decide(verdict))
                 }
             },
             AttemptEnd::TimedOut(timeout) => {
-                self.timed_out = Some(timeout);
-                Err(Next::Decide(engine.options.after_timeout))
+                self.kept().timed_out = Some(timeout);
+                Err(Next::Decide(engine.after_timeout()))
             }
-            AttemptEnd::Late => Err(Next::GiveUp),
+            AttemptEnd::Late => {
+                self.kept().timed_out = None;
+                Err(Next::GiveUp)
+            }
         }
     }
 
     pub(super) fn keep(&mut self, outcome: Result<V, E>, history: usize) {
-        if let Some(Err(before)) = self.last.replace(outcome) {
+        let kept = self.kept();
+        kept.timed_out = None;
+        if let Some(Err(before)) = kept.last.replace(outcome) {
             if history > 0 {
-                if self.earlier.len() == history {
-                    self.earlier.remove(0);
+                if kept.earlier.len() == history {
+                    kept.earlier.remove(0);
                 }
-                self.earlier.push(before);
+                kept.earlier.push(before);
             }
         }
     }
 
+    #[inline]
     pub(super) fn next(
         &mut self,
         engine: &mut Engine<'_>,
@@ -122,11 +95,12 @@ impl<H: Hook<E, V>, E, V> Telling<H, E, V> {
         let (pause, delay) = engine.next(verdict)?;
         crate::trace::retrying(engine.attempts, delay, || engine.elapsed());
         if H::LISTENS {
+            let last = self.kept.as_ref().and_then(|kept| kept.last.as_ref());
             self.hook.tell(&RetryEvent::Pausing {
                 attempt: engine.attempts,
                 delay,
                 elapsed: engine.elapsed(),
-                last: self.last.as_ref().map(Result::as_ref),
+                last: last.map(Result::as_ref),
             });
         }
         Ok(pause)
@@ -139,13 +113,14 @@ impl<H: Hook<E, V>, E, V> Telling<H, E, V> {
         reason: RetryReason,
     ) -> RetryError<E, V> {
         engine.give_up();
+        let kept = self.kept();
         let error = RetryError {
             reason,
             attempts: engine.attempts,
             elapsed: engine.elapsed(),
-            timed_out: self.timed_out,
-            last: self.last.take(),
-            earlier: std::mem::take(&mut self.earlier),
+            timed_out: kept.timed_out,
+            last: kept.last.take(),
+            earlier: std::mem::take(&mut kept.earlier),
         };
         crate::trace::gave_up(error.attempts, error.elapsed, &error.reason);
         if H::LISTENS {
@@ -161,10 +136,10 @@ impl<H: Hook<E, V>, E, V> Telling<H, E, V> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Begin,
     Attempt,
-    Pause(Pause),
+    Pause,
     /// Done; or user code is running, and has panicked if somebody sees this.
     Over,
 }
@@ -177,30 +152,15 @@ pin_project! {
     /// Dropping it drops the attempt that runs, and no other is made.
     #[must_use = "futures do nothing unless polled"]
     pub struct RetryFuture<'p, Op, Fut, J, H, E, V> {
-        op: Op,
-        judge: J,
-        telling: Telling<H, E, V>,
-        engine: Engine<'p>,
-        phase: Phase,
+        pub(super) op: Op,
+        pub(super) judge: J,
+        pub(super) telling: Telling<H, E, V>,
+        pub(super) engine: Engine<'p>,
+        pub(super) phase: Phase,
         #[pin]
-        attempt: Option<Fut>,
+        pub(super) attempt: Option<Fut>,
         #[pin]
-        waiting: Waiting,
-    }
-}
-
-impl<'p, Op, Fut, J, H, E, V> RetryFuture<'p, Op, Fut, J, H, E, V> {
-    #[inline]
-    pub(super) const fn new(op: Op, judge: J, hook: H, engine: Engine<'p>) -> Self {
-        Self {
-            op,
-            judge,
-            telling: Telling::new(hook),
-            engine,
-            phase: Phase::Begin,
-            attempt: None,
-            waiting: Waiting::new(),
-        }
+        pub(super) waiting: Option<Waiting>,
     }
 }
 
@@ -213,71 +173,65 @@ where
 {
     type Output = Result<T, RetryError<E, J::Kept>>;
 
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        loop {
-            // Whatever user code does, it is called with the run over: a panic leaves it so.
-            let reason = match std::mem::replace(this.phase, Phase::Over) {
-                Phase::Begin => match this.engine.begin() {
+        // Whatever user code does, it is called with the run over: a panic leaves it so.
+        let mut phase = std::mem::replace(this.phase, Phase::Over);
+        assert!(
+            phase != Phase::Over,
+            "ringfence: a retry was polled after it was over"
+        );
+        let reason = loop {
+            if phase == Phase::Pause {
+                let waiting = Waiting::made(this.waiting.as_mut());
+                match waiting.poll_pause(this.engine, cx) {
+                    Poll::Ready(Ok(())) => phase = Phase::Begin,
+                    Poll::Ready(Err(reason)) => break reason,
+                    Poll::Pending => {
+                        *this.phase = Phase::Pause;
+                        return Poll::Pending;
+                    }
+                }
+            }
+            if phase == Phase::Begin {
+                match this.engine.begin() {
                     Ok(attempt) => {
                         let future = (this.op)(attempt);
                         this.attempt.set(Some(future));
-                        *this.phase = Phase::Attempt;
-                        continue;
                     }
-                    Err(reason) => reason,
-                },
-                Phase::Attempt => {
-                    let Some(attempt) = this.attempt.as_mut().as_pin_mut() else {
-                        unreachable!("the attempt is there while it is tried")
-                    };
-                    let polled = poll_attempt(attempt, this.engine, this.waiting.as_mut(), cx);
-                    let Poll::Ready(ended) = polled else {
-                        *this.phase = Phase::Attempt;
-                        return Poll::Pending;
-                    };
-                    // Gone before anything else happens, with all that it captured.
-                    this.attempt.set(None);
-                    match this.telling.take(ended, this.judge, this.engine) {
-                        Ok(value) => {
-                            this.engine.succeeded();
-                            return Poll::Ready(Ok(value));
-                        }
-                        Err(Next::GiveUp) => RetryReason::Deadline,
-                        Err(Next::Decide(verdict)) => {
-                            match this.telling.next(this.engine, verdict) {
-                                Ok(pause) => {
-                                    *this.phase = if this.waiting.as_mut().pause(pause) {
-                                        Phase::Pause(pause)
-                                    } else {
-                                        Phase::Begin
-                                    };
-                                    continue;
-                                }
-                                Err(reason) => reason,
-                            }
-                        }
-                    }
+                    Err(reason) => break reason,
                 }
-                Phase::Pause(pause) => {
-                    match this.waiting.as_mut().poll_pause(pause, this.engine, cx) {
-                        Poll::Ready(Ok(())) => {
-                            *this.phase = Phase::Begin;
-                            continue;
-                        }
-                        Poll::Ready(Err(reason)) => reason,
-                        Poll::Pending => {
-                            *this.phase = Phase::Pause(pause);
-                            return Poll::Pending;
-                        }
-                    }
-                }
-                Phase::Over => panic!("ringfence: a retry was polled after it was over"),
+            }
+            let Some(attempt) = this.attempt.as_mut().as_pin_mut() else {
+                unreachable!("it was set above, or is still there")
             };
-            return Poll::Ready(Err(this.telling.give_up(this.engine, reason)));
-        }
+            let polled = poll_attempt(attempt, this.engine, this.waiting.as_mut(), cx);
+            let Poll::Ready(ended) = polled else {
+                *this.phase = Phase::Attempt;
+                return Poll::Pending;
+            };
+            // Gone before anything else happens, with all that it captured.
+            this.attempt.set(None);
+            let verdict = match this.telling.take(ended, this.judge, this.engine) {
+                Ok(value) => {
+                    this.engine.succeeded();
+                    return Poll::Ready(Ok(value));
+                }
+                Err(Next::Decide(verdict)) => verdict,
+                Err(Next::GiveUp) => break RetryReason::Deadline,
+            };
+            match this.telling.next(this.engine, verdict) {
+                Ok(Pause::Skip) => phase = Phase::Begin,
+                Ok(pause) => {
+                    Waiting::made(this.waiting.as_mut()).pause(pause);
+                    phase = Phase::Pause;
+                }
+                Err(reason) => break reason,
+            }
+        };
+        Poll::Ready(Err(this.telling.give_up(this.engine, reason)))
     }
 }
 
@@ -334,7 +288,7 @@ where
             result,
             attempts: engine.attempts,
             elapsed: engine.elapsed(),
-            slept: engine.slept,
+            slept: engine.slept(),
         })
     }
 }

@@ -6,11 +6,13 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::Retry;
-use super::attempts::{Attempt, AttemptTimeout, Engine, Listen, Options, Waiting};
+use super::attempts::{
+    Attempt, AttemptTimeout, Engine, Listen, Options, Pause, Waiting, poll_attempt,
+};
 use super::budget::RetryBudget;
 use super::error::{RetryError, RetryReason};
 use super::event::{Hook, NoHook, OnEvent, RetryEvent};
-use super::future::{Next, Reporting, RetryFuture, Telling, poll_attempt};
+use super::future::{Next, Phase, Reporting, RetryFuture, Telling};
 use super::verdict::{AnyError, Classify, Judge, Until, Verdict, When};
 use crate::cancel::Token;
 use crate::time::Deadline;
@@ -22,7 +24,7 @@ pub struct Run<'p, Op, J = AnyError, H = NoHook> {
     op: Op,
     judge: J,
     hook: H,
-    options: Options<'p>,
+    options: Option<Options<'p>>,
 }
 
 /// The form of a run that lends something to its operation, not begun yet: see [`Retry::retry_with`].
@@ -33,7 +35,7 @@ pub struct RunWith<'p, 'c, C: ?Sized, Op, T, E, J = AnyError, H = NoHook> {
     op: Op,
     judge: J,
     hook: H,
-    options: Options<'p>,
+    options: Option<Options<'p>>,
     yields: PhantomData<fn() -> Result<T, E>>,
 }
 
@@ -95,7 +97,7 @@ impl Retry {
             op,
             judge: AnyError,
             hook: NoHook,
-            options: Options::new(),
+            options: None,
         }
     }
 
@@ -141,7 +143,7 @@ impl Retry {
             op,
             judge: AnyError,
             hook: NoHook,
-            options: Options::new(),
+            options: None,
             yields: PhantomData,
         }
     }
@@ -153,38 +155,39 @@ macro_rules! options {
         ///
         /// The deadlines of the groups around hold in any case; the earliest counts.
         pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
-            self.$($options).+.deadline = self.$($options).+.deadline.min(deadline.into());
+            let told = Options::of(&mut self.$($options).+);
+            told.deadline = told.deadline.min(deadline.into());
             self
         }
 
         /// Drops an attempt that takes longer than this, and goes on as after an error that is worth another attempt.
         pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-            self.$($options).+.attempt_timeout = AttemptTimeout::Fixed(timeout);
+            Options::of(&mut self.$($options).+).attempt_timeout = AttemptTimeout::Fixed(timeout);
             self
         }
 
         /// As [`attempt_timeout`](Self::attempt_timeout), with a limit that depends on the number of the attempt.
         pub fn attempt_timeout_by(mut self, timeout: fn(u32) -> Duration) -> Self {
-            self.$($options).+.attempt_timeout = AttemptTimeout::By(timeout);
+            Options::of(&mut self.$($options).+).attempt_timeout = AttemptTimeout::By(timeout);
             self
         }
 
         /// Takes an attempt that timed out for this; [`Verdict::Retry`] unless given.
         pub fn after_timeout(mut self, verdict: Verdict) -> Self {
-            self.$($options).+.after_timeout = verdict;
+            Options::of(&mut self.$($options).+).after_timeout = verdict;
             self
         }
 
         /// Takes a token of this budget before each attempt but the first, and gives up when there is none.
         pub fn budget(mut self, budget: &'p RetryBudget) -> Self {
-            self.$($options).+.budget = Some(budget);
+            Options::of(&mut self.$($options).+).budget = Some(budget);
             self
         }
 
         /// Gives up when this token is cancelled, instead of that of the task the run is in; with `None`, with no token: for
         /// what has to be said within the grace.
         pub fn cancel_on(mut self, token: impl Into<Option<Token>>) -> Self {
-            self.$($options).+.listen = match token.into() {
+            Options::of(&mut self.$($options).+).listen = match token.into() {
                 Some(token) => Listen::To(token),
                 None => Listen::Nobody,
             };
@@ -195,7 +198,7 @@ macro_rules! options {
         ///
         /// Runs that go on at the same time take a number each, and are spread and yet the same in every replay.
         pub fn stream(mut self, stream: u64) -> Self {
-            self.$($options).+.stream = stream;
+            Options::of(&mut self.$($options).+).stream = stream;
             self
         }
 
@@ -203,7 +206,7 @@ macro_rules! options {
         ///
         /// Errors that are kept are the one thing that a run allocates for.
         pub fn history(mut self, errors: usize) -> Self {
-            self.$($options).+.history = errors;
+            Options::of(&mut self.$($options).+).history = errors;
             self
         }
     };
@@ -321,10 +324,17 @@ where
     type Output = Result<T, RetryError<E, J::Kept>>;
     type IntoFuture = RetryFuture<'p, Op, Fut, J, H, E, J::Kept>;
 
-    #[inline]
+    #[inline(always)]
     fn into_future(self) -> Self::IntoFuture {
-        let engine = Engine::new(self.policy, self.options);
-        RetryFuture::new(self.op, self.judge, self.hook, engine)
+        RetryFuture {
+            op: self.op,
+            judge: self.judge,
+            telling: Telling::new(self.hook),
+            engine: Engine::new(self.policy, self.options),
+            phase: Phase::Begin,
+            attempt: None,
+            waiting: None,
+        }
     }
 }
 
@@ -426,7 +436,7 @@ where
         } = self;
         let mut engine = Engine::new(self.policy, self.options);
         let mut telling = Telling::new(hook);
-        let mut waiting = std::pin::pin!(Waiting::new());
+        let mut waiting = std::pin::pin!(None);
         loop {
             let attempt = match engine.begin() {
                 Ok(attempt) => attempt,
@@ -453,9 +463,11 @@ where
                 Ok(pause) => pause,
                 Err(reason) => return Err(telling.give_up(&mut engine, reason)),
             };
-            if waiting.as_mut().pause(pause) {
+            if pause != Pause::Skip {
+                let mut waiting = Waiting::made(waiting.as_mut());
+                waiting.as_mut().pause(pause);
                 let rested =
-                    std::future::poll_fn(|cx| waiting.as_mut().poll_pause(pause, &mut engine, cx));
+                    std::future::poll_fn(|cx| waiting.as_mut().poll_pause(&mut engine, cx));
                 if let Err(reason) = rested.await {
                     return Err(telling.give_up(&mut engine, reason));
                 }

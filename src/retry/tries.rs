@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use super::Retry;
-use super::attempts::{Attempt, AttemptTimeout, Engine, Listen, Options, Waiting};
+use super::attempts::{Attempt, AttemptTimeout, Engine, Listen, Options, Pause, Waiting};
 use super::budget::RetryBudget;
 use super::error::RetryError;
 use super::event::{Hook, NoHook, OnEvent, RetryEvent};
@@ -56,7 +56,7 @@ impl Retry {
     /// ```
     pub const fn tries<E>(&self) -> Tries<'_, E> {
         Tries {
-            engine: Engine::new(self, Options::new()),
+            engine: Engine::new(self, None),
             telling: Telling::new(NoHook),
         }
     }
@@ -114,14 +114,16 @@ impl<E, H: Hook<E, Infallible>> Tries<'_, E, H> {
     ) -> Result<(), RetryError<E>> {
         let Self { engine, telling } = self;
         let verdict = judge(&error).into();
-        telling.keep(Err(error), engine.options.history);
+        telling.keep(Err(error), engine.history());
         let pause = match telling.next(engine, verdict) {
             Ok(pause) => pause,
             Err(reason) => return Err(telling.give_up(engine, reason)),
         };
-        let mut waiting = pin!(Waiting::new());
-        if waiting.as_mut().pause(pause) {
-            poll_fn(|cx| waiting.as_mut().poll_pause(pause, engine, cx))
+        if pause != Pause::Skip {
+            let mut slot = pin!(None);
+            let mut waiting = Waiting::made(slot.as_mut());
+            waiting.as_mut().pause(pause);
+            poll_fn(|cx| waiting.as_mut().poll_pause(engine, cx))
                 .await
                 .map_err(|reason| telling.give_up(engine, reason))?;
         }
