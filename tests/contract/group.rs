@@ -411,12 +411,14 @@ fn background_children_are_cancelled_when_body_and_normal_children_are_done() {
                     *seen.lock().expect("no panic") = token().reason();
                     signalled.push("cancelled");
                 });
-                let normal = log.clone();
+                let (normal, (last, body_is_done)) = (log.clone(), oneshot::channel());
                 group.spawn(async move {
+                    body_is_done.await.expect("the body says so");
                     turns(10).await;
                     normal.push("normal");
                 });
                 log.push("body");
+                last.send(()).expect("the child waits for it");
                 Ok("value")
             })
             .await
