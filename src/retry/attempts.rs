@@ -98,7 +98,7 @@ pub(super) struct Options<'p> {
 
 impl<'p> Options<'p> {
     /// Makes them, where there are none yet.
-    pub(super) fn of<'o>(options: &'o mut Option<Self>) -> &'o mut Options<'p> {
+    pub(super) fn of<'o>(options: &'o mut Option<Self>) -> &'o mut Self {
         options.get_or_insert_with(Self::new)
     }
 
