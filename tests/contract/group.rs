@@ -411,7 +411,7 @@ fn background_children_are_cancelled_when_body_and_normal_children_are_done() {
                     *seen.lock().expect("no panic") = token().reason();
                     signalled.push("cancelled");
                 });
-                let (normal, (last, body_is_done)) = (log.clone(), oneshot::channel());
+                let (normal, (last, body_is_done)) = (log.clone(), tokio::sync::oneshot::channel());
                 group.spawn(async move {
                     body_is_done.await.expect("the body says so");
                     turns(10).await;
