@@ -96,9 +96,9 @@ pub(super) struct Options<'p> {
     pub(super) history: usize,
 }
 
-impl<'p> Options<'p> {
+impl Options<'_> {
     /// Makes them, where there are none yet.
-    pub(super) fn of<'o>(options: &'o mut Option<Self>) -> &'o mut Self {
+    pub(super) fn of(options: &mut Option<Self>) -> &mut Self {
         options.get_or_insert_with(Self::new)
     }
 
