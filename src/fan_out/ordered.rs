@@ -40,7 +40,7 @@ impl<R> Ordered<R> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(ringfence_loom, ringfence_shuttle))))]
 mod tests {
     use proptest::prelude::*;
 

@@ -63,7 +63,7 @@ impl Gcra {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(ringfence_loom, ringfence_shuttle))))]
 mod tests {
     use proptest::prelude::*;
 

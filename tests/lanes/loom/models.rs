@@ -13,8 +13,12 @@ mod cancel;
 mod end;
 #[path = "models/limit.rs"]
 mod limit;
+#[path = "models/owned.rs"]
+mod owned;
 #[path = "models/queue.rs"]
 mod queue;
+#[path = "models/slots.rs"]
+mod slots;
 #[path = "models/spawn.rs"]
 mod spawn;
 #[path = "models/token.rs"]
@@ -183,7 +187,7 @@ where
 {
     let group = TaskGroup::new(core.clone(), runtime.cloned());
     Box::pin(async move {
-        let clock = Clock::new(Duration::ZERO, None);
+        let clock = Clock::new(Duration::ZERO, None, None);
         Driver::new(&group, || body, clock, false).await
     })
 }
