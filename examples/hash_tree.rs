@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The tree is walked while files are hashed: the walk is the input of a [`fan_out`], which takes no more of it than it has
-//! room for. At the end the same is done with one loop, file by file, and both answers are compared.
+//! room for. At the end the same is done with one loop, file by file, and both answers are compared. (To compare the times,
+//! run it twice: the first run also waits for the disk.)
 
 #![expect(
     clippy::print_stdout,

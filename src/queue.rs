@@ -60,6 +60,7 @@
 
 mod delivery;
 mod error;
+mod over;
 mod receiver;
 mod sender;
 mod shared;
@@ -68,7 +69,6 @@ mod stats;
 pub(crate) mod store;
 #[cfg(feature = "stream")]
 mod stream;
-mod until;
 pub(crate) mod waiters;
 
 pub use delivery::Delivery;

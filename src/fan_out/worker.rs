@@ -19,8 +19,7 @@ use crate::fan_out::outlet::Outlet;
 use crate::fan_out::output::ItemOutput;
 use crate::fan_out::pace::Pace;
 use crate::fan_out::progress::{End, Progress};
-use crate::group::member::Member;
-use crate::observe::tell;
+use crate::group::spawn::{Birth, admit};
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind};
 use crate::sync::{Arc, AtomicBool, Lock, Ordering, PlainArc};
@@ -191,16 +190,15 @@ where
             kept: O::Kept::default(),
             shared,
         };
-        let Ok(serial) = core.enter(Kind::Normal) else {
-            return; // The group is closing: the worker counts itself out.
+        let birth = Birth {
+            kind: Kind::Normal,
+            name: None,
+            location,
         };
-        if core.observer().is_some() {
-            let info = core.info(serial, None, location);
-            tell(core.observer(), |o| o.spawned(&info));
+        // Refused by a group that is closing, the worker counts itself out.
+        if let Ok((member, _)) = admit::<Self, Error<Fut>, ()>(&core, worker, &birth) {
+            drop(crate::runtime::spawn(runtime.as_ref(), member));
         }
-        let member =
-            Member::<Self, Error<Fut>>::new(core, serial, Kind::Normal, false, location, worker);
-        drop(crate::runtime::spawn(runtime.as_ref(), member));
     }
 
     /// Takes the next item, and sees to who takes the one after it.

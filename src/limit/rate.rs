@@ -22,9 +22,12 @@ use crate::time::Deadline;
 /// So many in a time, and how many of them at once after a pause.
 ///
 /// ```
-/// use ringfence::Rate;
+/// use ringfence::{Rate, RateLimiter};
 ///
 /// const API: Rate = Rate::per_second(10).burst(5);
+///
+/// let limiter = RateLimiter::new(API);
+/// assert!(limiter.try_acquire_many(5).is_ok() && limiter.try_acquire().is_err());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {

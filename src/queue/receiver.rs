@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::delivery::Delivery;
 use super::error::{RecvError, TryRecvError};
+use super::over::{Over, What};
 use super::shared::{Shared, Wait};
 use super::state::{Effects, State, Turn};
 use super::stats::Stats;
 use super::store::Tag;
-use super::until::{Waits, What};
 use crate::sync::Arc;
 use crate::time::timeout;
 
@@ -175,7 +175,8 @@ impl<T> Receiver<T> {
             .step(|state, effects| state.close(None, effects))
     }
 
-    /// Closes the queue and returns what is left in it, in order. What is in delivery is not there.
+    /// Closes the queue and returns what is left in it, in order. What is in delivery is not there; what of that comes back
+    /// is in the queue again.
     #[must_use = "this is what was not done; use `close` to let it drain"]
     pub fn abort(&self) -> Vec<T> {
         self.shared.step(|state, effects| {
@@ -190,7 +191,7 @@ impl<T> Receiver<T> {
     ///
     /// Cancel safe: it only waits.
     pub fn join(&self) -> impl Future<Output = ()> {
-        Waits::new(&self.shared, What::Finished)
+        Over::new(&self.shared, What::Finished)
     }
 
     /// Returns how many items are in the queue, without those in delivery.

@@ -8,11 +8,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::error::SendError;
+use super::over::{Over, What};
 use super::shared::{Shared, Wait};
 use super::state::{Effects, Refusal, State};
 use super::stats::Stats;
 use super::store::Place;
-use super::until::{Waits, What};
 use crate::sync::Arc;
 use crate::time::timeout;
 
@@ -223,7 +223,7 @@ impl<T> Sender<T> {
     ///
     /// Cancel safe: it only waits.
     pub fn closed(&self) -> impl Future<Output = ()> {
-        Waits::new(&self.shared, What::Closed)
+        Over::new(&self.shared, What::Closed)
     }
 
     /// Waits until every accepted item was received, and every [delivery](super::Delivery) of one is done.
@@ -234,7 +234,7 @@ impl<T> Sender<T> {
     ///
     /// Cancel safe: it only waits.
     pub fn join(&self) -> impl Future<Output = ()> {
-        Waits::new(&self.shared, What::Finished)
+        Over::new(&self.shared, What::Finished)
     }
 
     /// Returns how many items are in the queue, without those in delivery.

@@ -215,12 +215,13 @@ where
     fn settle_calm(self: Pin<&mut Self>, value: V, stage: &Stage) -> Result<(), V> {
         let this = self.project();
         let core = &stage.core;
-        let is_calm = !*this.registered
-            && !stage.has_seat()
-            && core.observer().is_none()
-            && core.word().read().is_calm();
+        let is_calm =
+            !stage.has_seat() && core.observer().is_none() && core.word().read().is_calm();
         if !is_calm {
             return Err(value);
+        }
+        if *this.registered {
+            drop(core.registry().remove(*this.serial));
         }
         if this.slot.has_reader() || std::mem::needs_drop::<V>() {
             let kept = Kept::new(value, core);

@@ -341,7 +341,7 @@ fn a_queue_drains_within_the_grace() {
             .await
             .unwrap_err();
         assert_eq!(received.get(), 5);
-        assert_eq!(error.forced().len(), 2);
+        assert_eq!(error.forced().len(), 3, "both tasks, and the body");
         assert_eq!(start.elapsed(), Duration::from_millis(100));
     });
 }

@@ -25,7 +25,7 @@ fn note(polls: usize) -> &'static str {
 fn signal_x_listen() {
     explore(&["signalled before", "woken"], |seen| {
         let core = group_with_grace();
-        let token = Token::of(core.clone());
+        let token = Token::of(core.clone(), 0);
         let canceller = thread::spawn(move || core.cancel(requested()));
         let ((), polls) = run(token.cancelled());
         assert_eq!(token.reason(), Some(requested()));
@@ -46,7 +46,7 @@ fn listening(cancel: impl Fn(&Core, u64) + Copy + Send + Sync + 'static) {
         let (settled, polls) = thread::spawn(move || run(member)).join().unwrap();
         canceller.join().unwrap();
         assert!(matches!(settled, Settled::Completed(_)));
-        assert!(!Token::of(core).is_cancelled(), "the group's is another");
+        assert!(!Token::of(core, 0).is_cancelled(), "the group's is another");
         seen.note(note(polls));
     });
 }
@@ -132,7 +132,7 @@ fn force_of_one_child_is_told_by_its_token_for_ever() {
 fn end_of_the_group_x_listen_of_a_stranger() {
     explore(&["signalled before", "woken"], |seen| {
         let core = group();
-        let token = Token::of(core.clone());
+        let token = Token::of(core.clone(), 0);
         let (_, member) = child(&core, async {}).unwrap();
         let member = thread::spawn(move || run(member).0);
         let stranger = thread::spawn(move || {
@@ -151,7 +151,7 @@ fn signal_of_the_outer_group_x_listen_in_the_inner() {
     explore(&["signalled before", "woken"], |seen| {
         let outer = group_with_grace();
         let inner = group_in(&outer);
-        let token = Token::of(inner);
+        let token = Token::of(inner, 0);
         let canceller = thread::spawn(move || outer.cancel(requested()));
         let ((), polls) = run(token.cancelled());
         canceller.join().unwrap();
@@ -164,7 +164,7 @@ fn signal_x_drop_of_the_listener() {
     explore(&["it had heard", "it had not"], |seen| {
         let core = group_with_grace();
         let parker = Parker::new();
-        let mut listener = Token::of(core.clone()).cancelled();
+        let mut listener = Token::of(core.clone(), 0).cancelled();
         let canceller = thread::spawn({
             let core = core.clone();
             move || core.cancel(requested())

@@ -16,13 +16,13 @@ pub(crate) enum What {
     Closed,
 }
 
-pub(crate) struct Waits<'a, T> {
+pub(crate) struct Over<'a, T> {
     shared: &'a Shared<T>,
     what: What,
     key: Option<usize>,
 }
 
-impl<'a, T> Waits<'a, T> {
+impl<'a, T> Over<'a, T> {
     pub(crate) fn new(shared: &'a Shared<T>, what: What) -> Self {
         Self {
             shared,
@@ -39,7 +39,7 @@ impl<'a, T> Waits<'a, T> {
     }
 }
 
-impl<T> Wait<T> for Waits<'_, T> {
+impl<T> Wait<T> for Over<'_, T> {
     type Output = ();
 
     fn attempt(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<()> {
@@ -71,7 +71,7 @@ impl<T> Wait<T> for Waits<'_, T> {
     }
 }
 
-impl<T> Future for Waits<'_, T> {
+impl<T> Future for Over<'_, T> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -80,7 +80,7 @@ impl<T> Future for Waits<'_, T> {
     }
 }
 
-impl<T> Drop for Waits<'_, T> {
+impl<T> Drop for Over<'_, T> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             self.shared
