@@ -5,8 +5,9 @@
 //! | queued  | there    | a thread of the pool takes it                    | running   |
 //! |         |          | the child is forced, or the pool is gone         | over      |
 //! | running | taken    | it returned or threw, and the child is there     | done      |
-//! |         |          | it returned or threw, and the child was forced   | over      |
-//! |         |          | the group gave it up                             | given up  |
+//! |         |          | the child is forced                              | adopted   |
+//! | adopted | taken    | it returned or threw: its owner is settled with  | over      |
+//! |         |          | a group around gave it up                        | given up  |
 //! | done    | –        | the child took the result                        | over      |
 //! | given up | taken   | it returned or threw: nobody waits, it is observed | over    |
 //!

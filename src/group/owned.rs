@@ -179,7 +179,8 @@ impl<E: Send + 'static> OwnedGroup<E> {
     /// Shuts the group down: asks all children to end, gives them the grace, drops those who are still there, and comes back
     /// when all of them are gone.
     ///
-    /// Tokens fire at once. With a grace of zero everything is dropped where it is parked at once.
+    /// Tokens fire at once. With a grace of zero everything is dropped where it is parked at once. A [`Guard`] cannot be forced, nor
+    /// can a blocking call that has begun: they are waited for beyond the grace.
     ///
     /// # Cancel safety
     ///

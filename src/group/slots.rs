@@ -251,6 +251,13 @@ impl Slot {
     }
 }
 
+#[cfg(all(test, ringfence_loom))]
+impl Slot {
+    pub(crate) fn is_lent(&self) -> bool {
+        self.kind != Kind::Own
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         let waker = {

@@ -13,8 +13,12 @@ mod cancel;
 mod end;
 #[path = "models/limit.rs"]
 mod limit;
+#[path = "models/owned.rs"]
+mod owned;
 #[path = "models/queue.rs"]
 mod queue;
+#[path = "models/slots.rs"]
+mod slots;
 #[path = "models/spawn.rs"]
 mod spawn;
 #[path = "models/token.rs"]
