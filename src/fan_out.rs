@@ -204,6 +204,9 @@ where
     }
 
     /// Runs the items in the caller's task instead of tasks of their own: they may borrow, and need not be `Send`.
+    ///
+    /// There is no group of tasks then, so [`scope`](Self::scope) and [`buffer`](Self::buffer) have no effect: put a `timeout`
+    /// around it, or use it in a scope with a deadline.
     #[track_caller]
     pub fn local(self) -> LocalFanOut<S, T> {
         LocalFanOut::new(self)

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use crate::fan_out::input::Input;
 use crate::fan_out::outlet::Channel;
@@ -118,6 +118,15 @@ impl<V, E> Results<V, E> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<V, GroupError<E>>>> {
+        let step = ready!(crate::runtime::poll_step(cx));
+        let polled = self.poll_driven(cx);
+        if polled.is_ready() {
+            step.made_progress();
+        }
+        polled
+    }
+
+    fn poll_driven(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<V, GroupError<E>>>> {
         loop {
             if let Some(value) = self.ready.pop_front() {
                 if let Some(taker) = &self.taker {
@@ -125,28 +134,26 @@ impl<V, E> Results<V, E> {
                 }
                 return Poll::Ready(Some(Ok(value)));
             }
+            // The group is driven also while there is always a value: it keeps the deadline, and hears the signal.
+            if let Some(run) = &mut self.run {
+                if let Poll::Ready(ended) = run.as_mut().poll(cx) {
+                    self.run = None;
+                    self.error = ended.err();
+                }
+            }
+            if self.taker.is_none() {
+                self.taker = self.slot.0.lock().take();
+            }
             if let Some(taker) = &self.taker {
                 if taker.poll_take(&mut self.ready, cx) == Poll::Ready(true) {
                     continue;
                 }
             }
-            let Some(run) = &mut self.run else {
+            if self.run.is_none() {
                 self.taker = None;
                 return Poll::Ready(self.error.take().map(Err));
-            };
-            let had_taker = self.taker.is_some();
-            if let Poll::Ready(ended) = run.as_mut().poll(cx) {
-                self.run = None;
-                self.error = ended.err();
-                continue;
             }
-            if had_taker {
-                return Poll::Pending;
-            }
-            self.taker = self.slot.0.lock().take();
-            if self.taker.is_none() {
-                return Poll::Pending;
-            }
+            return Poll::Pending;
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::fan_out::output::ItemOutput;
 use crate::fan_out::pace::Pace;
 use crate::fan_out::progress::{End, Progress};
 use crate::group::spawn::{Birth, admit};
+use crate::observe::CancelReason;
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind};
 use crate::sync::{Arc, AtomicBool, Lock, Ordering, PlainArc};
@@ -225,7 +226,9 @@ where
         }
         if shared.is_stopped.load(Ordering::Relaxed) {
             let reason = shared.core.reason();
-            intake.cut(reason.or_else(|| crate::cancel::token().reason()));
+            let reason = reason.or_else(|| crate::cancel::token().reason());
+            // That its own children are cancelled means that it has what it wanted.
+            intake.cut(reason.filter(|reason| *reason != CancelReason::ChildrenCancelled));
         }
         let may_pull = !crew.is_inside();
         if !may_pull && !intake.has_ready() {

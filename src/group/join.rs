@@ -133,7 +133,23 @@ impl<'g, T> Racers<'g, T> {
 
     /// Waits for the next one to end. One that was cancelled, or threw, gives its handle, on which to wait for ever (J4).
     async fn next(&mut self) -> (usize, Result<T, Option<TaskHandle<'g, ()>>>) {
-        let (place, output) = poll_fn(|cx| self.ends.poll_next(cx)).await;
+        let end = poll_fn(|cx| self.ends.poll_next(cx)).await;
+        self.ended(end).await
+    }
+
+    /// The same, for so long at most. It is the end that is waited for so long: what has ended is not lost.
+    async fn next_within(
+        &mut self,
+        limit: Duration,
+    ) -> Option<(usize, Result<T, Option<TaskHandle<'g, ()>>>)> {
+        let end = timeout(limit, poll_fn(|cx| self.ends.poll_next(cx))).await;
+        Some(self.ended(end.ok()?).await)
+    }
+
+    async fn ended(
+        &mut self,
+        (place, output): (usize, Option<T>),
+    ) -> (usize, Result<T, Option<TaskHandle<'g, ()>>>) {
         self.running -= 1;
         let handle = self.handles.get_mut(place).and_then(Option::take);
         match output {
@@ -226,7 +242,7 @@ async fn staggered<'g, T, E>(
     }
     while racers.running > 0 {
         let end = if is_more {
-            timeout(delay, racers.next()).await.ok()
+            racers.next_within(delay).await
         } else {
             Some(racers.next().await)
         };

@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use crate::cancel::{Cancelled, Token, token};
 use crate::limit::permits::{Permits, UNLIMITED};
@@ -216,10 +216,16 @@ impl Wait {
         n: u32,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), CancelReason>> {
+        let step = ready!(crate::runtime::poll_step(cx));
         if self.seat.is_none() && gate.try_take(n) {
+            step.made_progress();
             return Poll::Ready(Ok(()));
         }
-        self.poll_waiting(gate, n, cx)
+        let polled = self.poll_waiting(gate, n, cx);
+        if polled.is_ready() {
+            step.made_progress();
+        }
+        polled
     }
 
     #[cold]

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -450,8 +450,13 @@ impl Future for AcquireRate<'_> {
     type Output = Result<(), RateError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let step = ready!(crate::runtime::poll_step(cx));
         let me = &mut *self;
-        me.wait.poll(me.meter, me.n, me.deadline, cx)
+        let polled = me.wait.poll(me.meter, me.n, me.deadline, cx);
+        if polled.is_ready() {
+            step.made_progress();
+        }
+        polled
     }
 }
 

@@ -172,7 +172,7 @@ impl<T> Receiver<T> {
     )]
     pub fn close(&self) -> bool {
         self.shared
-            .step(|state, effects| state.close(None, effects))
+            .step(|state, effects| state.close(&mut None, effects))
     }
 
     /// Closes the queue and returns what is left in it, in order. What is in delivery is not there; what of that comes back
@@ -180,7 +180,7 @@ impl<T> Receiver<T> {
     #[must_use = "this is what was not done; use `close` to let it drain"]
     pub fn abort(&self) -> Vec<T> {
         self.shared.step(|state, effects| {
-            state.close(None, effects);
+            state.close(&mut None, effects);
             state.clear(effects)
         })
     }

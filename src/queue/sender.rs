@@ -201,14 +201,14 @@ impl<T> Sender<T> {
     )]
     pub fn close(&self) -> bool {
         self.shared
-            .step(|state, effects| state.close(None, effects))
+            .step(|state, effects| state.close(&mut None, effects))
     }
 
     /// As [`close`](Self::close); receivers find the cause in the [`RecvError`](super::RecvError) at the end.
     pub fn close_with(&self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> bool {
-        let cause = cause.into().into();
+        let mut cause = Some(cause.into().into());
         self.shared
-            .step(|state, effects| state.close(Some(cause), effects))
+            .step(|state, effects| state.close(&mut cause, effects))
     }
 
     /// Asks whether nothing can be sent any more: the queue was closed, or the last receiver is gone.

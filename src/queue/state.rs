@@ -293,10 +293,7 @@ impl<T> State<T> {
     fn settle_all(&mut self, effects: &mut Effects<T>) {
         self.settle_receivers(effects);
         self.settle_senders(effects);
-        if self.senders.waiting() > 0 || self.is_last() {
-            // A batch that waits for more would wait for them, and they for it; or for nobody.
-            effects.wake(self.receivers.content());
-        }
+        self.complete_batches(effects);
         if self.is_idle() {
             while let Some((key, _)) = self.joiners.first() {
                 effects.wake(self.joiners.grant(key, 1));
@@ -307,12 +304,24 @@ impl<T> State<T> {
         }
     }
 
+    /// Wakes a batch that waits for more than can come: it would wait for senders, and they for it; or for nobody.
+    fn complete_batches(&mut self, effects: &mut Effects<T>) {
+        if self.senders.waiting() > 0 || self.is_last() || !self.has_room(1) {
+            effects.wake(self.receivers.content());
+        }
+    }
+
     /// Refuses new items. Returns whether it did not before.
-    pub(crate) fn close(&mut self, cause: Option<CloseCause>, effects: &mut Effects<T>) -> bool {
+    /// A cause that comes too late is left where it is: its destructor is the user's.
+    pub(crate) fn close(
+        &mut self,
+        cause: &mut Option<CloseCause>,
+        effects: &mut Effects<T>,
+    ) -> bool {
         if std::mem::replace(&mut self.is_closed, true) {
             return false;
         }
-        self.cause = cause;
+        self.cause = cause.take();
         self.fail_senders(effects);
         self.receivers.wakers(&mut effects.wake_all);
         self.settle(effects);
@@ -326,7 +335,7 @@ impl<T> State<T> {
             if let Some(sender) = sender {
                 effects.wake(self.parked.grant(sender, 1));
             }
-            self.used -= tag.weight;
+            self.used = self.used.saturating_sub(tag.weight);
             rest.push(item);
         }
         self.settle(effects);

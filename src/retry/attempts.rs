@@ -276,6 +276,9 @@ impl<'p> Engine<'p> {
         if rare.is_cancelled() {
             return Err(RetryReason::Cancelled);
         }
+        if let Some(taken) = &mut rare.taken {
+            taken.use_up();
+        }
         self.attempts = number;
         Ok(Attempt {
             number,
@@ -296,7 +299,7 @@ impl<'p> Engine<'p> {
         rare.deadline = own;
         rare.listen = listen;
         let Some((core, serial)) = around else { return };
-        rare.deadline = own.min(core.deadline());
+        rare.deadline = own.min(crate::context::deadline());
         // In a shield nobody is asked to end.
         let is_exposed = !crate::context::is_inside_shield();
         if matches!(rare.listen, Listen::Ambient) && is_exposed {

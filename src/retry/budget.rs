@@ -131,7 +131,10 @@ impl RetryBudget {
     pub(super) fn take(&self) -> Option<Taken<'_>> {
         self.refill();
         if self.bucket.take(TOKEN, self.capacity) {
-            Some(Taken { budget: Some(self) })
+            Some(Taken {
+                budget: Some(self),
+                is_used: false,
+            })
         } else {
             self.refused.fetch_add(1, Ordering::Relaxed);
             None
@@ -163,9 +166,15 @@ impl fmt::Debug for RetryBudget {
 /// A token that is out of the purse: spent with [`spend`](Self::spend), given back otherwise (U4).
 pub(super) struct Taken<'b> {
     budget: Option<&'b RetryBudget>,
+    is_used: bool,
 }
 
 impl Taken<'_> {
+    /// The retry it pays for has begun: only its success may still bring the token back.
+    pub(super) fn use_up(&mut self) {
+        self.is_used = true;
+    }
+
     /// The retry it paid for has failed.
     pub(super) fn spend(mut self) {
         self.budget = None;
@@ -173,15 +182,14 @@ impl Taken<'_> {
 
     /// The retry it paid for has succeeded.
     pub(super) fn settle(mut self) {
-        if self.budget.is_some_and(|budget| !budget.refunds) {
-            self.budget = None;
-        }
+        // A budget that refunds gets it back, as this is dropped.
+        self.is_used = self.budget.is_some_and(|budget| !budget.refunds);
     }
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        if let Some(budget) = self.budget {
+        if let Some(budget) = self.budget.filter(|_| !self.is_used) {
             budget.bucket.put(TOKEN);
         }
     }

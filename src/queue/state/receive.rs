@@ -31,7 +31,7 @@ impl<T> State<T> {
         if is_delivery {
             self.in_delivery += 1;
         } else {
-            self.used -= 1;
+            self.used = self.used.saturating_sub(1);
         }
         Some(item)
     }
@@ -42,7 +42,7 @@ impl<T> State<T> {
         let others = self.receivers.waiting() | self.senders.waiting() | self.joiners.waiting();
         if others == 0 {
             self.in_delivery -= 1;
-            self.used -= 1;
+            self.used = self.used.saturating_sub(1);
         }
         others == 0
     }
@@ -132,7 +132,7 @@ impl<T> State<T> {
         if is_delivery {
             self.in_delivery += 1;
         } else {
-            self.used -= tag.weight;
+            self.used = self.used.saturating_sub(tag.weight);
         }
         self.settle(effects);
         Some((item, tag))
@@ -154,7 +154,7 @@ impl<T> State<T> {
         let count = free.max(1).min(max);
         if let Store::Fifo(items) = &mut self.store {
             into.extend(items.drain(..count));
-            self.used -= count;
+            self.used = self.used.saturating_sub(count);
             self.totals.received += count as u64;
             self.settle(effects);
             return count;
@@ -168,7 +168,7 @@ impl<T> State<T> {
     /// A delivery is done with.
     pub(crate) fn finish(&mut self, weight: usize, effects: &mut Effects<T>) {
         self.in_delivery -= 1;
-        self.used -= weight;
+        self.used = self.used.saturating_sub(weight);
         self.settle(effects);
     }
 
@@ -195,7 +195,7 @@ impl<T> State<T> {
         };
         match fate {
             Some(fate) => {
-                self.used -= tag.weight;
+                self.used = self.used.saturating_sub(tag.weight);
                 effects.discards.push((item, fate));
             }
             None => {

@@ -28,6 +28,7 @@ impl<T> State<T> {
         self.store.put(item, tag, sender);
         if self.receivers.waiting() > 0 {
             self.settle_receivers(effects);
+            self.complete_batches(effects);
         }
     }
 
@@ -108,7 +109,7 @@ impl<T> State<T> {
                     let Some((oldest, tag)) = self.store.evict() else {
                         break;
                     };
-                    self.used -= tag.weight;
+                    self.used = self.used.saturating_sub(tag.weight);
                     self.totals.discarded += 1;
                     effects.discards.push((oldest, Discarded::Overflow));
                 }
@@ -293,7 +294,7 @@ impl<T> State<T> {
         effects: &mut Effects<T>,
     ) -> Result<(), Refusal> {
         self.permits -= 1;
-        self.used -= self.permit_weight(weight);
+        self.used = self.used.saturating_sub(self.permit_weight(weight));
         let result = if self.receiver_count == 0 {
             Err(Refusal::Closed)
         } else if own > weight {
