@@ -33,7 +33,7 @@ impl<T> Sender<T> {
 
     /// Sends an item; waits for room.
     ///
-    /// With another [`Overflow`] than [`Wait`](Overflow::Wait) it never waits.
+    /// With another [`Overflow`](super::Overflow) than [`Wait`](super::Overflow::Wait) it never waits.
     ///
     /// # Cancel safety
     ///
