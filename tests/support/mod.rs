@@ -69,9 +69,16 @@ pub fn multi_thread(workers: usize) -> Runtime {
 pub fn every_runtime(test: impl AsyncFn()) {
     for (shape, runtime) in shapes() {
         let _watchdog = Watchdog::start(shape, PATIENCE);
-        runtime.block_on(test());
+        drive(&runtime, Box::pin(test()));
     }
 }
+
+/// Boxed, so that the runtime's part is compiled once and not for each test: that is most of a test binary's build.
+fn drive(runtime: &Runtime, test: Pin<Box<dyn Future<Output = ()> + '_>>) {
+    runtime.block_on(test);
+}
+
+type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Like [`every_runtime`], but the test is a task of the runtime: on `multi_thread` it runs on a worker.
 #[track_caller]
@@ -81,11 +88,13 @@ where
 {
     for (shape, runtime) in shapes() {
         let _watchdog = Watchdog::start(shape, PATIENCE);
-        runtime.block_on(async {
-            if let Err(error) = spawn(test()).await {
+        let test: Boxed = Box::pin(test());
+        let in_a_task = async {
+            if let Err(error) = spawn(test).await {
                 std::panic::resume_unwind(error.into_panic());
             }
-        });
+        };
+        drive(&runtime, Box::pin(in_a_task));
     }
 }
 
@@ -93,14 +102,14 @@ where
 #[track_caller]
 pub fn single_thread(test: impl AsyncFnOnce()) {
     let _watchdog = Watchdog::start("current_thread", PATIENCE);
-    current_thread().block_on(test());
+    drive(&current_thread(), Box::pin(test()));
 }
 
 /// Runs one test on `current_thread` with the clock paused: time is exact and costs nothing.
 #[track_caller]
 pub fn paused(test: impl AsyncFnOnce()) {
     let _watchdog = Watchdog::start("current_thread, paused", PATIENCE);
-    paused_runtime().block_on(test());
+    drive(&paused_runtime(), Box::pin(test()));
 }
 
 fn shapes() -> impl Iterator<Item = (&'static str, Runtime)> {

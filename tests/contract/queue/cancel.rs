@@ -287,12 +287,11 @@ fn calls_cut_at_every_await_leave_the_queue_whole() {
                             items.lock().unwrap().push(*delivery);
                             delivery.done();
                         }
-                        let mut batch = Vec::new();
-                        while batch.len() < 2 {
-                            let linger = Duration::from_millis(3);
+                        while items.lock().unwrap().len() < 4 {
+                            let (mut batch, linger) = (Vec::new(), Duration::from_millis(3));
                             receiver.recv_batch(&mut batch, 2, linger).await.unwrap();
+                            items.lock().unwrap().append(&mut batch);
                         }
-                        items.lock().unwrap().append(&mut batch);
                     };
                     tokio::join!(sends, takes);
                 }
