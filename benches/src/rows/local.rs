@@ -37,7 +37,10 @@ async fn unordered_boxed<'a, F>(n: usize, child: impl Fn() -> F) -> u64
 where
     F: Future<Output = ()> + Send + 'a,
 {
-    unordered(n, || -> futures_util::future::BoxFuture<'a, ()> { Box::pin(child()) }).await
+    unordered(n, || -> futures_util::future::BoxFuture<'a, ()> {
+        Box::pin(child())
+    })
+    .await
 }
 
 async fn buffered<F: Future<Output = ()>>(n: usize, child: impl Fn() -> F) -> u64 {
@@ -53,13 +56,15 @@ async fn borrow<F>(n: usize, child: impl Fn() -> F) -> u64
 where
     F: Future<Output = ()> + Send,
 {
-    ok(borrow_scope(|group: BorrowGroup<'_, Infallible>| async move {
-        for _ in 0..n {
-            drop(group.spawn(child()));
-        }
-        Ok(n as u64)
-    })
-    .await)
+    ok(
+        borrow_scope(|group: BorrowGroup<'_, Infallible>| async move {
+            for _ in 0..n {
+                drop(group.spawn(child()));
+            }
+            Ok(n as u64)
+        })
+        .await,
+    )
 }
 
 async fn local<F: Future<Output = ()>>(n: usize, child: impl Fn() -> F) -> u64 {
