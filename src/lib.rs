@@ -84,6 +84,11 @@
 //! | so many workers on a queue or a broker | [`Workers`] |
 //! | many items, so many at once | [`fan_out`] |
 //! | so many at once, so many in a time | [`Limiter`], [`KeyedLimiter`], [`RateLimiter`] |
+//! | so many children of a group at once | [`TaskGroup::limit`], [`Slots`] |
+//! | a group in a struct, shut down with a report | [`OwnedGroup`], [`Report`] |
+//! | children that block, or say when they are ready | [`TaskGroup::spawn_blocking`], [`TaskGroup::start`] |
+//! | what must finish although it is cancelled | [`shield`] |
+//! | trying again, with delays, deadlines, budgets; hedging | [`retry`] |
 //! | limits in time | [`timeout`], [`move_on_after`], [`Deadline`] |
 //! | what happens at the very outside | [`root`] |
 //!
