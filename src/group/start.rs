@@ -252,11 +252,12 @@ where
         };
         let polled = Pin::new(&mut *member).poll_inline(cx, &mut self.relay);
         let waker = cx.waker().clone();
-        let said = {
+        let (said, old) = {
             let mut signal = signal.lock();
-            signal.waker = Some(waker);
-            std::mem::replace(&mut signal.state, Said::Nothing)
+            let old = signal.waker.replace(waker);
+            (std::mem::replace(&mut signal.state, Said::Nothing), old)
         };
+        drop(old);
         let ended = match (polled, said) {
             (Poll::Pending, Said::Nothing) => return Poll::Pending,
             (Poll::Pending, Said::Ready(value)) => return Poll::Ready(Ok(value)),

@@ -12,7 +12,8 @@ use std::task::{Context, Poll, Waker, ready};
 use crate::cancel::{Cancelled, Token, token};
 use crate::limit::permits::{Permits, UNLIMITED};
 use crate::limit::waiters::{Left, Seat, Waiters};
-use crate::observe::CancelReason;
+use crate::observe::{CancelReason, DisplacedWhat, displace};
+use crate::panic::catch;
 use crate::sync::Lock;
 
 pub(crate) struct Gate {
@@ -66,7 +67,10 @@ impl Gate {
     #[cold]
     fn serve(&self) {
         while let Some((waker, may_serve_more)) = self.serve_first() {
-            waker.wake();
+            // A waker may throw: that must not cost the next one its turn, nor whoever gives a permit back.
+            if let Err(panic) = catch(|| waker.wake()) {
+                displace(None, None, DisplacedWhat::Panic(panic));
+            }
             if !may_serve_more {
                 return;
             }

@@ -5,7 +5,6 @@
 //! destructor does not.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::Hash;
 
@@ -113,10 +112,14 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
     fn enter(&self, key: K) -> KeyedPermit<K> {
         let own = key.clone();
         let mut map = self.core.map.lock();
-        let used = map.entry(key).or_insert_with(|| Used {
-            gate: Arc::new(Gate::new(self.core.limit)),
-            users: 0,
-        });
+        // A key that is there already is dropped after the lock is given back (Y3).
+        if !map.contains_key(&own) {
+            let gate = Arc::new(Gate::new(self.core.limit));
+            map.insert(key, Used { gate, users: 0 });
+        }
+        let Some(used) = map.get_mut(&own) else {
+            unreachable!("it is there by now")
+        };
         used.users += 1;
         KeyedPermit {
             keys: self.core.clone(),
@@ -171,15 +174,14 @@ impl<K: Hash + Eq> Drop for KeyedPermit<K> {
         }
         let Some(key) = self.key.take() else { return };
         let mut map = self.keys.map.lock();
-        let removed = match map.entry(key) {
-            Entry::Occupied(mut entry) if entry.get().users > 1 => {
-                entry.get_mut().users -= 1;
+        let removed = match map.get_mut(&key) {
+            Some(used) if used.users > 1 => {
+                used.users -= 1;
                 None
             }
-            Entry::Occupied(entry) => Some(entry.remove_entry()),
-            Entry::Vacant(_) => None,
+            _ => map.remove_entry(&key),
         };
-        drop(map);
+        drop(map); // before the keys, whose destructors are the user's (Y3)
         drop(removed); // Y3
     }
 }
