@@ -492,3 +492,22 @@ fn in_a_borrowing_group_they_borrow_and_in_a_local_one_they_need_not_be_send() {
         assert_eq!((hits.get(), Rc::strong_count(&hits)), (5, 1));
     });
 }
+
+#[test]
+fn a_success_whose_child_takes_long_to_be_gone_is_not_lost() {
+    paused(async || {
+        let slow = async {
+            // It leaves a scope behind whose child needs half a second to be gone, and has succeeded before that.
+            let left = scope(async |group: &Group| -> Done {
+                group.spawn(async { ringfence::shield(ms(1000), sleep(ms(500))).await });
+                pending().await
+            });
+            assert!(move_on_after(ms(10), left).await.is_none());
+            Ok(1)
+        };
+        let race: Vec<std::pin::Pin<Box<dyn Future<Output = Result<u8, String>> + Send>>> =
+            vec![Box::pin(slow), Box::pin(async { Err("refused".into()) })];
+        let won = scope(async |group: &Group| Ok(group.staggered(ms(250), race).await)).await;
+        assert_eq!(won.unwrap(), Ok(1));
+    });
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+mod abuse;
 mod concurrency;
 mod rate;
 

@@ -273,3 +273,22 @@ fn a_failure_comes_back_after_the_others_are_gone() {
         }
     });
 }
+
+#[test]
+fn the_first_success_is_not_lost_to_workers_that_stop() {
+    every_runtime(async || {
+        for _ in 0..50 {
+            let won = fan_out(0..).limit(64).first_success(|n| async move {
+                if n < 61 {
+                    std::future::pending::<()>().await;
+                }
+                if n == 1500 {
+                    Ok(n)
+                } else {
+                    Err::<i32, _>("no")
+                }
+            });
+            assert!(won.await.is_ok_and(|won| won == Some(1500)));
+        }
+    });
+}

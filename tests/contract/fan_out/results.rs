@@ -157,3 +157,25 @@ fn they_start_when_the_first_is_asked_for_and_end_with_the_one_who_asks() {
         root().wait(PATIENCE).await.unwrap();
     });
 }
+
+#[test]
+fn a_deadline_holds_while_there_is_always_a_result() {
+    paused(async || {
+        let deadline = ringfence::Deadline::after(std::time::Duration::from_secs(1));
+        let mut results = fan_out(0_u64..)
+            .limit(4)
+            .scope(ringfence::Scope::new().deadline(deadline))
+            .results(|n| async move { Ok::<_, String>(n) });
+        let mut taken = 0;
+        let error = loop {
+            match results.next().await {
+                Some(Ok(_)) => taken += 1,
+                Some(Err(error)) => break error,
+                None => unreachable!("the input has no end"),
+            }
+            sleep(std::time::Duration::from_millis(10)).await;
+        };
+        assert!(error.is_deadline_exceeded());
+        assert!((100..120).contains(&taken), "{taken}");
+    });
+}

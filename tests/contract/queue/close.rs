@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use ringfence::queue::{self, Discarded, Queue, SendError, TryRecvError};
+use ringfence::queue::{self, Discarded, Queue, SendError, Sender, TryRecvError};
 use ringfence::{TaskGroup, scope};
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err};
@@ -231,4 +231,19 @@ fn closed_is_ready_once_nothing_can_be_sent() {
     assert_ready!(spawn(sender.closed()).poll());
     let send = spawn(sender.send(1)).poll();
     assert_ready_err!(send);
+}
+
+#[test]
+fn a_cause_that_comes_too_late_is_dropped_outside_the_lock() {
+    #[derive(Debug)]
+    struct Holds(#[expect(dead_code, reason = "it is there to be dropped")] Sender<u8>);
+    impl std::fmt::Display for Holds {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("too late")
+        }
+    }
+    impl std::error::Error for Holds {}
+    let (sender, _receiver) = queue::bounded(1);
+    assert!(sender.close());
+    assert!(!sender.close_with(Holds(sender.clone())));
 }
