@@ -65,6 +65,8 @@ struct Rare {
     reason: Option<CancelReason>,
     /// Members were forced because the grace was over.
     is_grace_over: bool,
+    /// When a shield first found that all were forced.
+    forced_since: Option<Instant>,
     failures: Vec<RawFailure>,
     owner: Option<Owner>,
     /// Dropped: the group around whose grace was over then.
