@@ -91,6 +91,7 @@
 //! | trying again, with delays, deadlines, budgets; hedging | [`retry`] |
 //! | limits in time | [`timeout`], [`move_on_after`], [`Deadline`] |
 //! | what happens at the very outside | [`root`] |
+//! | what is alive just now, and what it waits for; counters | [`snapshot`], [`inspect`] |
 //!
 //! # What it does not do
 //!
@@ -103,10 +104,12 @@
 
 mod cancel;
 mod context;
+mod detail;
 mod fan_out;
 mod group;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+pub mod inspect;
 mod limit;
 mod observe;
 mod panic;
@@ -148,6 +151,7 @@ pub use group::slots::Slots;
 pub use group::spawn::{Guard, Named, Spawner};
 pub use group::start::Ready;
 pub use group::{ScopeBody, TaskGroup, scope};
+pub use inspect::{Snapshot, snapshot};
 pub use limit::concurrency::{Acquire, Limiter, OwnedPermit, Permit, WaitCancelled};
 pub use limit::keyed::{KeyedLimiter, KeyedPermit};
 pub use limit::rate::{AcquireRate, Rate, RateError, RateLimiter};

@@ -19,6 +19,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use crate::context::{Context, Enter, Relay};
+use crate::detail;
 use crate::group::handle::{Kept, Settled};
 use crate::group::output::TaskOutput;
 use crate::observe::{CancelReason, DisplacedWhat, Ended, Straggler, TaskInfo, displace, tell};
@@ -199,8 +200,14 @@ where
             // A task's waker never changes, and the entry is ours until we end.
             *this.parked = context.core.park(context.serial, cx.waker(), this.location);
             *this.registered |= *this.parked;
-        } else if context.seat.is_none() {
-            return true;
+            if *this.parked {
+                note(context);
+            }
+        } else {
+            note(context);
+            if context.seat.is_none() {
+                return true;
+            }
         }
         // A shield may have come down in this very poll, or be up.
         let is_forced = || {
@@ -348,6 +355,14 @@ where
         let mut this = self.project();
         let _inside = Enter::new(this.context); // M1
         catch(|| this.future.set(None))
+    }
+}
+
+/// Notes what a member waits for, if anybody wants to know.
+#[inline]
+pub(super) fn note(context: &Context) {
+    if detail::is_on() {
+        context.note();
     }
 }
 

@@ -9,7 +9,7 @@ use crate::group::TaskGroup;
 use crate::group::driver::{Clock, Driver};
 use crate::group::error::{GroupError, capped};
 use crate::observe::Observer;
-use crate::state::{Core, Settings};
+use crate::state::{Core, Settings, listing};
 use crate::time::Deadline;
 
 /// A scope with options; [`scope`](crate::scope) is its default.
@@ -140,7 +140,9 @@ where
 
 /// Makes a long-lived group.
 pub(crate) fn open_owned<E: Send + 'static>(name: Option<Arc<str>>) -> TaskGroup<E> {
-    open_plain(name, true)
+    let group = open_plain(name, true);
+    listing::add_long_lived(group.core());
+    group
 }
 
 fn open_plain<E: Send + 'static>(name: Option<Arc<str>>, is_long_lived: bool) -> TaskGroup<E> {

@@ -13,7 +13,9 @@ use std::panic::Location;
 use std::task::Waker;
 use std::time::Instant;
 
+use crate::detail::WaitsFor;
 use crate::state::owner::Seat;
+use crate::state::view::{Detail, Seen};
 use crate::sync::{Arc, Lock, OnceLock, PlainArc};
 
 /// So many consecutive children share a shard: a small group has one, and workers that go through a large one rarely meet.
@@ -43,6 +45,7 @@ pub(crate) struct Entry {
 struct Rare {
     name: Option<PlainArc<str>>,
     seat: Option<Arc<Seat>>,
+    detail: Option<Detail>,
 }
 
 impl Entry {
@@ -223,6 +226,36 @@ impl Registry {
             };
             wakers.into_iter().for_each(&mut wake);
         }
+    }
+
+    /// Notes a poll of a member, and what it waits for now.
+    pub(crate) fn note(&self, serial: u64, waits_for: Option<WaitsFor>) {
+        let mut shard = self.shard(serial).lock();
+        let rare = shard
+            .entry(serial)
+            .or_default()
+            .rare
+            .get_or_insert_default();
+        let detail = rare.detail.get_or_insert_default();
+        detail.polls += 1;
+        detail.waits_for = waits_for;
+    }
+
+    /// Returns what is there, one shard after another.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        let mut all = Vec::new();
+        for shard in self.shards() {
+            let shard = shard.lock();
+            all.extend(shard.iter().map(|(serial, entry)| Seen {
+                serial: *serial,
+                name: entry.name().cloned(),
+                location: entry.location,
+                since: entry.since,
+                mark: entry.mark,
+                detail: entry.rare.as_ref().and_then(|rare| rare.detail),
+            }));
+        }
+        all
     }
 
     /// Takes all entries out, when nobody is left to do it.

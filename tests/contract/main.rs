@@ -19,6 +19,7 @@ mod fault;
 mod group;
 mod handle;
 mod hedge;
+mod inspect;
 mod jitter;
 mod join;
 mod limit;

@@ -35,7 +35,8 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
         "base",
         true,
         &[
-            "state", "context", "cancel", "time", "observe", "trace", "root", "runtime", "shield",
+            "state", "context", "detail", "cancel", "time", "observe", "trace", "root", "runtime",
+            "shield",
         ],
     ),
     ("rooms", false, &["group", "queue", "retry", "limit"]),
