@@ -25,16 +25,19 @@
 
 mod counters;
 mod render;
+mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Id;
 use tokio::time::Instant;
 
 pub use crate::detail::{WaitsFor, collect_details};
 pub use counters::{Counters, Counts};
+pub use watchdog::{Stall, Watchdog, Watching};
 
 use crate::observe::{CancelReason, TaskId};
 use crate::state::registry::Mark;
@@ -101,6 +104,8 @@ pub struct GroupView {
     pub id: u64,
     /// Its path of names, outermost first, if any of them has a name.
     pub path: Option<Arc<str>>,
+    /// The runtime that its children are spawned on; `None` if it was opened outside every runtime.
+    pub runtime: Option<Id>,
     /// The task that it was opened in, if that is in a group; the body of one has the number 0 there.
     pub opened_in: Option<TaskId>,
     /// How far it is.
@@ -126,7 +131,7 @@ impl GroupView {
         self.children.saturating_sub(self.tasks.len() as u64)
     }
 
-    fn new(core: &Core, now: Instant) -> Option<Self> {
+    fn new(core: &Core, runtime: Option<Id>, now: Instant) -> Option<Self> {
         let view = core.view();
         if view.word.live() == 0 {
             return None;
@@ -149,6 +154,7 @@ impl GroupView {
         Some(Self {
             id,
             path,
+            runtime,
             opened_in,
             state: if word.is_open() {
                 GroupState::Open
@@ -213,7 +219,7 @@ pub fn snapshot() -> Snapshot {
     let now = Instant::now();
     let mut groups: Vec<_> = listing::all()
         .iter()
-        .filter_map(|core| GroupView::new(core, now))
+        .filter_map(|(core, runtime)| GroupView::new(core, *runtime, now))
         .collect();
     groups.sort_unstable_by_key(|group| group.id);
     Snapshot { groups }
@@ -233,6 +239,13 @@ impl Snapshot {
             let rest = group.path.as_deref().and_then(|own| own.strip_prefix(path));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
+        self
+    }
+
+    /// Keeps the groups whose children are spawned on this runtime.
+    #[must_use]
+    pub fn on(mut self, runtime: Id) -> Self {
+        self.groups.retain(|group| group.runtime == Some(runtime));
         self
     }
 

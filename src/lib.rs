@@ -91,7 +91,8 @@
 //! | trying again, with delays, deadlines, budgets; hedging | [`retry`] |
 //! | limits in time | [`timeout`], [`move_on_after`], [`Deadline`] |
 //! | what happens at the very outside | [`root`] |
-//! | what is alive just now, and what it waits for; counters | [`snapshot`], [`inspect`] |
+//! | what is alive just now, and what it waits for; counters; who is slow | [`snapshot`], [`inspect`] |
+//! | tests: nothing left alive, a cut at every await | `testing`, behind its feature |
 //!
 //! # What it does not do
 //!
@@ -113,13 +114,18 @@ pub mod inspect;
 mod limit;
 mod observe;
 mod panic;
+mod pulse;
 pub mod queue;
 pub mod retry;
 mod root;
 mod runtime;
 mod shield;
+#[cfg_attr(not(feature = "testing"), path = "smallest/off.rs")]
+mod smallest;
 mod state;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 mod trace;
 mod workers;

@@ -17,6 +17,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
+use tokio::runtime::Handle;
 use tokio::task::coop;
 use tokio::time::Instant;
 
@@ -31,7 +32,6 @@ use crate::state::listing;
 use crate::state::registry::Mark;
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind, Target, Why};
-use crate::sync::Arc;
 
 /// What the driver keeps time of. The timer is made when there is first something to wait for.
 pub(crate) struct Clock {
@@ -387,9 +387,10 @@ fn is_overrun(context: &Option<Context>) -> bool {
 }
 
 /// Makes a group that somebody waits for visible.
-fn show(core: &Arc<Core>, body: Option<&Context>) {
+fn show<E: Send + 'static>(group: &TaskGroup<E>, body: Option<&Context>) {
+    let core = group.core();
     if !core.listed().is_set() {
-        listing::add(core);
+        listing::add(core, group.runtime().map(Handle::id));
     }
     if detail::is_on() {
         // The task that the scope is in waits for the same.
@@ -430,7 +431,10 @@ where
             }
             let clock = this.clock.as_mut();
             if !clock.is_some_and(|clock| clock.poll(core, cx)) {
-                show(core, this.context.as_ref().filter(|_| this.body.is_some()));
+                show(
+                    this.group,
+                    this.context.as_ref().filter(|_| this.body.is_some()),
+                );
                 return Poll::Pending;
             }
             // Something was due: look again.

@@ -5,6 +5,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::group::TaskGroup;
 use crate::group::driver::{Clock, Driver};
 use crate::group::error::{GroupError, capped};
@@ -141,7 +143,7 @@ where
 /// Makes a long-lived group.
 pub(crate) fn open_owned<E: Send + 'static>(name: Option<Arc<str>>) -> TaskGroup<E> {
     let group = open_plain(name, true);
-    listing::add_long_lived(group.core());
+    listing::add_long_lived(group.core(), group.runtime().map(Handle::id));
     group
 }
 

@@ -4,6 +4,8 @@
 //! waits never comes here. L2. It is taken out when nobody has it any more. L3. The lists keep nobody alive, and nothing is
 //! dropped under their locks.
 
+use tokio::runtime::Id;
+
 use crate::state::Core;
 use crate::sync::Arc;
 
@@ -13,7 +15,7 @@ mod imp {
     use std::hash::{BuildHasherDefault, Hasher};
     use std::sync::{PoisonError, Weak};
 
-    use super::{Arc, Core};
+    use super::{Arc, Core, Id};
     use crate::sync::{Ordering, PlainByte, PlainMutex};
 
     /// Neighbours go to different lists, so that scopes opened side by side do not meet.
@@ -39,7 +41,7 @@ mod imp {
         }
     }
 
-    type List = HashMap<u64, Weak<Core>, BuildHasherDefault<IdHasher>>;
+    type List = HashMap<u64, (Weak<Core>, Option<Id>), BuildHasherDefault<IdHasher>>;
 
     static ALL: [PlainMutex<List>; LISTS] =
         [const { PlainMutex::new(List::with_hasher(BuildHasherDefault::new())) }; LISTS];
@@ -86,14 +88,14 @@ mod imp {
         }
     }
 
-    pub(crate) fn add_long_lived(core: &Arc<Core>) {
+    pub(crate) fn add_long_lived(core: &Arc<Core>, runtime: Option<Id>) {
         core.listed.0.store(NO_BODY, Ordering::Relaxed);
-        add(core);
+        add(core, runtime);
     }
 
     #[cold]
-    pub(crate) fn add(core: &Arc<Core>) {
-        let entry = Arc::downgrade(core);
+    pub(crate) fn add(core: &Arc<Core>, runtime: Option<Id>) {
+        let entry = (Arc::downgrade(core), runtime);
         let flags = core.listed.0.load(Ordering::Relaxed);
         core.listed.0.store(flags | LISTED, Ordering::Relaxed);
         with(core.id, |list| list.insert(core.id, entry));
@@ -105,11 +107,13 @@ mod imp {
         drop(entry);
     }
 
-    pub(crate) fn all() -> Vec<Arc<Core>> {
+    /// Returns all groups, with the runtime that their children are spawned on.
+    pub(crate) fn all() -> Vec<(Arc<Core>, Option<Id>)> {
         let mut found = Vec::new();
         for list in &ALL {
             let list = list.lock().unwrap_or_else(PoisonError::into_inner);
-            found.extend(list.values().filter_map(Weak::upgrade));
+            let alive = |(core, runtime): &(Weak<Core>, _)| Some((core.upgrade()?, *runtime));
+            found.extend(list.values().filter_map(alive));
         }
         found
     }
@@ -118,7 +122,7 @@ mod imp {
 /// There is nothing to look at in these lanes.
 #[cfg(any(ringfence_loom, ringfence_shuttle))]
 mod imp {
-    use super::{Arc, Core};
+    use super::{Arc, Core, Id};
 
     pub(crate) struct Listed;
 
@@ -138,10 +142,10 @@ mod imp {
         }
     }
 
-    pub(crate) fn add(_: &Arc<Core>) {}
-    pub(crate) fn add_long_lived(_: &Arc<Core>) {}
+    pub(crate) fn add(_: &Arc<Core>, _: Option<Id>) {}
+    pub(crate) fn add_long_lived(_: &Arc<Core>, _: Option<Id>) {}
     pub(crate) fn remove(_: &Core) {}
-    pub(crate) fn all() -> Vec<Arc<Core>> {
+    pub(crate) fn all() -> Vec<(Arc<Core>, Option<Id>)> {
         Vec::new()
     }
 }

@@ -228,6 +228,21 @@ impl Registry {
         }
     }
 
+    /// Puts a child back that has ended but for the scopes that it dropped.
+    pub(crate) fn linger(
+        &self,
+        serial: u64,
+        name: Option<PlainArc<str>>,
+        location: &'static Location<'static>,
+    ) {
+        let mut shard = self.shard(serial).lock();
+        let entry = shard.entry(serial).or_default();
+        entry.location = Some(location);
+        if name.is_some() {
+            entry.rare.get_or_insert_default().name = name;
+        }
+    }
+
     /// Notes a poll of a member, and what it waits for now.
     pub(crate) fn note(&self, serial: u64, waits_for: Option<WaitsFor>) {
         let mut shard = self.shard(serial).lock();

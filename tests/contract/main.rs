@@ -33,5 +33,7 @@ mod runtime;
 mod shield;
 mod slots;
 mod start;
+mod testing;
 mod time;
+mod watchdog;
 mod workers;
