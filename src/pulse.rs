@@ -130,20 +130,17 @@ mod imp {
     /// A poll that is timed, until this is dropped.
     pub(crate) struct Timed(Arc<Polls>);
 
-    /// Begins a poll.
     #[inline]
+    pub(crate) fn is_on() -> bool {
+        ON.load(Ordering::Relaxed)
+    }
+
+    /// Begins a poll.
     pub(crate) fn begin(
         core: &Arc<Core>,
         serial: u64,
         location: &'static Location<'static>,
     ) -> Option<Timed> {
-        ON.load(Ordering::Relaxed)
-            .then(|| timed(core, serial, location))
-            .flatten()
-    }
-
-    #[cold]
-    fn timed(core: &Arc<Core>, serial: u64, location: &'static Location<'static>) -> Option<Timed> {
         let polls = POLLS.try_with(|polls| {
             let make = || {
                 let polls = Arc::new(Polls::default());
@@ -195,12 +192,16 @@ mod imp {
         pub(crate) fn look(&self) {}
     }
 
+    pub(crate) fn is_on() -> bool {
+        false
+    }
+
     pub(crate) fn begin(_: &Arc<Core>, _: u64, _: &'static Location<'static>) -> Option<Timed> {
         None
     }
 }
 
-pub(crate) use imp::{begin, time_polls};
+pub(crate) use imp::{begin, is_on, time_polls};
 
 /// Tells, until it is dropped, how late the runtime is.
 #[derive(Debug)]
