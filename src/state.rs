@@ -38,6 +38,7 @@ use crate::state::settings::inherit;
 use crate::state::word::{Entry, Kind, Reading, Word};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Lock, Ordering, PlainArc, unique};
 use crate::time::Deadline;
+use crate::trace::Span;
 
 /// A failure as it is kept: the error's type is known to the scope, not here.
 pub(crate) struct RawFailure {
@@ -201,6 +202,11 @@ impl Core {
 
     pub(crate) fn observer(&self) -> Option<&PlainArc<dyn Observer>> {
         self.inherited.as_ref()?.observer.as_ref()
+    }
+
+    /// Returns the span that children are polled in.
+    pub(crate) fn span(&self) -> Option<&Span> {
+        self.inherited.as_ref()?.span.as_ref()
     }
 
     /// Returns what leads to the observer, if there is one, for who may outlive the group.

@@ -29,6 +29,7 @@ use crate::state::registry::Mark;
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind, Why};
 use crate::sync::{Arc, PlainArc};
+use crate::trace;
 
 pin_project! {
     /// See the module.
@@ -484,6 +485,7 @@ where
         // Kept outside of what may throw, so that it is dropped on its own if the future's destructor does.
         let mut output = None;
         let polled = {
+            let _span = trace::enter(context.core.span());
             let _inside = Enter::new(this.context);
             catch(|| {
                 let future = this.future.as_mut().as_pin_mut();

@@ -13,6 +13,7 @@ use crate::group::error::{GroupError, capped};
 use crate::observe::Observer;
 use crate::state::{Core, Settings, listing};
 use crate::time::Deadline;
+use crate::trace::Span;
 
 /// A scope with options; [`scope`](crate::scope) is its default.
 ///
@@ -48,6 +49,7 @@ pub struct Scope {
     give_up: Option<Duration>,
     panics_as_errors: bool,
     observer: Option<Arc<dyn Observer>>,
+    span: Option<Span>,
 }
 
 impl Scope {
@@ -102,6 +104,15 @@ impl Scope {
     /// Has an observer told of what happens in this scope and in all that are opened in it.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Has all children of this scope, and of those opened in it, polled in the `tracing` span that is current now (feature `tracing`).
+    ///
+    /// Without it a child begins in no span: it may outlast the one that it was spawned in.
+    #[cfg(feature = "tracing")]
+    pub fn in_current_span(mut self) -> Self {
+        self.span = Some(Span::current());
         self
     }
 
@@ -175,6 +186,7 @@ pub(super) fn open<E: Send + 'static>(
         is_shielded: crate::context::is_inside_shield(),
         deadline: options.deadline,
         observer: options.observer,
+        span: options.span,
         opener: opener.unwrap_or(0),
     };
     let core = Core::new(settings, parent);
