@@ -27,12 +27,14 @@ mod hedge;
 mod histogram;
 mod jitter;
 mod latency;
+mod listen;
 mod policy;
 mod race;
 mod run;
 mod seed;
 mod tries;
 mod verdict;
+mod waiting;
 
 pub use attempts::Attempt;
 pub use budget::RetryBudget;

@@ -1,139 +1,20 @@
-//! A run as a future, and what is kept of its outcomes.
+//! A run as a future.
 
 use std::fmt;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::attempts::{Attempt, AttemptEnd, Engine, Pause, Waiting, poll_attempt};
-use super::error::{RetryError, RetryReason};
-use super::event::{Hook, RetryEvent};
-use super::verdict::{Judge, Judged, Verdict};
-
-/// What follows an attempt that brought no value.
-pub(super) enum Next {
-    Decide(Verdict),
-    GiveUp,
-}
-
-/// What is kept of outcomes, and who hears of them.
-pub(super) struct Telling<H, E, V> {
-    hook: H,
-    kept: Option<Kept<E, V>>,
-}
-
-struct Kept<E, V> {
-    last: Option<Result<V, E>>,
-    earlier: Vec<E>,
-    timed_out: Option<Duration>,
-}
-
-impl<H, E, V> Telling<H, E, V> {
-    #[inline(always)]
-    pub(super) const fn new(hook: H) -> Self {
-        Self { hook, kept: None }
-    }
-
-    fn kept(&mut self) -> &mut Kept<E, V> {
-        self.kept.get_or_insert(Kept {
-            last: None,
-            earlier: Vec::new(),
-            timed_out: None,
-        })
-    }
-}
-
-impl<H: Hook<E, V>, E, V> Telling<H, E, V> {
-    #[inline(always)]
-    pub(super) fn take<T, J: Judge<T, E, Kept = V>>(
-        &mut self,
-        ended: AttemptEnd<Result<T, E>>,
-        judge: &mut J,
-        engine: &Engine<'_>,
-    ) -> Result<T, Next> {
-        match ended {
-            AttemptEnd::Output(outcome) => match judge.judge(outcome) {
-                Judged::Done(value) => Ok(value),
-                Judged::Not(outcome, verdict) => {
-                    self.keep(outcome, engine.history());
-                    Err(Next::Decide(verdict))
-                }
-            },
-            AttemptEnd::TimedOut(timeout) => {
-                self.kept().timed_out = Some(timeout);
-                Err(Next::Decide(engine.after_timeout()))
-            }
-            AttemptEnd::Late => {
-                self.kept().timed_out = None;
-                Err(Next::GiveUp)
-            }
-        }
-    }
-
-    pub(super) fn keep(&mut self, outcome: Result<V, E>, history: usize) {
-        let kept = self.kept();
-        kept.timed_out = None;
-        if let Some(Err(before)) = kept.last.replace(outcome) {
-            if history > 0 {
-                if kept.earlier.len() == history {
-                    kept.earlier.remove(0);
-                }
-                kept.earlier.push(before);
-            }
-        }
-    }
-
-    #[inline]
-    pub(super) fn next(
-        &mut self,
-        engine: &mut Engine<'_>,
-        verdict: Verdict,
-    ) -> Result<Pause, RetryReason> {
-        let (pause, delay) = engine.next(verdict)?;
-        crate::trace::retrying(engine.attempts, delay, || engine.elapsed());
-        if H::LISTENS {
-            let last = self.kept.as_ref().and_then(|kept| kept.last.as_ref());
-            self.hook.tell(&RetryEvent::Pausing {
-                attempt: engine.attempts,
-                delay,
-                elapsed: engine.elapsed(),
-                last: last.map(Result::as_ref),
-            });
-        }
-        Ok(pause)
-    }
-
-    #[cold]
-    pub(super) fn give_up(
-        &mut self,
-        engine: &mut Engine<'_>,
-        reason: RetryReason,
-    ) -> RetryError<E, V> {
-        engine.give_up();
-        let kept = self.kept();
-        let error = RetryError {
-            reason,
-            attempts: engine.attempts,
-            elapsed: engine.elapsed(),
-            timed_out: kept.timed_out,
-            last: kept.last.take(),
-            earlier: std::mem::take(&mut kept.earlier),
-        };
-        crate::trace::gave_up(error.attempts, error.elapsed, &error.reason);
-        if H::LISTENS {
-            self.hook.tell(&RetryEvent::GaveUp {
-                reason,
-                attempts: error.attempts,
-                elapsed: error.elapsed,
-                last: error.last(),
-            });
-        }
-        error
-    }
-}
+use super::Retry;
+use super::attempts::{Attempt, Engine, Pause};
+use super::error::RetryError;
+use super::event::Hook;
+use super::verdict::Judge;
+use super::waiting::{Waiting, poll_attempt};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -152,10 +33,11 @@ pin_project! {
     /// Dropping it drops the attempt that runs, and no other is made.
     #[must_use = "futures do nothing unless polled"]
     pub struct RetryFuture<'p, Op, Fut, J, H, E, V> {
+        pub(super) policy: Retry,
         pub(super) op: Op,
         pub(super) judge: J,
-        pub(super) telling: Telling<H, E, V>,
-        pub(super) engine: Engine<'p>,
+        pub(super) hook: H,
+        pub(super) engine: Engine<'p, E, V>,
         pub(super) phase: Phase,
         #[pin]
         pub(super) attempt: Option<Fut>,
@@ -177,18 +59,20 @@ where
     #[track_caller]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let engine = this.engine;
         // Whatever user code does, it is called with the run over: a panic leaves it so.
         let mut phase = std::mem::replace(this.phase, Phase::Over);
         assert!(
             phase != Phase::Over,
             "ringfence: a retry was polled after it was over"
         );
-        let reason = loop {
+        loop {
             if phase == Phase::Pause {
-                let waiting = Waiting::made(this.waiting.as_mut());
-                match waiting.poll_pause(this.engine, cx) {
+                match Waiting::made(this.waiting.as_mut()).poll_pause(engine, cx) {
                     Poll::Ready(Ok(())) => phase = Phase::Begin,
-                    Poll::Ready(Err(reason)) => break reason,
+                    Poll::Ready(Err(reason)) => {
+                        return Poll::Ready(Err(engine.give_up(this.hook, reason)));
+                    }
                     Poll::Pending => {
                         *this.phase = Phase::Pause;
                         return Poll::Pending;
@@ -196,42 +80,34 @@ where
                 }
             }
             if phase == Phase::Begin {
-                match this.engine.begin() {
+                match engine.begin() {
                     Ok(attempt) => {
                         let future = (this.op)(attempt);
                         this.attempt.set(Some(future));
                     }
-                    Err(reason) => break reason,
+                    Err(reason) => return Poll::Ready(Err(engine.give_up(this.hook, reason))),
                 }
             }
             let Some(attempt) = this.attempt.as_mut().as_pin_mut() else {
                 unreachable!("it was set above, or is still there")
             };
-            let polled = poll_attempt(attempt, this.engine, this.waiting.as_mut(), cx);
+            let polled = poll_attempt(attempt, engine, this.waiting.as_mut(), cx);
             let Poll::Ready(ended) = polled else {
                 *this.phase = Phase::Attempt;
                 return Poll::Pending;
             };
             // Gone before anything else happens, with all that it captured.
             this.attempt.set(None);
-            let verdict = match this.telling.take(ended, this.judge, this.engine) {
-                Ok(value) => {
-                    this.engine.succeeded();
-                    return Poll::Ready(Ok(value));
-                }
-                Err(Next::Decide(verdict)) => verdict,
-                Err(Next::GiveUp) => break RetryReason::Deadline,
-            };
-            match this.telling.next(this.engine, verdict) {
-                Ok(Pause::Skip) => phase = Phase::Begin,
-                Ok(pause) => {
+            match engine.take(this.policy, (&mut *this.judge, &mut *this.hook), ended) {
+                Ok(ControlFlow::Break(value)) => return Poll::Ready(Ok(value)),
+                Ok(ControlFlow::Continue(Pause::Skip)) => phase = Phase::Begin,
+                Ok(ControlFlow::Continue(pause)) => {
                     Waiting::made(this.waiting.as_mut()).pause(pause);
                     phase = Phase::Pause;
                 }
-                Err(reason) => break reason,
+                Err(error) => return Poll::Ready(Err(error)),
             }
-        };
-        Poll::Ready(Err(this.telling.give_up(this.engine, reason)))
+        }
     }
 }
 

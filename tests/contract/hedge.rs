@@ -16,7 +16,7 @@ use ringfence::{
 };
 use tokio::time::{Instant, advance, sleep};
 
-use crate::support::{DropGuard, Drops, PanicOnDrop, caught, paused};
+use crate::support::{DropGuard, Drops, PanicOnDrop, caught, paused, single_thread};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -534,4 +534,101 @@ fn a_hedge_that_makes_no_sense_is_refused() {
         refusal(|| drop(Latency::new().window(Duration::ZERO))),
         window
     );
+}
+
+#[test]
+fn a_copy_that_spends_every_turn_does_not_put_the_deadline_off() {
+    single_thread(async || {
+        let begun = std::time::Instant::now();
+        let run = HEDGE.copies(1).run(|_| async move {
+            // It ends in the end, so that a failure is none to wait for.
+            while begun.elapsed() < Duration::from_secs(10) {
+                tokio::task::coop::consume_budget().await;
+            }
+            Err::<(), _>(Oops(0))
+        });
+        let error = run.deadline(Deadline::after(ms(20))).await.unwrap_err();
+        assert_eq!(error.reason(), RetryReason::Deadline);
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    });
+}
+
+/// A hedged call in a task that is asked to end after so long; says how the call ended, and when.
+async fn signalled<F, T>(after: u64, call: impl FnOnce() -> F + Send) -> (T, u128)
+where
+    F: Future<Output = T> + Send,
+    T: Send + 'static,
+{
+    let start = Instant::now();
+    let mut ended = None;
+    let scope = Scope::new().grace(ms(60_000));
+    let run = scope.run(async |group: &TaskGroup<Oops>| {
+        let cancel = async {
+            sleep(ms(after)).await;
+            group.cancel();
+        };
+        let call = async {
+            if after == 0 {
+                sleep(ms(1)).await;
+            }
+            call().await
+        };
+        ended = Some((tokio::join!(call, cancel).0, start.elapsed().as_millis()));
+        Ok(())
+    });
+    assert!(run.await.is_err());
+    ended.unwrap()
+}
+
+#[test]
+fn after_a_signal_no_copy_begins() {
+    paused(async || {
+        // The wait for a hint ends.
+        let hint = |outcome: &Result<(), Oops>| match outcome {
+            Ok(()) => Verdict::Done,
+            Err(_) => Verdict::RetryAfter(ms(20_000)),
+        };
+        let (ended, at) = signalled(50, || {
+            let run = HEDGE.run(|_| async { Err::<(), _>(Oops(7)) });
+            run.classify(hint).report().into_future()
+        })
+        .await;
+        let error = ended.result.unwrap_err();
+        assert_eq!(
+            (error.reason(), error.copies(), at),
+            (RetryReason::Cancelled, 1, 50)
+        );
+        assert_eq!(error.into_error(), Some(Oops(7)));
+        // What runs may finish, and is not hedged any more.
+        for good in [true, false] {
+            let (ended, at) = signalled(50, || {
+                let run = HEDGE.run(move |_| async move {
+                    sleep(ms(300)).await;
+                    if good { Ok(1) } else { Err(Oops(2)) }
+                });
+                run.report().into_future()
+            })
+            .await;
+            assert_eq!((ended.copies, at), (1, 300));
+            let ended = ended.result.map_err(|error| error.reason());
+            let expected = if good {
+                Ok(1)
+            } else {
+                Err(RetryReason::Cancelled)
+            };
+            assert_eq!(ended, expected);
+        }
+        // What begins after it calls nothing, unless it was told to listen to no token.
+        for listens in [true, false] {
+            let (ended, _) = signalled(0, || {
+                let run = HEDGE.run(|_| async { Ok::<_, Oops>(1) });
+                let run = if listens { run } else { run.cancel_on(None) };
+                run.report().into_future()
+            })
+            .await;
+            let ended = (ended.copies, ended.result.map_err(|error| error.reason()));
+            let refused = (0, Err(RetryReason::Cancelled));
+            assert_eq!(ended, if listens { refused } else { (1, Ok(1)) });
+        }
+    });
 }
