@@ -14,8 +14,7 @@
 //! so that a run that gives up for another reason takes none. E2. A pause never ends at the deadline or after it: the run
 //! gives up before it begins. E3. The clock is first read when something has to wait or a limit in time is there: a
 //! run whose first attempt is ready reads none. E4. A token is held from before the pause to the outcome of the attempt
-//! that it pays for, and goes back if there is none. E5. A *plain* run has been told nothing, is in no group, and has not
-//! waited: it keeps nothing but a number, and the outcome of an attempt that another one follows is gone at once.
+//! that it pays for, and goes back if there is none.
 
 use std::ops::ControlFlow;
 use std::task::{Context, Poll};
@@ -28,7 +27,7 @@ use super::backoff::{Backoff, LONGEST};
 use super::budget::{RetryBudget, Taken};
 use super::error::{Link, RetryError, RetryReason};
 use super::event::{Hook, RetryEvent};
-use super::listen::{Around, Ear, Listen};
+use super::listen::{Ear, Listen};
 use super::verdict::{Judge, Judged, Verdict};
 use super::waiting::AttemptEnd;
 use crate::time::Deadline;
@@ -48,6 +47,19 @@ pub struct Attempt {
     pub elapsed: Duration,
     /// How long the pause before this attempt was; `None` for the first.
     pub previous_delay: Option<Duration>,
+}
+
+impl Attempt {
+    /// That of a run without any limit in time, which has not waited.
+    #[inline]
+    pub(super) const fn plain(number: u32) -> Self {
+        Self {
+            number,
+            deadline: Deadline::NEVER,
+            elapsed: Duration::ZERO,
+            previous_delay: None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Default)]
@@ -106,12 +118,6 @@ pub(super) enum Pause {
 /// A run, apart from its operation.
 pub(super) struct Engine<'p, E, V> {
     pub(super) attempts: u32,
-    /// None in a plain run (E5): one store, and one test at each step.
-    more: Option<More<'p, E, V>>,
-}
-
-/// What a run has once it has been told something, has to wait, is in a group, or has failed.
-struct More<'p, E, V> {
     told: Told<'p>,
     kept: Kept<E, V>,
 }
@@ -180,8 +186,8 @@ impl<'p> Told<'p> {
     }
 
     /// Inherits what the groups around set.
-    fn look_around(&mut self, around: Option<Around>) {
-        let around = around.or_else(crate::context::current);
+    fn look_around(&mut self) {
+        let around = crate::context::current();
         self.deadline = self.options.deadline;
         if around.is_some() {
             self.deadline = self.deadline.min(crate::context::deadline());
@@ -197,7 +203,9 @@ impl<'p> Told<'p> {
         let mut deadline = self.deadline;
         if deadline != Deadline::NEVER || timeout.is_some() || self.begun.is_some() {
             let now = self.now();
-            elapsed = self.begun.map_or(elapsed, |begun| now - begun);
+            if number > 1 {
+                elapsed = self.begun.map_or(elapsed, |begun| now - begun);
+            }
             if deadline.instant().is_some_and(|at| at <= now) {
                 return Err(RetryReason::Deadline);
             }
@@ -289,140 +297,86 @@ impl<'p> Told<'p> {
 }
 
 impl<'p, E, V> Engine<'p, E, V> {
-    #[inline(always)]
-    pub(super) fn new(options: Option<Options<'p>>) -> Self {
+    /// A run that has made so many attempts, without a word about them, in no group.
+    pub(super) const fn after(attempts: u32, options: Options<'p>) -> Self {
         Self {
-            attempts: 0,
-            more: options.map(More::new),
+            attempts,
+            told: Told::new(options),
+            kept: Kept {
+                last: None,
+                earlier: Vec::new(),
+                timed_out: None,
+            },
         }
     }
 
-    pub(super) const fn plain() -> Self {
-        Self {
-            attempts: 0,
-            more: None,
-        }
-    }
-
-    #[inline(always)]
-    pub(super) fn is_plain(&self) -> bool {
-        self.more.is_none()
-    }
-
-    fn more(&mut self) -> &mut More<'p, E, V> {
-        self.more.get_or_insert_with(|| More::new(Options::new()))
-    }
-
-    pub(super) fn options(&mut self) -> &mut Options<'p> {
-        &mut self.more().told.options
+    pub(super) const fn options(&mut self) -> &mut Options<'p> {
+        &mut self.told.options
     }
 
     /// Reads the clock, if nobody has: the run's time starts (E3).
-    #[inline(never)]
     pub(super) fn start_clock(&mut self) {
-        let told = &mut self.more().told;
-        if told.begun.is_none() {
-            told.now();
+        if self.told.begun.is_none() {
+            self.told.now();
         }
     }
 
     pub(super) fn elapsed(&self) -> Duration {
-        let begun = self.more.as_ref().and_then(|more| more.told.begun);
-        begun.map_or(Duration::ZERO, |begun| begun.elapsed())
+        self.told
+            .begun
+            .map_or(Duration::ZERO, |begun| begun.elapsed())
     }
 
-    pub(super) fn slept(&self) -> Duration {
-        self.more
-            .as_ref()
-            .map_or(Duration::ZERO, |more| more.told.slept)
+    pub(super) const fn slept(&self) -> Duration {
+        self.told.slept
     }
 
-    pub(super) fn budget(&self) -> Option<&'p RetryBudget> {
-        self.more.as_ref()?.told.options.budget
-    }
-
-    #[inline]
-    pub(super) fn are_exhausted(&self, policy: &Retry) -> bool {
-        let most = policy.attempts;
-        most.is_some_and(|most| self.attempts >= most.get())
+    pub(super) const fn budget(&self) -> Option<&'p RetryBudget> {
+        self.told.options.budget
     }
 
     /// Asks to begin an attempt.
-    #[inline(always)]
     pub(super) fn begin(&mut self) -> Result<Attempt, RetryReason> {
-        if self.is_plain() {
-            let around = if self.attempts == 0 {
-                crate::context::current()
-            } else {
-                None
-            };
-            if around.is_none() {
-                self.attempts += 1;
-                return Ok(Attempt {
-                    number: self.attempts,
-                    deadline: Deadline::NEVER,
-                    elapsed: Duration::ZERO,
-                    previous_delay: None,
-                });
-            }
-            return self.begin_told(around);
+        if self.attempts == 0 {
+            self.told.look_around();
         }
-        self.begin_told(None)
-    }
-
-    #[inline(never)]
-    fn begin_told(&mut self, around: Option<Around>) -> Result<Attempt, RetryReason> {
-        let attempts = self.attempts;
-        let told = &mut self.more().told;
-        if attempts == 0 {
-            told.look_around(around);
-        }
-        let attempt = told.begin(attempts.saturating_add(1))?;
+        let attempt = self.told.begin(self.attempts.saturating_add(1))?;
         self.attempts = attempt.number;
         Ok(attempt)
     }
 
     /// The attempt's limit in time, if there is one: it fires at the instant, and is the attempt's own if a duration is there.
     pub(super) fn limit(&self) -> Option<(Instant, Option<Duration>)> {
-        let told = &self.more.as_ref()?.told;
-        match told.limit {
+        match self.told.limit {
             Some((at, timeout)) => Some((at, Some(timeout))),
-            None => told.deadline.instant().map(|at| (at, None)),
+            None => self.told.deadline.instant().map(|at| (at, None)),
         }
     }
 
     /// Says that the timer is set to the end of the attempt's time now; asks whether it was not before.
     pub(super) fn arm(&mut self, at: Instant) -> bool {
-        self.more().told.armed.replace(at) != Some(at)
+        self.told.armed.replace(at) != Some(at)
     }
 
     /// Ready once the task is asked to end by a signal.
     pub(super) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.more {
-            Some(more) => more.told.ear.poll(cx),
-            None => Poll::Pending,
-        }
+        self.told.ear.poll(cx)
     }
 
     /// Adds a pause that is over: all of it, or as much as there was of it.
     pub(super) fn rested(&mut self, pause: Pause) {
-        let told = &mut self.more().told;
-        if let (Pause::Until(at), Some(delay)) = (pause, told.previous) {
+        if let (Pause::Until(at), Some(delay)) = (pause, self.told.previous) {
             let left = at.saturating_duration_since(Instant::now());
-            told.slept += delay.saturating_sub(left);
+            self.told.slept += delay.saturating_sub(left);
         }
     }
 
     /// The run ends well.
-    #[inline(always)]
     pub(super) fn succeeded(&mut self) {
-        if let Some(more) = &mut self.more {
-            more.told.succeeded();
-        }
+        self.told.succeeded();
     }
 
     /// Takes the end of an attempt: the value, or the pause before the next attempt, or the end.
-    #[inline(always)]
     pub(super) fn take<T, J, H>(
         &mut self,
         policy: &Retry,
@@ -433,22 +387,27 @@ impl<'p, E, V> Engine<'p, E, V> {
         J: Judge<T, E, Kept = V>,
         H: Hook<E, V>,
     {
-        match ended {
+        let pause = match ended {
             AttemptEnd::Output(outcome) => match judge.judge(outcome) {
                 Judged::Done(value) => {
                     self.succeeded();
                     return Ok(ControlFlow::Break(value));
                 }
-                Judged::Not(outcome, verdict) => self.failed(policy, hook, outcome, verdict),
+                Judged::Not(outcome, verdict) => self.failed(policy, hook, outcome, verdict)?,
             },
-            AttemptEnd::TimedOut(timeout) => self.timed_out(policy, hook, timeout),
-            AttemptEnd::Late => Err(self.late(hook)),
-        }
-        .map(ControlFlow::Continue)
+            AttemptEnd::TimedOut(timeout) => {
+                self.kept.timed_out = Some(timeout);
+                self.next(policy, hook, self.told.options.after_timeout)?
+            }
+            AttemptEnd::Late => {
+                self.kept.timed_out = None;
+                return Err(self.give_up(hook, RetryReason::Deadline));
+            }
+        };
+        Ok(ControlFlow::Continue(pause))
     }
 
     /// Takes an outcome that is not good enough.
-    #[inline(always)]
     pub(super) fn failed<H: Hook<E, V>>(
         &mut self,
         policy: &Retry,
@@ -456,51 +415,8 @@ impl<'p, E, V> Engine<'p, E, V> {
         outcome: Result<V, E>,
         verdict: Verdict,
     ) -> Result<Pause, RetryError<E, V>> {
-        let may_go_on = matches!(verdict, Verdict::Retry | Verdict::RetryAfter(_));
-        if self.is_plain()
-            && !H::LISTENS
-            && !policy.pauses
-            && may_go_on
-            && !self.are_exhausted(policy)
-        {
-            // E5
-            crate::trace::retrying(self.attempts, Duration::ZERO, || Duration::ZERO);
-            return Ok(Pause::Skip);
-        }
-        self.failed_told(policy, hook, outcome, verdict)
-    }
-
-    #[inline(never)]
-    fn failed_told<H: Hook<E, V>>(
-        &mut self,
-        policy: &Retry,
-        hook: &mut H,
-        outcome: Result<V, E>,
-        verdict: Verdict,
-    ) -> Result<Pause, RetryError<E, V>> {
-        let more = self.more();
-        more.kept.keep(outcome, more.told.options.history);
+        self.kept.keep(outcome, self.told.options.history);
         self.next(policy, hook, verdict)
-    }
-
-    #[cold]
-    fn timed_out<H: Hook<E, V>>(
-        &mut self,
-        policy: &Retry,
-        hook: &mut H,
-        timeout: Duration,
-    ) -> Result<Pause, RetryError<E, V>> {
-        let more = self.more();
-        more.kept.timed_out = Some(timeout);
-        let verdict = more.told.options.after_timeout;
-        self.next(policy, hook, verdict)
-    }
-
-    /// The run's own deadline has passed in an attempt.
-    #[cold]
-    fn late<H: Hook<E, V>>(&mut self, hook: &mut H) -> RetryError<E, V> {
-        self.more().kept.timed_out = None;
-        self.give_up(hook, RetryReason::Deadline)
     }
 
     fn next<H: Hook<E, V>>(
@@ -509,8 +425,8 @@ impl<'p, E, V> Engine<'p, E, V> {
         hook: &mut H,
         verdict: Verdict,
     ) -> Result<Pause, RetryError<E, V>> {
-        let is_exhausted = self.are_exhausted(policy);
-        let (pause, delay) = match self.more().told.next(policy, verdict, is_exhausted) {
+        let is_exhausted = policy.is_exhausted(self.attempts);
+        let (pause, delay) = match self.told.next(policy, verdict, is_exhausted) {
             Ok(next) => next,
             Err(reason) => return Err(self.give_up(hook, reason)),
         };
@@ -520,7 +436,7 @@ impl<'p, E, V> Engine<'p, E, V> {
                 attempt: self.attempts,
                 delay,
                 elapsed: self.elapsed(),
-                last: self.more.as_ref().and_then(|more| more.kept.last()),
+                last: self.kept.last(),
             });
         }
         Ok(pause)
@@ -533,39 +449,24 @@ impl<'p, E, V> Engine<'p, E, V> {
         hook: &mut H,
         reason: RetryReason,
     ) -> RetryError<E, V> {
-        let (attempts, elapsed) = (self.attempts, self.elapsed());
-        let More { told, kept } = self.more();
-        told.taken = None;
+        self.told.taken = None;
         let error = RetryError {
             reason,
-            attempts,
-            elapsed,
-            timed_out: kept.timed_out,
-            last: kept.last.take(),
-            earlier: std::mem::take(&mut kept.earlier),
+            attempts: self.attempts,
+            elapsed: self.elapsed(),
+            timed_out: self.kept.timed_out,
+            last: self.kept.last.take(),
+            earlier: std::mem::take(&mut self.kept.earlier),
         };
-        crate::trace::gave_up(attempts, elapsed, &reason);
+        crate::trace::gave_up(error.attempts, error.elapsed, &reason);
         if H::LISTENS {
             hook.tell(&RetryEvent::GaveUp {
                 reason,
-                attempts,
-                elapsed,
+                attempts: error.attempts,
+                elapsed: error.elapsed,
                 last: error.last(),
             });
         }
         error
-    }
-}
-
-impl<'p, E, V> More<'p, E, V> {
-    const fn new(options: Options<'p>) -> Self {
-        Self {
-            told: Told::new(options),
-            kept: Kept {
-                last: None,
-                earlier: Vec::new(),
-                timed_out: None,
-            },
-        }
     }
 }

@@ -1,4 +1,9 @@
 //! A run as a future.
+//!
+//! P1. A *plain* run was told nothing, is in no group, and has not waited: it keeps nothing but a number, reads no clock, and
+//! the outcome of an attempt that another one follows is gone at once. All else is the engine's. P2. An attempt is gone
+//! before anything else happens, with all that it captured. P3. Whatever user code does, it is called with the run over:
+//! a panic leaves it so.
 
 use std::fmt;
 use std::future::Future;
@@ -10,19 +15,41 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use super::Retry;
-use super::attempts::{Attempt, Engine, Pause};
+use super::attempts::{Attempt, Engine, Options, Pause};
 use super::error::RetryError;
 use super::event::Hook;
-use super::verdict::Judge;
+use super::verdict::{Judge, Judged, Verdict};
 use super::waiting::{Waiting, poll_attempt};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Nothing has happened yet, and nothing was told: it may be plain.
+    Fresh,
     Begin,
     Attempt,
     Pause,
     /// Done; or user code is running, and has panicked if somebody sees this.
     Over,
+}
+
+pin_project! {
+    /// What a run has that is not plain.
+    pub(super) struct Rest<'p, E, V> {
+        engine: Engine<'p, E, V>,
+        #[pin]
+        waiting: Option<Waiting>,
+    }
+}
+
+impl<'p, E, V> Rest<'p, E, V> {
+    // Apart: a plain run does not even prepare what it does not have.
+    #[inline(never)]
+    pub(super) const fn new(attempts: u32, options: Options<'p>) -> Self {
+        Self {
+            engine: Engine::after(attempts, options),
+            waiting: None,
+        }
+    }
 }
 
 pin_project! {
@@ -37,12 +64,24 @@ pin_project! {
         pub(super) op: Op,
         pub(super) judge: J,
         pub(super) hook: H,
-        pub(super) engine: Engine<'p, E, V>,
+        // As long as it is plain (P1).
+        pub(super) attempts: u32,
         pub(super) phase: Phase,
         #[pin]
         pub(super) attempt: Option<Fut>,
         #[pin]
-        pub(super) waiting: Option<Waiting>,
+        pub(super) rest: Option<Rest<'p, E, V>>,
+    }
+}
+
+impl<'p, Op, Fut, J, H, E, V> RetryFuture<'p, Op, Fut, J, H, E, V> {
+    fn engine(&self) -> Option<&Engine<'p, E, V>> {
+        self.rest.as_ref().map(|rest| &rest.engine)
+    }
+
+    fn attempts(&self) -> u32 {
+        self.engine()
+            .map_or(self.attempts, |engine| engine.attempts)
     }
 }
 
@@ -57,18 +96,114 @@ where
 
     #[inline(always)]
     #[track_caller]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.phase != Phase::Fresh || crate::context::is_in_a_group() {
+            return self.poll_told(cx);
+        }
+        let mut this = self.as_mut().project();
+        *this.phase = Phase::Over; // P3
+        let mut number = 0;
+        loop {
+            number += 1;
+            let future = (this.op)(Attempt::plain(number));
+            this.attempt.set(Some(future));
+            let Some(attempt) = this.attempt.as_mut().as_pin_mut() else {
+                unreachable!("it was set above")
+            };
+            let polled = attempt.poll(cx);
+            *this.attempts = number;
+            let Poll::Ready(outcome) = polled else {
+                self.wait();
+                return Poll::Pending;
+            };
+            this.attempt.set(None); // P2
+            match this.judge.judge(outcome) {
+                Judged::Done(value) => return Poll::Ready(Ok(value)),
+                Judged::Not(outcome, verdict) => {
+                    let goes_on = matches!(verdict, Verdict::Retry | Verdict::RetryAfter(_))
+                        && !this.policy.pauses
+                        && !this.policy.is_exhausted(number);
+                    if H::LISTENS || !goes_on {
+                        return self.fail(outcome, verdict, cx);
+                    }
+                    crate::trace::retrying(number, Duration::ZERO, || Duration::ZERO);
+                }
+            }
+        }
+    }
+}
+
+impl<Op, Fut, T, E, J, H> RetryFuture<'_, Op, Fut, J, H, E, J::Kept>
+where
+    Op: FnMut(Attempt) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    J: Judge<T, E>,
+    H: Hook<E, J::Kept>,
+{
+    /// A plain run is plain no longer.
+    fn prepare(self: Pin<&mut Self>) {
         let mut this = self.project();
-        let engine = this.engine;
-        // Whatever user code does, it is called with the run over: a panic leaves it so.
-        let mut phase = std::mem::replace(this.phase, Phase::Over);
-        assert!(
-            phase != Phase::Over,
-            "ringfence: a retry was polled after it was over"
-        );
+        let rest = Rest::new(*this.attempts, Options::new());
+        this.rest.set(Some(rest));
+    }
+
+    /// The attempt of a plain run has to wait.
+    #[inline(never)]
+    fn wait(mut self: Pin<&mut Self>) {
+        self.as_mut().prepare();
+        let this = self.project();
+        if let Some(rest) = this.rest.as_pin_mut() {
+            rest.project().engine.start_clock();
+        }
+        *this.phase = Phase::Attempt;
+    }
+
+    /// The attempt of a plain run has ended so that the run waits, or gives up.
+    #[inline(never)]
+    fn fail(
+        mut self: Pin<&mut Self>,
+        outcome: Result<J::Kept, E>,
+        verdict: Verdict,
+        cx: &mut Context<'_>,
+    ) -> Poll<<Self as Future>::Output> {
+        self.as_mut().prepare();
+        let this = self.as_mut().project();
+        let Some(rest) = this.rest.as_pin_mut() else {
+            unreachable!("it was prepared")
+        };
+        let rest = rest.project();
+        match rest.engine.failed(this.policy, this.hook, outcome, verdict) {
+            Ok(pause) => {
+                *this.phase = rested(rest.waiting, pause);
+                self.poll_told(cx)
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// Polls a run that is not plain.
+    #[inline(never)]
+    #[track_caller]
+    fn poll_told(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<<Self as Future>::Output> {
+        let mut this = self.as_mut().project();
+        let mut phase = std::mem::replace(this.phase, Phase::Over); // P3
+        match phase {
+            Phase::Fresh => {
+                self.as_mut().prepare();
+                this = self.as_mut().project();
+                phase = Phase::Begin;
+            }
+            Phase::Begin | Phase::Attempt | Phase::Pause => {}
+            Phase::Over => panic!("ringfence: a retry was polled after it was over"),
+        }
+        let Some(rest) = this.rest.as_pin_mut() else {
+            unreachable!("a run that is not plain has all of it")
+        };
+        let rest = rest.project();
+        let (engine, mut waiting) = (rest.engine, rest.waiting);
         loop {
             if phase == Phase::Pause {
-                match Waiting::made(this.waiting.as_mut()).poll_pause(engine, cx) {
+                match Waiting::made(waiting.as_mut()).poll_pause(engine, cx) {
                     Poll::Ready(Ok(())) => phase = Phase::Begin,
                     Poll::Ready(Err(reason)) => {
                         return Poll::Ready(Err(engine.give_up(this.hook, reason)));
@@ -91,30 +226,33 @@ where
             let Some(attempt) = this.attempt.as_mut().as_pin_mut() else {
                 unreachable!("it was set above, or is still there")
             };
-            let polled = poll_attempt(attempt, engine, this.waiting.as_mut(), cx);
-            let Poll::Ready(ended) = polled else {
+            let Poll::Ready(ended) = poll_attempt(attempt, engine, waiting.as_mut(), cx) else {
                 *this.phase = Phase::Attempt;
                 return Poll::Pending;
             };
-            // Gone before anything else happens, with all that it captured.
-            this.attempt.set(None);
+            this.attempt.set(None); // P2
             match engine.take(this.policy, (&mut *this.judge, &mut *this.hook), ended) {
                 Ok(ControlFlow::Break(value)) => return Poll::Ready(Ok(value)),
-                Ok(ControlFlow::Continue(Pause::Skip)) => phase = Phase::Begin,
-                Ok(ControlFlow::Continue(pause)) => {
-                    Waiting::made(this.waiting.as_mut()).pause(pause);
-                    phase = Phase::Pause;
-                }
+                Ok(ControlFlow::Continue(pause)) => phase = rested(waiting.as_mut(), pause),
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
 }
 
+/// Prepares the pause, and says where that leads.
+fn rested(waiting: Pin<&mut Option<Waiting>>, pause: Pause) -> Phase {
+    if pause == Pause::Skip {
+        return Phase::Begin;
+    }
+    Waiting::made(waiting).pause(pause);
+    Phase::Pause
+}
+
 impl<Op, Fut, J, H, E, V> fmt::Debug for RetryFuture<'_, Op, Fut, J, H, E, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryFuture")
-            .field("attempts", &self.engine.attempts)
+            .field("attempts", &self.attempts())
             .finish_non_exhaustive()
     }
 }
@@ -159,12 +297,12 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut run = self.project().run;
         let result = ready!(run.as_mut().poll(cx));
-        let engine = run.project().engine;
+        let engine = run.engine();
         Poll::Ready(RetryReport {
             result,
-            attempts: engine.attempts,
-            elapsed: engine.elapsed(),
-            slept: engine.slept(),
+            attempts: run.attempts(),
+            elapsed: engine.map_or(Duration::ZERO, Engine::elapsed),
+            slept: engine.map_or(Duration::ZERO, Engine::slept),
         })
     }
 }

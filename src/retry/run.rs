@@ -11,7 +11,7 @@ use super::attempts::{Attempt, AttemptTimeout, Engine, Options, Pause};
 use super::budget::RetryBudget;
 use super::error::RetryError;
 use super::event::{Hook, NoHook, OnEvent, RetryEvent};
-use super::future::{Phase, Reporting, RetryFuture};
+use super::future::{Phase, Reporting, Rest, RetryFuture};
 use super::verdict::{AnyError, Classify, Judge, Until, Verdict, When};
 use super::waiting::{Waiting, poll_attempt};
 use crate::cancel::Token;
@@ -328,15 +328,19 @@ where
 
     #[inline(always)]
     fn into_future(self) -> Self::IntoFuture {
+        let (phase, rest) = match self.options {
+            Some(options) => (Phase::Begin, Some(Rest::new(0, options))),
+            None => (Phase::Fresh, None),
+        };
         RetryFuture {
             policy: self.policy,
             op: self.op,
             judge: self.judge,
             hook: self.hook,
-            engine: Engine::new(self.options),
-            phase: Phase::Begin,
+            attempts: 0,
+            phase,
             attempt: None,
-            waiting: None,
+            rest,
         }
     }
 }
@@ -442,7 +446,7 @@ where
             mut hook,
             ..
         } = self;
-        let mut engine = Engine::new(self.options);
+        let mut engine = Engine::after(0, self.options.unwrap_or_else(Options::new));
         let mut waiting = std::pin::pin!(None);
         loop {
             let attempt = match engine.begin() {

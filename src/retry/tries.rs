@@ -61,7 +61,7 @@ impl Retry {
     pub const fn tries<'p, E>(&self) -> Tries<'p, E> {
         Tries {
             policy: *self,
-            engine: Engine::plain(),
+            engine: Engine::after(0, Options::new()),
             hook: NoHook,
             over: None,
         }
@@ -107,7 +107,7 @@ impl<E, H: Hook<E, Infallible>> Tries<'_, E, H> {
             self.engine.start_clock();
         }
         // Who begins again without a word about the last attempt has an attempt less all the same.
-        if self.engine.are_exhausted(&self.policy) {
+        if self.policy.is_exhausted(self.engine.attempts) {
             return Err(self.give_up(RetryReason::AttemptsExhausted));
         }
         self.engine.begin().map_err(|reason| self.give_up(reason))

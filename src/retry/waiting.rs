@@ -23,20 +23,12 @@ pub(super) enum AttemptEnd<O> {
 }
 
 /// Polls an attempt, then what limits it in time.
-#[inline(always)]
 pub(super) fn poll_attempt<F: Future, E, V>(
     attempt: Pin<&mut F>,
     engine: &mut Engine<'_, E, V>,
     waiting: Pin<&mut Option<Waiting>>,
     cx: &mut Context<'_>,
 ) -> Poll<AttemptEnd<F::Output>> {
-    if engine.is_plain() {
-        let polled = attempt.poll(cx).map(AttemptEnd::Output);
-        if polled.is_pending() {
-            engine.start_clock();
-        }
-        return polled;
-    }
     let limit = engine.limit();
     let had_turns = limit.is_some() && coop::has_budget_remaining();
     let polled = {
