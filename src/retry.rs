@@ -19,7 +19,7 @@
 
 mod attempts;
 mod backoff;
-mod budget;
+pub(crate) mod budget;
 mod error;
 mod event;
 mod future;

@@ -7,6 +7,8 @@
 
 #[path = "models/adoption.rs"]
 mod adoption;
+#[path = "models/budget.rs"]
+mod budget;
 #[path = "models/cancel.rs"]
 mod cancel;
 #[path = "models/end.rs"]
