@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::client::Way;
-use crate::server::{BROKEN, STEPS, Story};
+use crate::server::{BROKEN, CAPACITY, STEPS, Story};
 
 /// What became of the calls of one way.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ pub(crate) fn table(lines: &[Line]) -> String {
     text
 }
 
-const SIZE: (f64, f64) = (900.0, 760.0);
+const SIZE: (f64, f64) = (940.0, 760.0);
 const LEFT: f64 = 70.0;
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 170.0;
@@ -258,6 +258,31 @@ pub(crate) fn svg(lines: &[Line]) -> String {
             ),
         );
         panel.frame(&mut svg, title, "");
+        let seconds = lines.first().map_or(0.0, |line| line.total.as_secs_f64());
+        for part in 0..=4 {
+            let (x, y) = (LEFT + WIDTH * f64::from(part) / 4.0, top + HEIGHT + 18.0);
+            let at = seconds * f64::from(part) / 4.0;
+            put(
+                &mut svg,
+                format_args!("<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{at:.1} s</text>"),
+            );
+        }
+        if CAPACITY < panel.most {
+            let (y, right) = (panel.y(CAPACITY), LEFT + WIDTH);
+            put(
+                &mut svg,
+                format_args!(
+                    "<path d=\"M{LEFT} {y:.1}H{right}\" stroke=\"#1f2933\" stroke-dasharray=\"6 4\"/>"
+                ),
+            );
+            put(
+                &mut svg,
+                format_args!(
+                    "<text x=\"{right}\" y=\"{:.1}\" text-anchor=\"end\" font-size=\"11\">what a healthy server can do</text>",
+                    y - 4.0
+                ),
+            );
+        }
         for line in of(Story::Overload) {
             panel.curve(&mut svg, &values(line), colour(line.way));
         }

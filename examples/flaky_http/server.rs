@@ -20,8 +20,10 @@ use tokio::time::{Instant, sleep};
 
 /// How long an answer takes its worker.
 const WORK: Duration = Duration::from_millis(40);
-/// How many workers there are: 200 answers a second, twice what is asked for by default.
+/// How many workers there are.
 const WORKERS: usize = 8;
+/// How many answers a second that makes: twice what is asked for by default.
+pub(crate) const CAPACITY: f64 = WORKERS as f64 / WORK.as_secs_f64();
 /// How many requests may wait for one. Further ones are refused.
 const LINE: usize = 100;
 /// How much longer everything takes while it is broken, and what is slow in a slow tail.
