@@ -168,6 +168,19 @@ fn an_operation_can_change_what_it_is_lent() {
         name: &'a str,
         calls: u32,
     }
+    #[derive(Default)]
+    struct Counter(u32);
+    impl Counter {
+        async fn step(&mut self, attempt: Attempt) -> Result<u32, Oops> {
+            self.0 += 1;
+            tokio::task::yield_now().await;
+            if attempt.number == 1 {
+                Err(Oops(self.0))
+            } else {
+                Ok(self.0)
+            }
+        }
+    }
     async fn step(borrows: &mut Borrows<'_>, _: Attempt) -> Result<usize, Oops> {
         borrows.calls += 1;
         tokio::task::yield_now().await;
@@ -195,6 +208,15 @@ fn an_operation_can_change_what_it_is_lent() {
                 .run()
                 .await
                 .unwrap();
+            // A method as it is, and a closure with captures of its own.
+            let own = std::sync::Arc::new(3);
+            let mut counter = Counter::default();
+            let run = AT_ONCE.retry_with(&mut counter, Counter::step).run();
+            assert_eq!(run.await.unwrap(), 2);
+            let run = AT_ONCE.retry_with(&mut counter, async move |counter, attempt| {
+                counter.step(attempt).await.map(|steps| steps + *own)
+            });
+            assert_eq!(run.run().await.unwrap(), 7);
             (client.sent, length, borrows.calls)
         });
         assert_eq!(task.await.unwrap(), (3, 4, 2));
