@@ -185,7 +185,8 @@ macro_rules! options {
         }
 
         /// Gives up when this token is cancelled, instead of that of the task the run is in; with `None`, with no token: for
-        /// what has to be said within the grace.
+        /// what has to be said within the grace. Deadlines around hold all the same; what has to be said after one goes into a
+        /// [`shield`](crate::shield).
         pub fn cancel_on(mut self, token: impl Into<Option<Token>>) -> Self {
             let token: Option<Token> = token.into();
             self.told().listen = token.into();

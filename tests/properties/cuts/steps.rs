@@ -321,7 +321,10 @@ async fn retry(
             loop {
                 let error = match tries.begin() {
                     Ok(attempt) => match lent.attempt(attempt).await {
-                        Ok(()) => break Ok(tries.succeeded(())),
+                        Ok(()) => {
+                            tries.succeeded(());
+                            break Ok(());
+                        }
                         Err(error) => error,
                     },
                     Err(over) => break Err(over),
