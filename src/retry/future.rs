@@ -33,22 +33,45 @@ pub(super) enum Phase {
 }
 
 pin_project! {
-    /// What a run has that is not plain.
+    /// What a run has that is not plain: in an `Option`, so that a plain one has one tag to look at.
+    #[project = StageProj]
+    pub(super) enum Stage<'p, E, V> {
+        /// What it was told, and has not begun with.
+        Told { options: Options<'p> },
+        Full {
+            #[pin]
+            rest: Rest<'p, E, V>,
+        },
+    }
+}
+
+impl<'p, E, V> Stage<'p, E, V> {
+    /// Makes the engine of a run that has made so many attempts, where there is none yet.
+    fn full(mut slot: Pin<&mut Option<Self>>, attempts: u32) -> Pin<&mut Rest<'p, E, V>> {
+        let options = match slot.as_mut().as_pin_mut().map(Self::project) {
+            None => Some(Options::new()),
+            Some(StageProj::Told { options }) => Some(std::mem::replace(options, Options::new())),
+            Some(StageProj::Full { .. }) => None,
+        };
+        if let Some(options) = options {
+            let engine = Engine::after(attempts, options);
+            let waiting = None;
+            let rest = Rest { engine, waiting };
+            slot.set(Some(Self::Full { rest }));
+        }
+        match slot.as_pin_mut().map(Self::project) {
+            Some(StageProj::Full { rest }) => rest,
+            Some(StageProj::Told { .. }) | None => unreachable!("it was made"),
+        }
+    }
+}
+
+pin_project! {
+    /// The engine, and its timer.
     pub(super) struct Rest<'p, E, V> {
         engine: Engine<'p, E, V>,
         #[pin]
         waiting: Option<Waiting>,
-    }
-}
-
-impl<'p, E, V> Rest<'p, E, V> {
-    // Apart: a plain run does not even prepare what it does not have.
-    #[inline(never)]
-    pub(super) const fn new(attempts: u32, options: Options<'p>) -> Self {
-        Self {
-            engine: Engine::after(attempts, options),
-            waiting: None,
-        }
     }
 }
 
@@ -70,13 +93,16 @@ pin_project! {
         #[pin]
         pub(super) attempt: Option<Fut>,
         #[pin]
-        pub(super) rest: Option<Rest<'p, E, V>>,
+        pub(super) stage: Option<Stage<'p, E, V>>,
     }
 }
 
 impl<'p, Op, Fut, J, H, E, V> RetryFuture<'p, Op, Fut, J, H, E, V> {
-    fn engine(&self) -> Option<&Engine<'p, E, V>> {
-        self.rest.as_ref().map(|rest| &rest.engine)
+    const fn engine(&self) -> Option<&Engine<'p, E, V>> {
+        match &self.stage {
+            Some(Stage::Full { rest }) => Some(&rest.engine),
+            Some(Stage::Told { .. }) | None => None,
+        }
     }
 
     fn attempts(&self) -> u32 {
@@ -140,21 +166,12 @@ where
     J: Judge<T, E>,
     H: Hook<E, J::Kept>,
 {
-    /// A plain run is plain no longer.
-    fn prepare(self: Pin<&mut Self>) {
-        let mut this = self.project();
-        let rest = Rest::new(*this.attempts, Options::new());
-        this.rest.set(Some(rest));
-    }
-
     /// The attempt of a plain run has to wait.
     #[inline(never)]
-    fn wait(mut self: Pin<&mut Self>) {
-        self.as_mut().prepare();
+    fn wait(self: Pin<&mut Self>) {
         let this = self.project();
-        if let Some(rest) = this.rest.as_pin_mut() {
-            rest.project().engine.start_clock();
-        }
+        let rest = Stage::full(this.stage, *this.attempts).project();
+        rest.engine.start_clock();
         *this.phase = Phase::Attempt;
     }
 
@@ -166,12 +183,8 @@ where
         verdict: Verdict,
         cx: &mut Context<'_>,
     ) -> Poll<<Self as Future>::Output> {
-        self.as_mut().prepare();
         let this = self.as_mut().project();
-        let Some(rest) = this.rest.as_pin_mut() else {
-            unreachable!("it was prepared")
-        };
-        let rest = rest.project();
+        let rest = Stage::full(this.stage, *this.attempts).project();
         match rest.engine.failed(this.policy, this.hook, outcome, verdict) {
             Ok(pause) => {
                 *this.phase = rested(rest.waiting, pause);
@@ -184,22 +197,15 @@ where
     /// Polls a run that is not plain.
     #[inline(never)]
     #[track_caller]
-    fn poll_told(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<<Self as Future>::Output> {
-        let mut this = self.as_mut().project();
+    fn poll_told(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<<Self as Future>::Output> {
+        let mut this = self.project();
         let mut phase = std::mem::replace(this.phase, Phase::Over); // P3
         match phase {
-            Phase::Fresh => {
-                self.as_mut().prepare();
-                this = self.as_mut().project();
-                phase = Phase::Begin;
-            }
+            Phase::Fresh => phase = Phase::Begin,
             Phase::Begin | Phase::Attempt | Phase::Pause => {}
             Phase::Over => panic!("ringfence: a retry was polled after it was over"),
         }
-        let Some(rest) = this.rest.as_pin_mut() else {
-            unreachable!("a run that is not plain has all of it")
-        };
-        let rest = rest.project();
+        let rest = Stage::full(this.stage, *this.attempts).project();
         let (engine, mut waiting) = (rest.engine, rest.waiting);
         loop {
             if phase == Phase::Pause {

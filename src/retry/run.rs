@@ -11,7 +11,7 @@ use super::attempts::{Attempt, AttemptTimeout, Engine, Options, Pause};
 use super::budget::RetryBudget;
 use super::error::RetryError;
 use super::event::{Hook, NoHook, OnEvent, RetryEvent};
-use super::future::{Phase, Reporting, Rest, RetryFuture};
+use super::future::{Phase, Reporting, RetryFuture, Stage};
 use super::verdict::{AnyError, Classify, Judge, Until, Verdict, When};
 use super::waiting::{Waiting, poll_attempt};
 use crate::cancel::Token;
@@ -329,8 +329,8 @@ where
 
     #[inline(always)]
     fn into_future(self) -> Self::IntoFuture {
-        let (phase, rest) = match self.options {
-            Some(options) => (Phase::Begin, Some(Rest::new(0, options))),
+        let (phase, stage) = match self.options {
+            Some(options) => (Phase::Begin, Some(Stage::Told { options })),
             None => (Phase::Fresh, None),
         };
         RetryFuture {
@@ -341,7 +341,7 @@ where
             attempts: 0,
             phase,
             attempt: None,
-            rest,
+            stage,
         }
     }
 }
