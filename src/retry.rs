@@ -27,7 +27,7 @@ mod hedge;
 mod histogram;
 mod jitter;
 mod latency;
-mod listen;
+pub(crate) mod listen;
 mod policy;
 mod race;
 mod run;

@@ -12,11 +12,11 @@ use crate::state::Core;
 use crate::sync::Arc;
 
 /// The group that a run is in, and which member it is.
-pub(super) type Around = (Arc<Core>, u64);
+pub(crate) type Around = (Arc<Core>, u64);
 
 /// What a run was told to listen to.
 #[derive(Default)]
-pub(super) enum Listen {
+pub(crate) enum Listen {
     /// To the task that the run is in.
     #[default]
     Ambient,
@@ -31,7 +31,7 @@ impl From<Option<Token>> for Listen {
 }
 
 /// The ear of a run that has begun.
-pub(super) struct Ear {
+pub(crate) struct Ear {
     token: Option<Token>,
     /// Whether it may signal while the run waits.
     may_signal: bool,
@@ -39,13 +39,13 @@ pub(super) struct Ear {
 }
 
 impl Ear {
-    pub(super) const DEAF: Self = Self {
+    pub(crate) const DEAF: Self = Self {
         token: None,
         may_signal: false,
         cancelled: None,
     };
 
-    pub(super) fn new(listen: Listen, around: Option<Around>) -> Self {
+    pub(crate) fn new(listen: Listen, around: Option<Around>) -> Self {
         let (token, may_signal) = match (listen, around) {
             (Listen::To(token), _) => (token, true),
             (Listen::Ambient, Some((core, serial))) if !crate::context::is_inside_shield() => {
@@ -62,12 +62,12 @@ impl Ear {
         }
     }
 
-    pub(super) fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.token.as_ref().is_some_and(Token::is_cancelled)
     }
 
     /// Ready once the task is asked to end, if that is by a signal (L1).
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(token) = self.token.as_ref().filter(|_| self.may_signal) else {
             return Poll::Pending;
         };

@@ -17,6 +17,8 @@ mod end;
 mod limit;
 #[path = "models/owned.rs"]
 mod owned;
+#[path = "models/pause.rs"]
+mod pause;
 #[path = "models/queue.rs"]
 mod queue;
 #[path = "models/slots.rs"]
