@@ -16,7 +16,7 @@ use ringfence::{
 };
 use tokio::time::{Instant, advance, sleep};
 
-use crate::support::{DropGuard, Drops, PanicOnDrop, caught, paused};
+use crate::support::{DropGuard, Drops, PanicOnDrop, caught, paused, spawn};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -629,5 +629,53 @@ fn after_a_signal_no_copy_begins() {
             let refused = (0, Err(RetryReason::Cancelled));
             assert_eq!(ended, if listens { refused } else { (1, Ok(1)) });
         }
+    });
+}
+
+#[test]
+fn a_borrowing_call_can_be_spawned() {
+    paused(async || {
+        let task = spawn(async {
+            let (url, budget) = (String::from("12345"), RetryBudget::new(0.1));
+            let mut told = 0;
+            let fetch = async |attempt: Attempt| {
+                sleep(ms(if attempt.number == 1 { 300 } else { 20 })).await;
+                Ok::<_, Oops>(url.len())
+            };
+            let run = HEDGE.run(fetch).when(|error| error.0 > 0).budget(&budget);
+            let length = run.on_event(|_| told += 1).await.unwrap();
+            let run = Retry::DEFAULT
+                .retry(|_| HEDGE.run(fetch).budget(&budget).into_future())
+                .budget(&budget);
+            length + run.await.unwrap() + told
+        });
+        assert_eq!(task.await.unwrap(), 11);
+    });
+}
+
+#[test]
+fn two_copies_allocate_nothing() {
+    paused(async || {
+        let call = async || {
+            let plan = Cell::new(0);
+            let run = HEDGE.run(|attempt| {
+                plan.set(plan.get() + 1);
+                async move {
+                    sleep(ms(if attempt.number == 1 { 300 } else { 20 })).await;
+                    Ok::<_, Oops>(attempt.number)
+                }
+            });
+            (run.await.unwrap(), plan.get())
+        };
+        assert_eq!(call().await, (2, 2)); // the first timer of a runtime, and what else is made once
+        let mut counted = std::pin::pin!(call());
+        let mut allocations = 0;
+        let ended = std::future::poll_fn(|cx| {
+            let mut polled = std::task::Poll::Pending;
+            let info = allocation_counter::measure(|| polled = counted.as_mut().poll(cx));
+            allocations += info.count_total;
+            polled
+        });
+        assert_eq!((ended.await, allocations), ((2, 2), 0));
     });
 }
