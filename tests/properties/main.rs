@@ -1,4 +1,4 @@
-//! Properties: random programs against a model, cuts at every await, chaos on real threads.
+//! Properties: random programs and runs against models, cuts at every await, chaos on real threads.
 //!
 //! `RINGFENCE_CASES` sets how many random programs there are, `RINGFENCE_SEED` which ones.
 
@@ -8,6 +8,7 @@ mod lockstep;
 mod model;
 mod program;
 mod queue;
+mod retry;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;
