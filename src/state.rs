@@ -349,6 +349,12 @@ impl Core {
         self.has_grace.load(Ordering::Relaxed)
     }
 
+    /// Asks whether a cancel may be a signal first: also of a group that learns of its grace only when it is shut down.
+    pub(crate) fn may_signal(&self) -> bool {
+        // Of those who outlast a grace the age is told: the same groups.
+        self.has_ages
+    }
+
     // -- waiting ----------------------------------------------------------------------------------------------------
 
     /// Leaves the scope's waker. Look at the word after (S2).

@@ -253,6 +253,14 @@ impl Retry {
         }
     }
 
+    #[inline]
+    pub(super) const fn is_exhausted(&self, attempts: u32) -> bool {
+        match self.attempts {
+            Some(most) => attempts >= most.get(),
+            None => false,
+        }
+    }
+
     pub(super) fn backoff(&self, stream: u64) -> Backoff {
         let seed = self.seed.unwrap_or_else(super::seed::unlike_any_other);
         Backoff::new(&self.curve, seed, stream)
