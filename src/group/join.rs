@@ -17,6 +17,7 @@ use pin_project_lite::pin_project;
 use crate::group::TaskGroup;
 use crate::group::borrow::{BorrowGroup, LocalGroup};
 use crate::group::handle::{Outcome, TaskHandle};
+use crate::observe::wake;
 use crate::sync::{Lock, PlainArc};
 use crate::time::timeout;
 
@@ -36,9 +37,7 @@ impl<T> Ends<T> {
             done.ends.push_back((place, output));
             done.waker.take()
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
 
     fn poll_next(&self, cx: &Context<'_>) -> Poll<(usize, Option<T>)> {

@@ -22,8 +22,7 @@ use pin_project_lite::pin_project;
 
 use crate::cancel::{Cancelled, Token};
 use crate::group::spawn::Birth;
-use crate::observe::{CancelReason, DisplacedWhat, TaskId, displace};
-use crate::panic::catch;
+use crate::observe::{CancelReason, TaskId, wake};
 use crate::state::Core;
 use crate::sync::{Arc, Lock};
 
@@ -277,15 +276,7 @@ impl Drop for Slot {
             }
             state.give_back(self.kind)
         };
-        wake(waker);
-    }
-}
-
-/// L5.
-fn wake(waker: Option<Waker>) {
-    let Some(waker) = waker else { return };
-    if let Err(panic) = catch(|| waker.wake()) {
-        displace(None, None, DisplacedWhat::Panic(panic));
+        wake(waker); // L5
     }
 }
 

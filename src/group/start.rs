@@ -18,8 +18,8 @@ use crate::group::handle::TaskHandle;
 use crate::group::member::Member;
 use crate::group::output::TaskOutput;
 use crate::group::spawn::{self, Birth};
-use crate::observe::Ended;
-use crate::panic::PanicPayload;
+use crate::observe::{Ended, wake};
+use crate::panic::{PanicPayload, catch};
 use crate::state::word::Kind;
 use crate::sync::{Arc, Lock};
 
@@ -65,9 +65,7 @@ impl<R> Ready<R> {
             signal.state = said;
             signal.waker.take()
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
 }
 
@@ -272,7 +270,23 @@ where
         let Some(mut member) = self.member.take() else {
             return Poll::Ready(Err(StartError::NotReady));
         };
-        let member = Pin::new(&mut member);
+        let mut member = Pin::new(&mut member);
+        // What its destructor throws is its panic, too (G20); the first one goes on, all else is observed.
+        let ended = match ended {
+            Some(Some(Err(panic))) => {
+                member.as_mut().displace_rest(None);
+                Some(Some(Err(panic)))
+            }
+            ended => match member.as_mut().drop_future() {
+                Ok(()) => ended,
+                Err(panic) => {
+                    member
+                        .as_mut()
+                        .displace_rest(ended.flatten().and_then(Result::ok));
+                    Some(Some(Err(panic)))
+                }
+            },
+        };
         Poll::Ready(Err(match ended {
             None => StartError::Cancelled(member.withdraw(None)),
             Some(None) => {
@@ -283,15 +297,19 @@ where
                 member.withdraw(Some(Ended::Panicked));
                 panic.resume()
             }
-            Some(Some(Ok(output))) => match output.into_result() {
-                Ok(value) => {
-                    drop(value);
+            // Nobody can take a value: what it throws when it goes is the child's, like all before it is ready.
+            Some(Some(Ok(output))) => match catch(|| output.into_result().map(drop)) {
+                Ok(Ok(())) => {
                     member.withdraw(Some(Ended::Completed));
                     StartError::NotReady
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     member.withdraw(Some(Ended::Failed));
                     StartError::Failed(error)
+                }
+                Err(panic) => {
+                    member.withdraw(Some(Ended::Panicked));
+                    panic.resume()
                 }
             },
         }))
