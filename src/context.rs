@@ -91,12 +91,17 @@ impl Relay {
 
     fn shift(&mut self, inner: Option<&Arc<Seat>>) {
         let is_up = inner.is_some_and(|seat| seat.is_shielded());
+        self.hold(is_up, || inner.is_some_and(|seat| seat.is_overrun()));
+    }
+
+    /// Shields the task, or does so no more: `is_overrun` says whether that is because it lasted too long.
+    pub(crate) fn hold(&mut self, is_up: bool, is_overrun: impl FnOnce() -> bool) {
         match self.0.take() {
             None if is_up => {
                 self.0 = with(|context| context.seat().clone());
                 self.0.iter().for_each(|seat| seat.raise());
             }
-            Some(outer) if !is_up => outer.lower(inner.is_some_and(|seat| seat.is_overrun())),
+            Some(outer) if !is_up => outer.lower(is_overrun()),
             same => self.0 = same,
         }
     }

@@ -6,7 +6,6 @@
 //! cancelled by others, it awaits that child's handle, which ends the body (H2). J5. Each end costs constant time.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -94,11 +93,7 @@ impl<F: Future> Future for Racer<F> {
 }
 
 /// The children of one helper.
-#[expect(
-    unnameable_types,
-    reason = "it is in a hidden method of a trait that nobody else implements"
-)]
-pub struct Racers<'g, T> {
+struct Racers<'g, T> {
     ends: PlainArc<Ends<T>>,
     /// Each at its place; none where it has ended.
     handles: Vec<Option<TaskHandle<'g, ()>>>,
@@ -172,14 +167,6 @@ impl<'g, T> Racers<'g, T> {
 
     fn cancel(&self) {
         self.handles.iter().flatten().for_each(TaskHandle::cancel);
-    }
-}
-
-impl<T> fmt::Debug for Racers<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Racers")
-            .field("running", &self.running)
-            .finish_non_exhaustive()
     }
 }
 
@@ -280,45 +267,34 @@ async fn settle_all<T>(mut handles: Unfinished<'_, T>) -> Vec<Outcome<T>> {
     outcomes
 }
 
-/// Where one value of a tuple is put.
-#[expect(
-    unnameable_types,
-    reason = "it is in a hidden type of a trait that nobody else implements"
-)]
-pub struct Place<T>(PlainArc<Lock<Option<T>>>);
-
-impl<T> fmt::Debug for Place<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").finish_non_exhaustive()
-    }
-}
-
 /// A tuple of two to six futures that a group can run as its children: see [`TaskGroup::try_join`].
 ///
 /// Each returns a `Result`; the error is the same for all of them, and need not be the group's.
 pub trait TryJoin<G, X> {
     /// The values, as a tuple.
     type Output;
-    /// Where they are put until all are there.
-    #[doc(hidden)]
-    type Places;
+
+    /// What [`TaskGroup::try_join`] returns: boxed, so that whether it is `Send` does not hang on what it was given.
+    type Joining<'g>: Future<Output = Result<Self::Output, X>>
+    where
+        G: 'g;
 
     #[doc(hidden)]
-    fn start<'g>(self, group: &'g G) -> (Racers<'g, Result<(), X>>, Self::Places);
-
-    #[doc(hidden)]
-    fn take(places: Self::Places) -> Option<Self::Output>;
+    fn join<'g>(self, group: &'g G) -> Self::Joining<'g>;
 }
 
+type Boxed<'g, T> = Pin<Box<dyn Future<Output = T> + Send + 'g>>;
+type BoxedLocal<'g, T> = Pin<Box<dyn Future<Output = T> + 'g>>;
+
 macro_rules! tuples {
-    ([$($env:lifetime)?] $Group:ty, $Send:path, $life:lifetime) => {
-        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b }
-        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b, C c }
-        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b, C c, D d }
-        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b, C c, D d, F f }
-        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b, C c, D d, F f, H h }
+    ([$($env:lifetime)?] $Group:ty, $Boxed:ident, $Send:path, $life:lifetime) => {
+        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, A a, B b }
+        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, A a, B b, C c }
+        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, A a, B b, C c, D d }
+        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, A a, B b, C c, D d, F f }
+        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, A a, B b, C c, D d, F f, H h }
     };
-    (@ [$($env:lifetime)?] $Group:ty, $Send:path, $life:lifetime, $($F:ident $f:ident),*) => {
+    (@ [$($env:lifetime)?] $Group:ty, $Boxed:ident, $Send:path, $life:lifetime, $($F:ident $f:ident),*) => {
         impl<$($env,)? E, X, $($F,)*> TryJoin<$Group, X> for ($($F,)*)
         where
             E: Send + 'static,
@@ -327,31 +303,33 @@ macro_rules! tuples {
         {
             type Output = ($($F::Value,)*);
 
-            type Places = ($(Place<$F::Value>,)*);
+            type Joining<'g>
+                = $Boxed<'g, Result<Self::Output, X>>
+            where
+                $Group: 'g;
 
-            fn start<'g>(
-                self,
-                group: &'g $Group,
-            ) -> (Racers<'g, Result<(), X>>, Self::Places) {
-                let ($($f,)*) = self;
-                let mut racers = Racers::new();
-                $(
-                    let place = Place(PlainArc::new(Lock::new(None)));
-                    let inside = place.0.clone();
-                    let child = async move {
-                        let value = $f.await?;
-                        *inside.lock() = Some(value);
-                        Ok(())
-                    };
-                    racers.start(child, |racer| group.spawn(racer));
-                    let $f = place;
-                )*
-                (racers, ($($f,)*))
-            }
-
-            fn take(places: Self::Places) -> Option<Self::Output> {
-                let ($($f,)*) = places;
-                Some(($($f.0.lock().take()?,)*))
+            fn join<'g>(self, group: &'g $Group) -> Self::Joining<'g> {
+                Box::pin(async move {
+                    let ($($f,)*) = self;
+                    let mut racers = Racers::new();
+                    $(
+                        let place = PlainArc::new(Lock::new(None));
+                        let inside = place.clone();
+                        let child = async move {
+                            let value = $f.await?;
+                            *inside.lock() = Some(value);
+                            Ok(())
+                        };
+                        racers.start(child, |racer| group.spawn(racer));
+                        let $f = place;
+                    )*
+                    try_join_all(racers).await?;
+                    $(let $f = $f.lock().take();)*
+                    match ($($f,)*) {
+                        ($(Some($f),)*) => Ok(($($f,)*)),
+                        _ => stuck(None).await,
+                    }
+                })
             }
         }
     };
@@ -367,14 +345,13 @@ impl<F: Future<Output = Result<T, X>>, T, X> IntoResult<X> for F {
     type Value = T;
 }
 
-tuples! { [] TaskGroup<E>, Send, 'static }
-tuples! { ['env] BorrowGroup<'env, E>, Send, 'env }
-tuples! { ['env] LocalGroup<'env, E>, Sized, 'env }
+tuples! { [] TaskGroup<E>, Boxed, Send, 'static }
+tuples! { ['env] BorrowGroup<'env, E>, Boxed, Send, 'env }
+tuples! { ['env] LocalGroup<'env, E>, BoxedLocal, Sized, 'env }
 
 macro_rules! joins {
     ([$($life:lifetime)?] $Group:ty, [$($bound:tt)*] $(, $lint:meta)?) => {
         impl<$($life,)? E: Send + 'static> $Group {
-            $(#[$lint])?
             /// Runs a tuple of two to six futures as children, and returns their values, or the first error when the
             /// others are gone.
             ///
@@ -387,16 +364,11 @@ macro_rules! joins {
             /// # Errors
             ///
             /// With the first error, after all the others have been cancelled and are gone.
-            pub async fn try_join<J, X>(&self, futures: J) -> Result<J::Output, X>
+            pub fn try_join<J, X>(&self, futures: J) -> J::Joining<'_>
             where
                 J: TryJoin<Self, X>,
             {
-                let (racers, places) = futures.start(self);
-                try_join_all(racers).await?;
-                match J::take(places) {
-                    Some(values) => Ok(values),
-                    None => stuck(None).await,
-                }
+                futures.join(self)
             }
 
             $(#[$lint])?
