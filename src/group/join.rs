@@ -16,9 +16,9 @@ use pin_project_lite::pin_project;
 use crate::group::TaskGroup;
 use crate::group::borrow::{BorrowGroup, LocalGroup};
 use crate::group::handle::{Outcome, TaskHandle};
-use crate::observe::wake;
+use crate::observe::{CancelReason, wake};
 use crate::sync::{Lock, PlainArc};
-use crate::time::timeout;
+use crate::time::{Deadline, timeout, timeout_at};
 
 /// Who has ended, in that order.
 struct Ends<T>(Lock<Done<T>>);
@@ -258,11 +258,38 @@ impl<T> Drop for Unfinished<'_, T> {
     }
 }
 
+impl<T> Unfinished<'_, T> {
+    /// Waits for the rest, in their order.
+    async fn settle(&mut self, outcomes: &mut Vec<Outcome<T>>) {
+        while let Some(handle) = self.0.front_mut() {
+            outcomes.push(poll_fn(|cx| handle.poll_outcome(cx)).await);
+            self.0.pop_front();
+        }
+    }
+}
+
 async fn settle_all<T>(mut handles: Unfinished<'_, T>) -> Vec<Outcome<T>> {
     let mut outcomes = Vec::with_capacity(handles.0.len());
-    while let Some(handle) = handles.0.front_mut() {
-        outcomes.push(poll_fn(|cx| handle.poll_outcome(cx)).await);
-        handles.0.pop_front();
+    handles.settle(&mut outcomes).await;
+    outcomes
+}
+
+async fn settle_all_by<T>(mut handles: Unfinished<'_, T>, deadline: Deadline) -> Vec<Outcome<T>> {
+    let mut outcomes = Vec::with_capacity(handles.0.len());
+    if timeout_at(deadline, handles.settle(&mut outcomes))
+        .await
+        .is_ok()
+    {
+        return outcomes;
+    }
+    let in_time = outcomes.len();
+    handles.0.iter().for_each(TaskHandle::cancel);
+    handles.settle(&mut outcomes).await;
+    for outcome in &mut outcomes[in_time..] {
+        // Nobody else has the handles.
+        if matches!(outcome, Outcome::Cancelled(CancelReason::Handle)) {
+            *outcome = Outcome::Cancelled(CancelReason::Deadline);
+        }
     }
     outcomes
 }
@@ -414,6 +441,34 @@ macro_rules! joins {
             {
                 let start = |future: F| self.spawn(async move { Ok(future.await) });
                 settle_all(Unfinished(futures.into_iter().map(start).collect())).await
+            }
+
+            $(#[$lint])?
+            /// Runs futures as children until `deadline`, and returns how each ended, in the order of the futures.
+            ///
+            /// As [`settle_all`](Self::settle_all), but partial: whoever has not ended by then is cancelled, with
+            /// [`CancelReason::Deadline`](crate::CancelReason::Deadline) as its outcome, and is gone; the group goes on.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropped early, it cancels what it has started, and the group waits for it.
+            ///
+            /// # Panics
+            ///
+            /// When it has to wait outside a tokio runtime with a time driver.
+            pub async fn settle_all_by<I, F, T>(
+                &self,
+                deadline: impl Into<Deadline>,
+                futures: I,
+            ) -> Vec<Outcome<T>>
+            where
+                I: IntoIterator<Item = F>,
+                F: Future<Output = T> + $($bound)*,
+                T: $($bound)*,
+            {
+                let deadline = deadline.into();
+                let start = |future: F| self.spawn(async move { Ok(future.await) });
+                settle_all_by(Unfinished(futures.into_iter().map(start).collect()), deadline).await
             }
 
             $(#[$lint])?

@@ -3,8 +3,8 @@
 use std::{cell::Cell, future::pending, rc::Rc, time::Duration};
 
 use ringfence::{
-    BorrowGroup, CancelReason, Cause, LocalGroup, Outcome, Scope, TaskGroup, borrow_scope,
-    local_scope, move_on_after, scope, token,
+    BorrowGroup, CancelReason, Cause, Deadline, LocalGroup, Outcome, Scope, TaskGroup,
+    borrow_scope, local_scope, move_on_after, scope, token,
 };
 use tokio::{
     task::yield_now,
@@ -509,5 +509,59 @@ fn a_success_whose_child_takes_long_to_be_gone_is_not_lost() {
             vec![Box::pin(slow), Box::pin(async { Err("refused".into()) })];
         let won = scope(async |group: &Group| Ok(group.staggered(ms(250), race).await)).await;
         assert_eq!(won.unwrap(), Ok(1));
+    });
+}
+
+#[test]
+fn a_deadline_that_ends_a_join_leaves_what_was_there_by_then() {
+    paused(async || {
+        let (began, drops) = (Instant::now(), Drops::new());
+        let result = scope(async |group: &Group| -> Done {
+            let sibling = group.spawn(after(100, Ok(9)));
+            let late = |time: u64| {
+                let guard = drops.guard();
+                async move {
+                    let _guard = guard;
+                    after(time, time).await
+                }
+            };
+            let outcomes = group
+                .settle_all_by(Deadline::after(ms(30)), [10, 40, 20, 29, 30].map(late))
+                .await;
+            let cancelled = Outcome::Cancelled(CancelReason::Deadline);
+            let expected = [
+                Outcome::Completed(10),
+                cancelled.clone(),
+                Outcome::Completed(20),
+                Outcome::Completed(29),
+                cancelled,
+            ];
+            assert_eq!(outcomes, expected);
+            assert_eq!((began.elapsed(), drops.alive()), (ms(30), 0));
+            // In time, and with nothing to wait for.
+            let never = Deadline::NEVER;
+            let all = group.settle_all_by(never, [late(5)]).await;
+            assert_eq!(all, [Outcome::Completed(5)]);
+            assert_eq!(group.settle_all_by(never, [after(1, 1); 0]).await, []);
+            assert_eq!(sibling.await, 9);
+            Ok(())
+        });
+        result.await.unwrap();
+    });
+}
+
+#[test]
+fn boxed_futures_can_be_joined_where_the_whole_has_to_be_send() {
+    type Boxed = std::pin::Pin<Box<dyn Future<Output = Result<u8, String>> + Send>>;
+    fn boxed(value: u8) -> Boxed {
+        Box::pin(async move { Ok(value) })
+    }
+    every_runtime_in_a_task(|| async {
+        // As an async method of a trait would have it.
+        let joined: std::pin::Pin<Box<dyn Future<Output = _> + Send>> =
+            Box::pin(scope(async |group: &Group| {
+                group.try_join((boxed(1), boxed(2))).await
+            }));
+        assert_eq!(joined.await.unwrap(), (1, 2));
     });
 }
