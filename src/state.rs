@@ -256,6 +256,15 @@ impl Core {
         }
     }
 
+    /// Gives a child its serial that is polled once by the body before it is counted in; or says why not.
+    pub(crate) fn announce(&self) -> Result<u64, CancelReason> {
+        if self.word.read().is_open() {
+            Ok(self.next.fetch_add(1, Ordering::Relaxed))
+        } else {
+            Err(self.reason().unwrap_or(CancelReason::Closed))
+        }
+    }
+
     /// Counts one out. The last one settles with the adopter, and so on up the chain.
     #[inline]
     pub(crate) fn leave(&self, kind: Kind) {

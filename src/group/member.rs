@@ -23,6 +23,7 @@ use crate::group::handle::{Kept, Settled};
 use crate::group::output::TaskOutput;
 use crate::observe::{CancelReason, DisplacedWhat, Ended, Straggler, TaskInfo, displace, tell};
 use crate::panic::{PanicPayload, catch};
+use crate::state::owner::Seat;
 use crate::state::registry::Mark;
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind, Why};
@@ -121,6 +122,25 @@ where
         }
     }
 
+    /// Wraps what is left of a child that was polled before it was counted in.
+    pub(crate) fn resumed(
+        core: Arc<Core>,
+        serial: u64,
+        seat: Option<Arc<Seat>>,
+        location: &'static Location<'static>,
+        future: Option<F>,
+    ) -> Self {
+        Self {
+            context: Some(Context { core, serial, seat }),
+            location,
+            kind: Kind::Normal,
+            registered: false,
+            parked: false,
+            future,
+            error: std::marker::PhantomData,
+        }
+    }
+
     fn poll_settled(self: Pin<&mut Self>, cx: &TaskContext<'_>) -> Poll<Settled<V>> {
         let this = self.project();
         let seat = this
@@ -170,7 +190,11 @@ where
     }
 
     /// The user's future is gone: records how, and ends the child unless it has to wait for scopes that it dropped.
-    fn settle(self: Pin<&mut Self>, why: Cause<V>, cx: &TaskContext<'_>) -> Poll<Settled<V>> {
+    pub(super) fn settle(
+        self: Pin<&mut Self>,
+        why: Cause<V>,
+        cx: &TaskContext<'_>,
+    ) -> Poll<Settled<V>> {
         let mut this = self.project();
         let Some(context) = this.context.as_mut() else {
             return Poll::Ready(Settled::RuntimeGone);
