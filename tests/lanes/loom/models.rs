@@ -7,6 +7,8 @@
 
 #[path = "models/adoption.rs"]
 mod adoption;
+#[path = "models/borrow.rs"]
+mod borrow;
 #[path = "models/cancel.rs"]
 mod cancel;
 #[path = "models/end.rs"]
@@ -21,6 +23,8 @@ mod queue;
 mod slots;
 #[path = "models/spawn.rs"]
 mod spawn;
+#[path = "models/start.rs"]
+mod start;
 #[path = "models/token.rs"]
 mod token;
 #[path = "models/wait.rs"]
