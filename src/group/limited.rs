@@ -150,7 +150,10 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
         self.gate.slots().free()
     }
 
-    // No `async fn`: its future would have room for `future` twice.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an `async fn` would have room for `future` twice"
+    )]
     fn launch<F>(
         &self,
         future: F,
@@ -202,10 +205,6 @@ pub struct LimitedNamed<'l, 'g, E> {
     name: PlainArc<str>,
 }
 
-#[expect(
-    clippy::async_yields_async,
-    reason = "one waits for the slot, and then may wait for the child"
-)]
 impl<'g, E: Send + 'static> LimitedNamed<'_, 'g, E> {
     /// As [`Limited::spawn`].
     ///
@@ -400,7 +399,10 @@ impl<E: Send + 'static> LimitedSpawner<E> {
         self.gate.slots().free()
     }
 
-    // No `async fn`: its future would have room for `future` twice.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an `async fn` would have room for `future` twice"
+    )]
     fn launch<F>(
         &self,
         future: F,
