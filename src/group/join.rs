@@ -5,6 +5,8 @@
 //! started, and the group waits for it. J4. A helper never waits for what cannot come: where a child that it needs was
 //! cancelled by others, it awaits that child's handle, which ends the body (H2). J5. Each end costs constant time.
 
+mod completed;
+
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -13,6 +15,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
+pub use self::completed::AsCompleted;
 use crate::group::TaskGroup;
 use crate::group::borrow::{BorrowGroup, LocalGroup};
 use crate::group::handle::{Outcome, TaskHandle};
@@ -469,6 +472,22 @@ macro_rules! joins {
                 let deadline = deadline.into();
                 let start = |future: F| self.spawn(async move { Ok(future.await) });
                 settle_all_by(Unfinished(futures.into_iter().map(start).collect()), deadline).await
+            }
+
+            /// Runs futures as children, and hands out how each ended, as they end.
+            ///
+            /// What a future returns is its value, also if that is a `Result`.
+            pub fn as_completed<I, F, T>(&self, futures: I) -> AsCompleted<'_, T>
+            where
+                I: IntoIterator<Item = F>,
+                F: Future<Output = T> + $($bound)*,
+                T: $($bound)*,
+            {
+                let mut racers = Racers::new();
+                for future in futures {
+                    racers.start(future, |racer| self.spawn(racer));
+                }
+                AsCompleted::new(racers)
             }
 
             $(#[$lint])?
