@@ -22,6 +22,7 @@ use crate::group::output::TaskOutput;
 use crate::group::spawn::{self, Birth};
 use crate::observe::{Ended, tell, wake};
 use crate::panic::{PanicPayload, catch};
+use crate::pulse;
 use crate::state::owner::Seat;
 use crate::state::word::Kind;
 use crate::sync::{Arc, Lock};
@@ -231,8 +232,10 @@ impl<E: Send + 'static> TaskGroup<E> {
         }
         let mut eager = Box::pin(Eager::Running { future });
         let mut output = None;
+        let timed = pulse::begin(core, serial, location);
         let (polled, seat) =
             crate::context::as_child(core, serial, || catch(|| eager.as_mut().first(&mut output)));
+        drop(timed);
         let why = match (polled, output) {
             (Ok(()), None) => None,
             (Ok(()), Some(output)) => Some(match catch(|| output.into_result()) {

@@ -15,6 +15,31 @@ use crate::group::handle::{Outcome, TaskHandle};
 /// for them at once.
 ///
 /// *Comparison.* `FuturesUnordered` and `buffer_unordered` stop all of their futures while the consumer is busy.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// use std::time::Duration;
+/// use ringfence::{TaskGroup, scope};
+///
+/// scope(async |group: &TaskGroup| {
+///     let mut pages = group.as_completed([30, 10, 20].map(|ms| async move {
+///         tokio::time::sleep(Duration::from_millis(ms)).await;
+///         ms
+///     }));
+///     let mut seen = Vec::new();
+///     while let Some((_, outcome)) = pages.next().await {
+///         seen.extend(outcome.completed());
+///     }
+///     assert_eq!(seen, [10, 20, 30]);
+///     Ok(())
+/// })
+/// .await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct AsCompleted<'g, T> {
     racers: Racers<'g, T>,
     /// One that has returned, and is not quite gone.
