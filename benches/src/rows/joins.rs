@@ -12,7 +12,7 @@ use ringfence::{BorrowGroup, TaskGroup, borrow_scope, scope};
 
 use crate::row::Limits;
 use crate::shape::ok;
-use crate::{Contender, Goal, Row, child};
+use crate::{Contender, Row, child};
 
 /// Futures of one join.
 const WIDTH: usize = 10;
@@ -113,13 +113,7 @@ pub static ALL: Row = Row {
             },
         },
     ],
-    goals: &[Goal {
-        who: "ringfence",
-        against: "try_join_all of tasks",
-        ct: Some(1.2),
-        mt: Some(1.2),
-        instructions: Some(1.2),
-    }],
+    goals: &[],
     limits: Limits {
         locked: None,
         allocations: None,

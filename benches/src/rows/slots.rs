@@ -106,9 +106,9 @@ pub static ROW: Row = Row {
     ],
     goals: &[Goal {
         who: "ringfence",
-        against: "Semaphore + spawn",
+        against: "Semaphore + JoinSet",
         ct: Some(1.0),
-        mt: Some(1.1),
+        mt: Some(1.0),
         instructions: Some(1.0),
     }],
     limits: Limits {
