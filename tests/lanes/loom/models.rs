@@ -7,6 +7,8 @@
 
 #[path = "models/adoption.rs"]
 mod adoption;
+#[path = "models/borrow.rs"]
+mod borrow;
 #[path = "models/budget.rs"]
 mod budget;
 #[path = "models/cancel.rs"]
@@ -25,6 +27,8 @@ mod queue;
 mod slots;
 #[path = "models/spawn.rs"]
 mod spawn;
+#[path = "models/start.rs"]
+mod start;
 #[path = "models/token.rs"]
 mod token;
 #[path = "models/wait.rs"]
