@@ -3,11 +3,14 @@
 //! F1. At most `limit` items run; at most as many more are taken from the input; memory is that of the limit and of the results
 //! asked for. F2. Workers are children of one group: all that holds of a scope holds here. F3. Nothing here keeps an item's
 //! future that only the caller could poll, but the local form, which gives no stream. F4. `next` of the input, and the
-//! functions of key and weight, run under the intake's own lock, which nothing else takes; all other user code under none.
+//! functions of key and weight, run under the intake's own lock, which nothing else takes and nobody waits for (`door`).
+//! F5. Whatever ends it, each error of an item is in what it comes back with, or is told to the observer.
 
 mod crew;
+mod door;
 mod engine;
 mod forms;
+mod hand;
 pub(crate) mod input;
 mod intake;
 mod lanes;
@@ -21,10 +24,11 @@ pub(crate) mod results;
 mod worker;
 
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, Hash, RandomState};
 
+use crate::fan_out::hand::Toll;
 use crate::fan_out::input::{Input, IntoInput};
-use crate::fan_out::intake::Steps;
+use crate::fan_out::intake::Asks;
 use crate::fan_out::local::LocalFanOut;
 use crate::fan_out::progress::Progress;
 use crate::group::options::Scope;
@@ -212,17 +216,19 @@ where
         LocalFanOut::new(self)
     }
 
-    /// Makes the steps between the input and the function, if there are any.
-    fn steps(&mut self) -> Option<Box<Steps<T>>> {
-        let has_any = self.rate.is_some() || self.limiter.is_some() || self.key.is_some();
-        has_any.then(|| {
-            let mut steps = Box::new(Steps::new(self.limit));
-            steps.rate = self.rate.take().map(|rate| rate.meter().clone());
-            steps.limiter = self.limiter.take().map(|limiter| limiter.core().clone());
-            steps.weight = self.weight.take();
-            steps.key = self.key.take();
-            steps
-        })
+    /// What is asked of each item, and what it has to get.
+    fn steps(&mut self) -> (Option<Box<Asks<T>>>, Toll) {
+        let toll = Toll {
+            rate: self.rate.take().map(|rate| rate.meter().clone()),
+            limiter: self.limiter.take().map(|limiter| limiter.core().clone()),
+        };
+        let asks = Asks {
+            key: self.key.take(),
+            weight: self.weight.take(),
+            hasher: RandomState::new(),
+        };
+        let has_any = asks.key.is_some() || asks.weight.is_some();
+        (has_any.then(|| Box::new(asks)), toll)
     }
 
     fn bound(&self) -> usize {

@@ -38,6 +38,13 @@ impl<R> Ordered<R> {
             }
         }
     }
+
+    /// Returns what waits for its turn.
+    pub(crate) fn into_rest(self) -> impl Iterator<Item = (usize, R)> {
+        let next = self.next;
+        let rest = self.window.into_iter().enumerate();
+        rest.filter_map(move |(place, result)| Some((next + place, result?)))
+    }
 }
 
 #[cfg(all(test, not(any(ringfence_loom, ringfence_shuttle))))]
