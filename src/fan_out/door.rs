@@ -104,17 +104,44 @@ impl<S: Input<Item = T>, T> Door<S, T> {
         changed
     }
 
-    /// Takes the next item; none if there will be none. Call [`call`](Self::call) after each.
+    /// Takes the next item; none if there will be none. With it comes what is to be done for the item after it.
     #[inline]
     pub(crate) fn poll_next<'a>(
         &'a self,
         visit: &mut Visit<T>,
         lease: &mut Lease<'a, S, T>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<T>> {
-        if self.has_steps {
-            return self.poll_steps(visit, cx);
+    ) -> Poll<Option<(T, Next)>> {
+        let mut polled = None;
+        if let Some(intake) = lease {
+            // Nobody to call, nobody inside, not stopped (Q4).
+            if self.flags.load(Ordering::Relaxed) == 0 {
+                match intake.pull(cx) {
+                    Poll::Ready(Taken::Item(item)) => {
+                        visit.pass.index = intake.taken() - 1;
+                        return Poll::Ready(Some((item, Next::Nothing)));
+                    }
+                    without => polled = Some(without),
+                }
+            }
         }
+        let taken = if self.has_steps {
+            self.poll_steps(visit, cx)
+        } else {
+            self.poll_plain(polled, visit, lease, cx)
+        };
+        taken.map(|item| item.map(|item| (item, self.call())))
+    }
+
+    /// The same, not on the shortest way. The input, in our hands, was `polled` and had no item.
+    #[inline(never)]
+    fn poll_plain<'a>(
+        &'a self,
+        mut polled: Option<Poll<Taken<T>>>,
+        visit: &mut Visit<T>,
+        lease: &mut Lease<'a, S, T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<T>> {
         if visit.badge.is_away() {
             self.arrive(&mut visit.badge);
         }
@@ -127,8 +154,13 @@ impl<S: Input<Item = T>, T> Door<S, T> {
                 },
             };
             let flags = self.flags.load(Ordering::Relaxed);
-            if flags & (INSIDE | STOPPED) == 0 {
-                let polled = intake.pull(cx);
+            let step = if flags & STOPPED != 0 {
+                Step::End
+            } else if flags & INSIDE != 0 {
+                *lease = None;
+                self.seek(visit, cx)
+            } else {
+                let polled = polled.take().unwrap_or_else(|| intake.pull(cx));
                 if let Poll::Ready(Taken::Item(item)) = polled {
                     visit.pass.index = intake.taken() - 1;
                     if self.is_parallel {
@@ -136,20 +168,12 @@ impl<S: Input<Item = T>, T> Door<S, T> {
                     }
                     return Poll::Ready(Some(item));
                 }
-                match self.without_item(&polled, intake, &mut visit.badge, cx) {
-                    Step::Wait => return Poll::Pending,
-                    Step::End => return Poll::Ready(None),
-                    Step::Again | Step::Pull | Step::Hold(_) => {}
-                }
-            } else if flags & STOPPED != 0 {
-                return Poll::Ready(None);
-            } else {
-                *lease = None;
-                match self.seek(visit, cx) {
-                    Step::Wait => return Poll::Pending,
-                    Step::End => return Poll::Ready(None),
-                    Step::Again | Step::Pull | Step::Hold(_) => {}
-                }
+                self.without_item(&polled, intake, &mut visit.badge, cx)
+            };
+            match step {
+                Step::Wait => return Poll::Pending,
+                Step::End => return Poll::Ready(None),
+                Step::Again | Step::Pull | Step::Hold(_) => {}
             }
         }
     }
@@ -325,7 +349,7 @@ impl<S: Input<Item = T>, T> Door<S, T> {
 
     /// Finds who is to take the item after the one that was just taken.
     #[inline]
-    pub(crate) fn call(&self) -> Next {
+    fn call(&self) -> Next {
         let flags = if self.is_parallel {
             // AcqRel pairs with that of `change`: who was idle by then is seen, and who is not has seen the lock free (Q2).
             self.flags.fetch_or(0, Ordering::AcqRel)

@@ -39,24 +39,22 @@ pub(crate) struct Asks<T> {
 pub(crate) struct Intake<S, T> {
     source: S,
     taken: usize,
-    /// How many may be taken as far as it knows (J2).
+    /// How many may be taken as far as it knows (J2); 0 once it is not to be asked again.
     room: usize,
     bound: usize,
-    /// Not to be asked again.
-    has_ended: bool,
-    /// It said so itself.
+    /// It has said itself that it has nothing left.
     is_over: bool,
     asks: Option<Box<Asks<T>>>,
 }
 
 impl<S: Input<Item = T>, T> Intake<S, T> {
+    /// An intake that keeps to a `bound` of at least 1.
     pub(crate) const fn new(source: S, asks: Option<Box<Asks<T>>>, bound: usize) -> Self {
         Self {
             source,
             taken: 0,
             room: bound,
             bound,
-            has_ended: false,
             is_over: false,
             asks,
         }
@@ -65,26 +63,31 @@ impl<S: Input<Item = T>, T> Intake<S, T> {
     /// Takes from the input. The index of an item is one less than [`taken`](Self::taken) after it.
     #[inline]
     pub(crate) fn pull(&mut self, cx: &mut Context<'_>) -> Poll<Taken<T>> {
-        if self.has_ended {
-            return Poll::Ready(Taken::End);
-        }
         if self.taken >= self.room {
-            return Poll::Ready(Taken::Full);
-        }
-        self.has_ended = true; // J1
-        let next = self.source.poll_next(cx);
-        self.has_ended = false;
-        next.map(|next| match next {
-            Some(item) => {
-                self.taken += 1;
-                Taken::Item(item)
-            }
-            None => {
-                self.has_ended = true;
-                self.is_over = true;
+            let none = if self.room == 0 {
                 Taken::End
+            } else {
+                Taken::Full
+            };
+            return Poll::Ready(none);
+        }
+        let room = std::mem::take(&mut self.room); // J1
+        let next = self.source.poll_next(cx);
+        match next {
+            Poll::Ready(Some(item)) => {
+                self.room = room;
+                self.taken += 1;
+                Poll::Ready(Taken::Item(item))
             }
-        })
+            Poll::Ready(None) => {
+                self.is_over = true;
+                Poll::Ready(Taken::End)
+            }
+            Poll::Pending => {
+                self.room = room;
+                Poll::Pending
+            }
+        }
     }
 
     /// How many items were taken.
@@ -97,10 +100,10 @@ impl<S: Input<Item = T>, T> Intake<S, T> {
     pub(crate) fn ticket(&mut self, item: T) -> Ticket<T> {
         let (mut key, mut weight) = (None, 1);
         if let Some(asks) = &mut self.asks {
-            self.has_ended = true; // J1, for what is asked with the input
+            let room = std::mem::take(&mut self.room); // J1, for what is asked with the input
             key = asks.key.as_mut().and_then(|key| key(&item, &asks.hasher));
             weight = asks.weight.as_mut().map_or(1, |weight| weight(&item));
-            self.has_ended = false;
+            self.room = room;
         }
         Ticket {
             index: self.taken - 1,

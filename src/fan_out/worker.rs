@@ -92,8 +92,6 @@ pin_project! {
         #[pin]
         running: Option<Fut>,
         visit: Visit<S::Item>,
-        // The first poll of an item is put off by one turn (U3).
-        is_behind: bool,
         // An item was started and has not ended.
         is_at_item: bool,
         is_out: bool,
@@ -217,7 +215,6 @@ where
         let worker = Self {
             running: None,
             visit: Visit::new(),
-            is_behind: false,
             is_at_item: false,
             is_out: false,
             pace: Pace::new(),
@@ -254,10 +251,6 @@ where
         let mut lease = None;
         loop {
             if let Some(running) = this.running.as_mut().as_pin_mut() {
-                if std::mem::take(this.is_behind) {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
                 let Poll::Ready(output) = running.poll(cx) else {
                     this.pace.pause();
                     shared.tell(shared.outlet.flush(this.kept));
@@ -292,7 +285,8 @@ where
                     return Poll::Pending;
                 }
             }
-            let Some(item) = ready!(shared.door.poll_next(this.visit, &mut lease, cx)) else {
+            let Some((item, next)) = ready!(shared.door.poll_next(this.visit, &mut lease, cx))
+            else {
                 *this.is_out = true;
                 shared.leave(this.visit, this.kept);
                 return Poll::Ready(());
@@ -301,15 +295,20 @@ where
             if let Some(progress) = &shared.progress {
                 progress.start();
             }
-            match shared.door.call() {
+            let mut has_started = false;
+            match next {
                 Next::Nothing => {}
                 Next::Wake(waker) => waker.wake(),
                 Next::Start => {
                     Self::start(this.shared.clone());
-                    *this.is_behind = shared.is_parallel;
+                    has_started = true;
                 }
             }
             this.running.set(Some((shared.function)(item)));
+            if has_started && shared.is_parallel {
+                cx.waker().wake_by_ref();
+                return Poll::Pending; // U3
+            }
         }
     }
 }
