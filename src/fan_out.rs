@@ -6,13 +6,13 @@
 //! functions of key and weight, run under the intake's own lock, which nothing else takes and nobody waits for (`door`).
 //! F5. Whatever ends it, each error of an item is in what it comes back with, or is told to the observer.
 
-mod crew;
-mod door;
+pub(crate) mod crew;
+pub(crate) mod door;
 mod engine;
 mod forms;
-mod hand;
+pub(crate) mod hand;
 pub(crate) mod input;
-mod intake;
+pub(crate) mod intake;
 mod lanes;
 pub(crate) mod local;
 mod ordered;
@@ -94,7 +94,7 @@ where
         weight: None,
         key: None,
         progress: None,
-        scope: Scope::new(),
+        scope: None,
     }
 }
 
@@ -114,7 +114,7 @@ pub struct FanOut<S, T> {
     weight: Option<intake::WeightOf<T>>,
     key: Option<intake::KeyOf<T>>,
     progress: Option<Progress>,
-    scope: Scope,
+    scope: Option<Scope>,
 }
 
 /// Options.
@@ -203,16 +203,28 @@ where
 
     /// Runs its group with the options of `scope`: a name, a deadline, a grace, an observer, panics as errors.
     pub fn scope(mut self, scope: Scope) -> Self {
-        self.scope = scope;
+        self.scope = Some(scope);
         self
     }
 
     /// Runs the items in the caller's task instead of tasks of their own: they may borrow, and need not be `Send`.
     ///
-    /// There is no group of tasks then, so [`scope`](Self::scope) and [`buffer`](Self::buffer) have no effect: put a `timeout`
-    /// around it, or use it in a scope with a deadline.
+    /// There is no group of tasks then, and no name, deadline or grace of its own: put a [`timeout`](crate::timeout) around
+    /// it, or use it in a scope that has them.
+    ///
+    /// # Panics
+    ///
+    /// If a [`scope`](Self::scope) or a [`buffer`](Self::buffer) was given, which only the spawned form has.
     #[track_caller]
     pub fn local(self) -> LocalFanOut<S, T> {
+        assert!(
+            self.scope.is_none(),
+            "ringfence: a local fan-out has no group, so it takes no `scope`"
+        );
+        assert!(
+            self.buffer.is_none(),
+            "ringfence: a local fan-out keeps no results ready, so it takes no `buffer`"
+        );
         LocalFanOut::new(self)
     }
 

@@ -25,11 +25,12 @@ use crate::fan_out::intake::{Intake, Taken, Ticket};
 use crate::observe::CancelReason;
 use crate::sync::{AtomicU64, Lock, MutexGuard, Ordering};
 
-/// How often a worker looks whether the input is free before it lets others run.
-const TRIES: u32 = if cfg!(any(ringfence_loom, ringfence_shuttle)) {
+/// How often a worker looks whether the input is free before it lets others run; it waits longer each time, so that who has
+/// the lock is left alone with its cache for a while.
+const ROUNDS: u32 = if cfg!(any(ringfence_loom, ringfence_shuttle)) {
     0
 } else {
-    200
+    8
 };
 
 pub(crate) struct Door<S, T> {
@@ -324,8 +325,10 @@ impl<S: Input<Item = T>, T> Door<S, T> {
         badge: &mut Badge,
         cx: &Context<'_>,
     ) -> Poll<Option<MutexGuard<'a, Intake<S, T>>>> {
-        for _ in 0..TRIES {
-            std::hint::spin_loop();
+        for round in 0..ROUNDS {
+            for _ in 0..1 << round {
+                std::hint::spin_loop();
+            }
             if let Some(intake) = self.input.try_lock() {
                 return Poll::Ready(Some(intake));
             }

@@ -276,6 +276,9 @@ where
             |shared| async move {
                 let _rest = Rest::of(&shared);
                 shared.done().await;
+                if shared.core.word().read().is_cancelled() {
+                    return Vec::new(); // nobody would be given it: its errors are told
+                }
                 shared.outlet.0.take()
             },
         )
@@ -364,29 +367,31 @@ where
             scope,
             ..
         } = self;
-        scope.run(async move |_: &TaskGroup<E>| {
-            let Some((core, _)) = crate::context::current() else {
-                unreachable!("the body of a scope is in its group")
-            };
-            let runtime = crate::runtime::current();
-            let is_parallel = crate::runtime::is_parallel(runtime.as_ref());
-            let has_steps = asks.is_some() || !toll.is_free();
-            let intake = Intake::new(source, asks, bound);
-            let shared = PlainArc::new(Shared {
-                door: Door::new(intake, limit, has_steps, toll, is_parallel),
-                is_parallel,
-                closing: Closing::new(),
-                function,
-                outlet,
-                progress,
-                core,
-                runtime,
-                location,
-            });
-            Worker::start(shared.clone());
-            let on_signal = |reason| shared.door.stop(Some(reason));
-            Ok(until_signalled(on_signal, drive(shared.clone())).await)
-        })
+        scope
+            .unwrap_or_default()
+            .run(async move |_: &TaskGroup<E>| {
+                let Some((core, _)) = crate::context::current() else {
+                    unreachable!("the body of a scope is in its group")
+                };
+                let runtime = crate::runtime::current();
+                let is_parallel = crate::runtime::is_parallel(runtime.as_ref());
+                let has_steps = asks.is_some() || !toll.is_free();
+                let intake = Intake::new(source, asks, bound);
+                let shared = PlainArc::new(Shared {
+                    door: Door::new(intake, limit, has_steps, toll, is_parallel),
+                    is_parallel,
+                    closing: Closing::new(),
+                    function,
+                    outlet,
+                    progress,
+                    core,
+                    runtime,
+                    location,
+                });
+                Worker::start(shared.clone());
+                let on_signal = |reason| shared.door.stop(Some(reason));
+                Ok(until_signalled(on_signal, drive(shared.clone())).await)
+            })
     }
 }
 

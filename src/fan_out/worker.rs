@@ -253,7 +253,6 @@ where
             if let Some(running) = this.running.as_mut().as_pin_mut() {
                 let Poll::Ready(output) = running.poll(cx) else {
                     this.pace.pause();
-                    shared.tell(shared.outlet.flush(this.kept));
                     return Poll::Pending;
                 };
                 let index = this.visit.pass.index;
@@ -281,6 +280,7 @@ where
                     }
                 }
                 if is_over {
+                    shared.tell(shared.outlet.flush(this.kept));
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }

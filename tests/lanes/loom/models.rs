@@ -9,6 +9,8 @@
 mod adoption;
 #[path = "models/cancel.rs"]
 mod cancel;
+#[path = "models/crew.rs"]
+mod crew;
 #[path = "models/end.rs"]
 mod end;
 #[path = "models/limit.rs"]
