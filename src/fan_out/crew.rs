@@ -17,7 +17,6 @@ use std::task::Waker;
 
 use crate::fan_out::lanes::Lanes;
 use crate::limit::waiters::{Left, Seat, Waiters};
-use crate::observe::CancelReason;
 
 /// What a look at the crew tells without its lock: whether somebody waits inside, whether whoever takes an item has to see to
 /// the next one, and whether nothing more is to be taken.
@@ -37,8 +36,6 @@ pub(crate) struct Crew<T> {
     is_stopped: bool,
     /// It was stopped before the input was over.
     is_cut: bool,
-    /// Why.
-    pub(crate) reason: Option<CancelReason>,
     /// An item was taken and did not end.
     pub(crate) is_torn: bool,
     /// How many results were delivered.
@@ -92,7 +89,6 @@ impl<T> Crew<T> {
             inside: None,
             is_stopped: false,
             is_cut: false,
-            reason: None,
             is_torn: false,
             delivered: 0,
             lanes: Lanes::new(limit),
@@ -196,8 +192,7 @@ impl<T> Crew<T> {
     }
 
     /// Lets nothing more be taken, though the input may not be over.
-    pub(crate) fn cut(&mut self, reason: Option<CancelReason>) -> Vec<Waker> {
-        self.reason = self.reason.take().or(reason);
+    pub(crate) fn cut(&mut self) -> Vec<Waker> {
         self.is_cut = true;
         self.stop()
     }
@@ -269,7 +264,7 @@ mod tests {
         drop(crew.arrive(&mut c));
         assert!(crew.wait_idle(&mut b, waker()).is_ok());
         assert!(crew.wait_inside(&mut a, Some(waker())).is_ok());
-        assert_eq!(crew.cut(None).len(), 2);
+        assert_eq!(crew.cut().len(), 2);
         assert_eq!(crew.flags(), STOPPED);
         assert!(
             crew.wait_idle(&mut c, waker()).is_err(),

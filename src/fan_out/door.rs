@@ -37,6 +37,8 @@ pub(crate) struct Door<S, T> {
     flags: AtomicU64,
     input: Lock<Intake<S, T>>,
     crew: Lock<Crew<Ticket<T>>>,
+    /// Why it was cut off, as far as the one who did so knew.
+    reason: Lock<Option<CancelReason>>,
     toll: Toll,
     has_steps: bool,
     is_parallel: bool,
@@ -86,6 +88,7 @@ impl<S: Input<Item = T>, T> Door<S, T> {
             flags: AtomicU64::new(0),
             input: Lock::new(intake),
             crew: Lock::new(Crew::new(limit)),
+            reason: Lock::new(None),
             toll,
             has_steps,
             is_parallel,
@@ -377,7 +380,10 @@ impl<S: Input<Item = T>, T> Door<S, T> {
 
     /// Lets nothing more be taken: cut off, for this reason if it is known.
     pub(crate) fn stop(&self, reason: Option<CancelReason>) {
-        wake(self.change(|crew| crew.cut(reason)));
+        if let Some(reason) = reason {
+            self.reason.lock().get_or_insert(reason);
+        }
+        wake(self.change(Crew::cut));
     }
 
     fn is_cut(&self) -> bool {
@@ -410,9 +416,8 @@ impl<S: Input<Item = T>, T> Door<S, T> {
     /// When all workers have left: says why they did so before the input was over, if they did.
     pub(crate) fn why_torn(&self) -> Option<Option<CancelReason>> {
         let is_over = self.input.lock().is_over();
-        let mut crew = self.crew.lock();
-        let is_whole = is_over && !crew.is_torn && crew.lanes.is_empty();
-        (!is_whole).then(|| crew.reason.take())
+        let is_whole = self.change(|crew| !crew.is_torn && crew.lanes.is_empty());
+        (!(is_over && is_whole)).then(|| self.reason.lock().take())
     }
 }
 

@@ -159,15 +159,6 @@ impl<S: Input, F, O> Shared<S, F, O> {
         self.core.info(serial, Some(name), self.location)
     }
 
-    /// Waits until the last worker has ended; for ever if they did not get through the input, because the group is cancelled
-    /// then, if it is not yet.
-    pub(crate) async fn done(&self) {
-        self.closing.closed().await;
-        if self.cut_if_torn() {
-            pending().await
-        }
-    }
-
     /// Cancels the group if its workers did not get through the input. They have ended.
     pub(crate) fn cut_if_torn(&self) -> bool {
         let Some(reason) = self.door.why_torn() else {
@@ -177,6 +168,22 @@ impl<S: Input, F, O> Shared<S, F, O> {
         self.core
             .cancel_now(reason.unwrap_or(CancelReason::RuntimeGone));
         true
+    }
+}
+
+impl<S, F, O> Shared<S, F, O>
+where
+    S: Input<Item: Send> + Send,
+    F: Send + Sync,
+    O: Send + Sync,
+{
+    /// Waits until the last worker has ended; for ever if they did not get through the input, because the group is cancelled
+    /// then, if it is not yet.
+    pub(crate) async fn done(&self) {
+        self.closing.closed().await;
+        if self.cut_if_torn() {
+            pending::<()>().await;
+        }
     }
 }
 
