@@ -191,10 +191,12 @@ impl<T> Crew<T> {
         Some(waker)
     }
 
-    /// Lets nothing more be taken, though the input may not be over.
-    pub(crate) fn cut(&mut self) -> Vec<Waker> {
+    /// Lets nothing more be taken, though the input may not be over. Gives back what waits for its key, which never runs.
+    pub(crate) fn cut(&mut self) -> (Vec<Waker>, Lanes<T>) {
         self.is_cut = true;
-        self.stop()
+        let lanes = std::mem::replace(&mut self.lanes, Lanes::new(self.limit));
+        self.is_torn |= !lanes.is_empty();
+        (self.stop(), lanes)
     }
 
     /// Lets nothing more be taken, and takes the wakers of all who wait (V4).
@@ -264,7 +266,7 @@ mod tests {
         drop(crew.arrive(&mut c));
         assert!(crew.wait_idle(&mut b, waker()).is_ok());
         assert!(crew.wait_inside(&mut a, Some(waker())).is_ok());
-        assert_eq!(crew.cut().len(), 2);
+        assert_eq!(crew.cut().0.len(), 2);
         assert_eq!(crew.flags(), STOPPED);
         assert!(
             crew.wait_idle(&mut c, waker()).is_err(),

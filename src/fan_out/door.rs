@@ -255,7 +255,8 @@ impl<S: Input<Item = T>, T> Door<S, T> {
     /// Finds what one at the door may do before it takes the input.
     fn seek(&self, visit: &mut Visit<T>, cx: &Context<'_>) -> Step<T> {
         let key = visit.pass.key.take();
-        self.change(|crew| {
+        let mut next = None;
+        let step = self.change(|crew| {
             if let Some(key) = key {
                 crew.lanes.done(key);
             }
@@ -263,6 +264,8 @@ impl<S: Input<Item = T>, T> Door<S, T> {
                 return Step::End;
             }
             if let Some(ticket) = crew.lanes.next() {
+                // It may have to wait for its turn; behind it there is room now.
+                next = crew.wake_one();
                 return Step::Hold(ticket);
             }
             if crew.is_inside() || crew.lanes.is_full() {
@@ -270,7 +273,9 @@ impl<S: Input<Item = T>, T> Door<S, T> {
                 return rest(crew.wait_idle(&mut visit.badge, cx.waker().clone()));
             }
             Step::Pull
-        })
+        });
+        wake(next);
+        step
     }
 
     /// The input had no item. It is still in our hands.
@@ -383,7 +388,9 @@ impl<S: Input<Item = T>, T> Door<S, T> {
         if let Some(reason) = reason {
             self.reason.lock().get_or_insert(reason);
         }
-        wake(self.change(Crew::cut));
+        let (all, lanes) = self.change(Crew::cut);
+        wake(all);
+        drop(lanes);
     }
 
     fn is_cut(&self) -> bool {

@@ -245,6 +245,7 @@ where
             self.cut = Some(reason);
         }
         self.may_have_more = false;
+        self.steps = None; // what waits there never runs
     }
 
     pub(crate) fn why_cut(&mut self) -> Option<CancelReason> {

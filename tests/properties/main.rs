@@ -4,6 +4,7 @@
 
 mod chaos;
 mod cuts;
+mod fan;
 mod lockstep;
 mod model;
 mod program;
