@@ -148,7 +148,10 @@ where
     /// fan-outs share, that is changed while it runs, or that adapts itself. An [adaptive](Limiter::adaptive) one learns
     /// that an item went well, or was too much, from whether it succeeds or fails.
     ///
-    /// The permit goes back when the item ends, whoever takes its result and when.
+    /// The permit goes back when the item ends, whoever takes its result and when. An item that waits for another fan-out inside
+    /// it, with the same limiter, lends its permit to one item of that at a time: fan-outs inside one another go on, however
+    /// low the limit. (Not from a [local](Self::local) one to what is inside it, whose items have no tasks of their own.) An
+    /// item that asks the limiter itself for another permit does not lend: where all who have one do that, none goes on.
     pub fn limiter(mut self, limiter: &Limiter) -> Self {
         self.limiter = Some(limiter.clone());
         self.weight = None;
@@ -230,10 +233,10 @@ where
 
     /// What is asked of each item, and what it has to get.
     fn steps(&mut self) -> (Option<Box<Asks<T>>>, Toll) {
-        let toll = Toll {
-            rate: self.rate.take().map(|rate| rate.meter().clone()),
-            limiter: self.limiter.take().map(|limiter| limiter.core().clone()),
-        };
+        let toll = Toll::new(
+            self.rate.take().map(|rate| rate.meter().clone()),
+            self.limiter.take().map(|limiter| limiter.core().clone()),
+        );
         let asks = Asks {
             key: self.key.take(),
             weight: self.weight.take(),

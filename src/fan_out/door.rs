@@ -22,6 +22,7 @@ use crate::fan_out::crew::{Badge, CALL, Crew, INSIDE, Next, STOPPED};
 use crate::fan_out::hand::{Hand, Pass, Toll};
 use crate::fan_out::input::Input;
 use crate::fan_out::intake::{Intake, Taken, Ticket};
+use crate::limit::loan::Lender;
 use crate::observe::CancelReason;
 use crate::sync::{AtomicU64, Lock, MutexGuard, Ordering};
 
@@ -50,6 +51,8 @@ pub(crate) struct Visit<T> {
     pub(crate) pass: Pass,
     /// Made when there is first something to wait for with an item.
     hand: Option<Box<Hand<T>>>,
+    /// While its item has permits.
+    lender: Option<Lender>,
 }
 
 impl<T> Visit<T> {
@@ -58,6 +61,7 @@ impl<T> Visit<T> {
             badge: Badge::new(),
             pass: Pass::default(),
             hand: None,
+            lender: None,
         }
     }
 }
@@ -109,7 +113,11 @@ impl<S: Input<Item = T>, T> Door<S, T> {
     }
 
     /// Takes the next item; none if there will be none. With it comes what is to be done for the item after it.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "as a call it costs as much again as all else that is done for an item"
+    )]
+    #[inline(always)]
     pub(crate) fn poll_next<'a>(
         &'a self,
         visit: &mut Visit<T>,
@@ -117,13 +125,22 @@ impl<S: Input<Item = T>, T> Door<S, T> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<(T, Next)>> {
         let mut polled = None;
+        if lease.is_none() && !self.has_steps && !visit.badge.is_away() {
+            *lease = self.input.try_lock();
+        }
         if let Some(intake) = lease {
-            // Nobody to call, nobody inside, not stopped (Q4).
-            if self.flags.load(Ordering::Relaxed) == 0 {
+            let flags = self.flags.load(Ordering::Relaxed);
+            if flags & (INSIDE | STOPPED) == 0 {
                 match intake.pull(cx) {
                     Poll::Ready(Taken::Item(item)) => {
                         visit.pass.index = intake.taken() - 1;
-                        return Poll::Ready(Some((item, Next::Nothing)));
+                        if !self.is_parallel && flags & CALL == 0 {
+                            return Poll::Ready(Some((item, Next::Nothing)));
+                        }
+                        if self.is_parallel {
+                            *lease = None; // Q4
+                        }
+                        return Poll::Ready(Some((item, self.call())));
                     }
                     without => polled = Some(without),
                 }
@@ -185,14 +202,22 @@ impl<S: Input<Item = T>, T> Door<S, T> {
     /// The same where an item has a key, a rate or permits to wait for.
     fn poll_steps(&self, visit: &mut Visit<T>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         loop {
-            let Visit { badge, pass, hand } = visit;
+            let Visit {
+                badge,
+                pass,
+                hand,
+                lender,
+            } = visit;
             if let Some(hand) = hand.as_mut().filter(|hand| !hand.is_empty()) {
                 let polled = ready!(hand.poll(&self.toll, pass, cx));
                 if badge.is_away() {
                     self.arrive(badge);
                 }
                 let item = match polled {
-                    Ok(item) if !self.is_cut() => return Poll::Ready(Some(item)),
+                    Ok(item) if !self.is_cut() => {
+                        *lender = self.toll.lend(pass, lender.take());
+                        return Poll::Ready(Some(item));
+                    }
                     Ok(item) => Some(item),
                     Err(reason) => {
                         self.stop(Some(reason));

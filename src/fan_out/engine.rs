@@ -126,7 +126,10 @@ where
         if let Some(progress) = &options.progress {
             progress.expect(options.source.size_hint());
         }
-        let (asks, toll) = options.steps();
+        let (asks, mut toll) = options.steps();
+        if let Some((core, serial)) = crate::context::current() {
+            toll.borrow_from(Some((&*core, serial)));
+        }
         let has_steps = asks.is_some() || !toll.is_free();
         Self {
             lanes: Vec::new(),

@@ -354,7 +354,7 @@ where
         D: Future<Output = R>,
     {
         let location = Location::caller();
-        let (asks, toll) = self.steps();
+        let (asks, mut toll) = self.steps();
         let hint = self.source.size_hint();
         if let Some(progress) = &self.progress {
             progress.expect(hint);
@@ -373,6 +373,7 @@ where
                 let Some((core, _)) = crate::context::current() else {
                     unreachable!("the body of a scope is in its group")
                 };
+                toll.borrow_from(core.opened_in());
                 let runtime = crate::runtime::current();
                 let is_parallel = crate::runtime::is_parallel(runtime.as_ref());
                 let has_steps = asks.is_some() || !toll.is_free();

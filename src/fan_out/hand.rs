@@ -3,13 +3,15 @@
 //! J3. An item gets its rate before its permits, so that no permit is held while time passes. J4. When it ends, its permits go
 //! back first, then its key. J5. A wait in here ends on the signal of a cancel; what is in hand then was never started.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use crate::fan_out::intake::Ticket;
 use crate::limit::concurrency::{LimiterCore, OwnedPermit};
 use crate::limit::gate::Wait;
+use crate::limit::loan::Lender;
 use crate::limit::rate::{Meter, RateError, RateWait};
 use crate::observe::CancelReason;
+use crate::state::Core;
 use crate::sync::Arc;
 use crate::time::Deadline;
 
@@ -26,9 +28,38 @@ pub(crate) struct Pass {
 pub(crate) struct Toll {
     pub(crate) rate: Option<Arc<Meter>>,
     pub(crate) limiter: Option<Arc<LimiterCore>>,
+    /// What the item that this fan-out is in lends of the limiter.
+    loan: Option<Arc<LimiterCore>>,
 }
 
 impl Toll {
+    pub(crate) const fn new(rate: Option<Arc<Meter>>, limiter: Option<Arc<LimiterCore>>) -> Self {
+        Self {
+            rate,
+            limiter,
+            loan: None,
+        }
+    }
+
+    /// Looks for somebody who lends permits of the limiter, from a place outwards.
+    pub(crate) fn borrow_from(&mut self, place: Option<(&Core, u64)>) {
+        if let Some(limiter) = &self.limiter {
+            let around = std::iter::successors(place, |(core, _)| core.opened_in());
+            let tasks = around.map(|(core, serial)| core.task_id(serial));
+            self.loan = limiter.lenders.find(tasks);
+        }
+    }
+
+    /// Makes a lender of the caller's task, which has the pass of an item; none if that has no permits.
+    pub(crate) fn lend(&self, pass: &Pass, before: Option<Lender>) -> Option<Lender> {
+        let has_permits = pass
+            .permit
+            .as_ref()
+            .is_some_and(|permit| !permit.is_empty());
+        let limiter = self.limiter.as_ref().filter(|_| has_permits)?;
+        before.or_else(|| Some(Lender::new(limiter, crate::context::task_id()?)))
+    }
+
     pub(crate) const fn is_free(&self) -> bool {
         self.rate.is_none() && self.limiter.is_none()
     }
@@ -39,6 +70,7 @@ pub(crate) struct Hand<T> {
     ticket: Option<Ticket<T>>,
     has_rate: bool,
     rate_wait: RateWait,
+    loan_wait: Wait,
     permit_wait: Wait,
 }
 
@@ -48,6 +80,7 @@ impl<T> Hand<T> {
             ticket: None,
             has_rate: false,
             rate_wait: RateWait::default(),
+            loan_wait: Wait::default(),
             permit_wait: Wait::default(),
         }
     }
@@ -76,14 +109,10 @@ impl<T> Hand<T> {
                 Poll::Ready(Err(_)) => unreachable!("one at a time fits every burst"),
             }
         }
-        let mut permit = None;
-        if let Some(limiter) = &toll.limiter {
-            match self.permit_wait.poll(&limiter.gate, weight, cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => permit = Some(OwnedPermit::new(limiter.clone(), weight)),
-                Poll::Ready(Err(reason)) => return Poll::Ready(Err(reason)),
-            }
-        }
+        let permit = match ready!(self.poll_permit(toll, weight, cx)) {
+            Ok(permit) => permit,
+            Err(reason) => return Poll::Ready(Err(reason)),
+        };
         self.has_rate = false;
         let Some(Ticket {
             index, item, key, ..
@@ -95,10 +124,37 @@ impl<T> Hand<T> {
         Poll::Ready(Ok(item))
     }
 
+    /// Waits for what somebody lends, and for permits of its own: whichever comes first.
+    fn poll_permit(
+        &mut self,
+        toll: &Toll,
+        weight: u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<OwnedPermit>, CancelReason>> {
+        let Some(limiter) = &toll.limiter else {
+            return Poll::Ready(Ok(None));
+        };
+        if let Some(loan) = toll.loan.as_ref().filter(|_| weight > 0) {
+            if let Poll::Ready(lent) = self.loan_wait.poll(&loan.gate, 1, cx) {
+                let lent = lent.map(|()| Some(OwnedPermit::new(loan.clone(), 1)));
+                self.permit_wait.abandon(&limiter.gate, weight);
+                return Poll::Ready(lent);
+            }
+        }
+        let got = ready!(self.permit_wait.poll(&limiter.gate, weight, cx));
+        if let Some(loan) = &toll.loan {
+            self.loan_wait.abandon(&loan.gate, 1);
+        }
+        Poll::Ready(got.map(|()| Some(OwnedPermit::new(limiter.clone(), weight))))
+    }
+
     /// Gives its waits up, and the item away.
     pub(crate) fn abandon(&mut self, toll: &Toll) -> Option<Ticket<T>> {
         if let Some(meter) = &toll.rate {
             self.rate_wait.abandon(meter);
+        }
+        if let Some(loan) = &toll.loan {
+            self.loan_wait.abandon(&loan.gate, 1);
         }
         let ticket = self.ticket.take();
         if let (Some(limiter), Some(ticket)) = (&toll.limiter, &ticket) {

@@ -12,7 +12,7 @@ use crate::fan_out::ordered::Ordered;
 use crate::sync::Lock;
 
 /// How many results a worker keeps.
-const BATCH: usize = 8;
+const BATCH: usize = 4;
 
 /// Where results go.
 pub(crate) trait Outlet<V, E>: Send + Sync + 'static {

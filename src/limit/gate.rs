@@ -189,8 +189,17 @@ pub(crate) struct Signal {
 }
 
 impl Signal {
-    pub(crate) fn new() -> Self {
+    /// The signal of the caller's task, if there will ever be one.
+    fn here() -> Option<Box<Self>> {
         let token = token();
+        (!token.is_silent()).then(|| Box::new(Self::of(token)))
+    }
+
+    pub(crate) fn new() -> Self {
+        Self::of(token())
+    }
+
+    fn of(token: Token) -> Self {
         Self {
             cancelled: token.cancelled(),
             token,
@@ -208,7 +217,8 @@ impl Signal {
 #[derive(Default)]
 pub(crate) struct Wait {
     seat: Option<Seat>,
-    signal: Option<Signal>,
+    /// Boxed, because most waits are none, or are outside every group.
+    signal: Option<Box<Signal>>,
 }
 
 impl Wait {
@@ -247,12 +257,15 @@ impl Wait {
                 }
             }
             None => match gate.queue(n, cx.waker().clone()) {
-                Some(seat) => self.seat = Some(seat),
+                Some(seat) => {
+                    self.seat = Some(seat);
+                    self.signal = Signal::here();
+                }
                 None => return Poll::Ready(Ok(())),
             },
         }
-        let signal = self.signal.get_or_insert_with(Signal::new);
-        let Poll::Ready(reason) = signal.poll(cx) else {
+        let signalled = self.signal.as_mut().map(|signal| signal.poll(cx));
+        let Some(Poll::Ready(reason)) = signalled else {
             return Poll::Pending;
         };
         let was_granted = self.seat.take().is_some_and(|seat| gate.leave(seat));
