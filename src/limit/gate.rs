@@ -213,7 +213,7 @@ impl Signal {
     }
 }
 
-/// One wait for permits. Whoever holds it calls [`abandon`](Self::abandon) when it is dropped.
+/// One wait for permits after another, by one task. Whoever holds it calls [`abandon`](Self::abandon) when it is dropped.
 #[derive(Default)]
 pub(crate) struct Wait {
     seat: Option<Seat>,
@@ -252,14 +252,14 @@ impl Wait {
         match self.seat {
             Some(seat) => {
                 if gate.settle(seat, cx.waker()) {
-                    *self = Self::default();
+                    self.seat = None; // the signal is of use for the next wait
                     return Poll::Ready(Ok(()));
                 }
             }
             None => match gate.queue(n, cx.waker().clone()) {
                 Some(seat) => {
                     self.seat = Some(seat);
-                    self.signal = Signal::here();
+                    self.signal = self.signal.take().or_else(Signal::here);
                 }
                 None => return Poll::Ready(Ok(())),
             },

@@ -170,7 +170,7 @@ enum Refused {
     Until(Option<Instant>),
 }
 
-/// One wait for a rate. Whoever holds it calls [`abandon`](Self::abandon) when it is dropped.
+/// One wait for a rate after another, by one task. Whoever holds it calls [`abandon`](Self::abandon) when it is dropped.
 #[derive(Default)]
 pub(crate) struct RateWait {
     seat: Option<Seat>,
@@ -217,7 +217,7 @@ impl RateWait {
         loop {
             match self.turn(meter, seat, n, deadline, cx) {
                 Turn::Taken(next) => {
-                    *self = Self::default();
+                    self.seat = None; // the timer and the signal are of use for the next wait
                     if let Some(next) = next {
                         next.wake(); // R2
                     }

@@ -1,4 +1,4 @@
-//! Inputs that block, runtimes that go, items that shield themselves: what holds nobody else up.
+//! Inputs that block, runtimes that go, items that shield themselves, many items: what holds nobody up, and costs nothing.
 
 use std::future::pending;
 use std::sync::mpsc;
@@ -189,4 +189,63 @@ fn the_local_form_refuses_what_only_a_group_has() {
         let buffered = caught(async { drop(fan_out(0..3).buffer(7).local()) });
         assert!(buffered.await.unwrap_err().contains("`buffer`"));
     });
+}
+
+/// What a run on one thread allocates: how often, and how much at most at a time.
+fn allocations(run: impl AsyncFnOnce()) -> (u64, u64) {
+    let runtime = current_thread();
+    let info = allocation_counter::measure(|| runtime.block_on(run()));
+    (info.count_total, info.bytes_max)
+}
+
+#[test]
+fn an_item_allocates_nothing_however_many_there_are() {
+    let limiter = ringfence::Limiter::new(3);
+    let each = |n: u64| {
+        allocations(async move || {
+            let work = |n: u64| async move {
+                if n % 8 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            fan_out(0..n).limit(8).for_each(work).await.unwrap();
+        })
+    };
+    let fold = |n: u64| {
+        allocations(async move || {
+            let fan = fan_out(0..n).limit(8);
+            let sum = fan
+                .fold(0, |n| async move { good(n) }, |sum, n| sum + n)
+                .await;
+            assert_eq!(sum.unwrap(), n * (n - 1) / 2);
+        })
+    };
+    let local = |n: u64| {
+        allocations(async move || {
+            let fan = fan_out(0..n).limit(8).local();
+            let work = async |n: u64| {
+                if n % 8 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            fan.for_each(work).await.unwrap();
+        })
+    };
+    let limited = |n: u64| {
+        let limiter = limiter.clone();
+        allocations(async move || {
+            let fan = fan_out(0..n)
+                .limit(8)
+                .weighted(&limiter, |n| (n % 3) as u32);
+            let work = |_| async { tokio::task::yield_now().await };
+            fan.for_each(work).await.unwrap();
+        })
+    };
+    let runs: [&dyn Fn(u64) -> (u64, u64); 4] = [&each, &fold, &local, &limited];
+    for (form, run) in runs.iter().enumerate() {
+        let (few, many) = (run(2_000), run(50_000));
+        // A list that grows once more, late, is no cost of an item.
+        assert!(many.0 <= few.0 + 4, "form {form}: {few:?}, {many:?}");
+        assert!(many.1 <= few.1 + 4_096, "form {form}: {few:?}, {many:?}");
+    }
 }
