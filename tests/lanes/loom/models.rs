@@ -13,6 +13,8 @@ mod borrow;
 mod budget;
 #[path = "models/cancel.rs"]
 mod cancel;
+#[path = "models/crew.rs"]
+mod crew;
 #[path = "models/end.rs"]
 mod end;
 #[path = "models/limit.rs"]

@@ -412,6 +412,8 @@ async fn retry(
         }
     };
     ended.map_err(|error| error.to_string())
+}
+
 /// Runs children through a helper.
 fn helped<'a>(
     tally: &'a Tally,
