@@ -3,6 +3,7 @@
 use std::task::{Context, Poll, Waker, ready};
 
 use super::state::{Discarded, Effects, Overflow, State};
+use crate::context;
 use crate::observe::{DisplacedWhat, displace};
 use crate::panic::catch;
 use crate::runtime::poll_step;
@@ -57,17 +58,24 @@ impl<T> Shared<T> {
 
     #[inline(never)]
     fn carry_out_all(&self, effects: Effects<T>) {
-        observe(|| drop(effects.stale));
+        for waker in [effects.stale, effects.stale_too].into_iter().flatten() {
+            observe(|| drop(waker));
+        }
         // Before those who wait for the end are told of it.
         for (item, why) in effects.discards {
-            observe(|| match &self.config.on_discard {
-                Some(hook) => hook(item, why),
-                None => drop(item),
-            });
+            self.discard(item, why);
         }
         for waker in effects.wake.into_iter().chain(effects.wake_all) {
             observe(|| waker.wake());
         }
+    }
+
+    /// Tells the hook of an item's fate.
+    pub(crate) fn discard(&self, item: T, why: Discarded) {
+        observe(|| match &self.config.on_discard {
+            Some(hook) => hook(item, why),
+            None => drop(item),
+        });
     }
 
     /// What the queue needs to know of an item.
@@ -128,7 +136,7 @@ impl<T> Shared<T> {
     fn park<W: Wait<T>>(&self, waker: Waker, wait: &mut W) -> Poll<W::Output> {
         self.step(|state, effects| {
             if let Some(output) = wait.attempt(state, effects) {
-                effects.stale = Some(waker);
+                effects.retire(Some(waker));
                 return Poll::Ready(output);
             }
             wait.park(state, waker, effects);
@@ -157,8 +165,13 @@ pub(crate) trait Wait<T> {
     fn park(&mut self, state: &mut State<T>, waker: Waker, effects: &mut Effects<T>);
 }
 
-fn observe(run: impl FnOnce()) {
+/// Runs the user's code where there is nobody whom a panic could go to: it is told to the observer of the group that it
+/// happened in.
+pub(crate) fn observe(run: impl FnOnce()) {
     if let Err(panic) = catch(run) {
-        displace(None, None, DisplacedWhat::Panic(panic));
+        let place = context::current();
+        let core = place.as_ref().map(|(core, _)| core);
+        let observer = core.and_then(|core| core.observer());
+        displace(observer, None, DisplacedWhat::Panic(panic));
     }
 }

@@ -92,6 +92,11 @@ impl Model {
         self.is_closed || self.senders == 0
     }
 
+    /// Promises count no more: everybody takes what is there.
+    fn is_final(&self) -> bool {
+        self.is_closed || (self.senders == 0 && self.out.is_empty())
+    }
+
     fn has_ended(&self) -> bool {
         self.drains() && self.is_idle()
     }
@@ -101,11 +106,19 @@ impl Model {
     }
 
     fn has_room(&self) -> bool {
-        if self.is_rendezvous() {
-            return self.items.len() < self.recvs.len();
-        }
-        let coming = self.sends.iter().filter(|send| send.may_go).count();
-        self.items.len() + self.out.len() + coming < self.shape.capacity
+        self.lacks() == 0
+    }
+
+    /// How many items too many there are for one more.
+    fn lacks(&self) -> usize {
+        let (taken, room) = if self.is_rendezvous() {
+            (self.items.len(), self.recvs.len())
+        } else {
+            let coming = self.sends.iter().filter(|send| send.may_go).count();
+            let taken = self.items.len() + self.out.len() + coming;
+            (taken, self.shape.capacity)
+        };
+        (taken + 1).saturating_sub(room)
     }
 
     /// Ranks first; then first in first out, or the other way round.
@@ -131,6 +144,10 @@ impl Model {
     }
 
     fn settle(&mut self) {
+        while self.items.len() < self.promised() {
+            let last = self.recvs.iter_mut().rev().find(|recv| recv.may_go);
+            last.expect("somebody was promised an item").may_go = false;
+        }
         while self.items.len() > self.promised() {
             let Some(first) = self.recvs.iter_mut().find(|recv| !recv.may_go) else {
                 break;
@@ -184,19 +201,18 @@ impl Model {
         }
         match self.shape.overflow {
             Overflow::DropOldest => {
-                while !self.has_room() {
-                    let Some(oldest) = self.oldest() else { break };
-                    if self.key(&self.items[oldest]).0 < item.rank * i64::from(self.shape.is_ranked)
-                    {
-                        break;
-                    }
+                // As many as it takes, or none.
+                let rank = item.rank * i64::from(self.shape.is_ranked);
+                let may_give = self.items.iter().filter(|one| self.key(one).0 >= rank);
+                if self.lacks() > may_give.count() {
+                    self.discards.push(item.id);
+                    return Given::Taken;
+                }
+                for _ in 0..self.lacks() {
+                    let oldest = self.oldest().expect("there are enough");
                     self.discards.push(self.items.remove(oldest).item.id);
                 }
-                if self.has_room() {
-                    self.put(item, None);
-                } else {
-                    self.discards.push(item.id);
-                }
+                self.put(item, None);
                 Given::Taken
             }
             Overflow::DropNewest => {
@@ -281,7 +297,7 @@ impl Model {
     }
 
     fn has_item(&self) -> bool {
-        if self.drains() {
+        if self.is_final() {
             !self.items.is_empty()
         } else {
             self.items.len() > self.promised()
@@ -314,7 +330,7 @@ impl Model {
 
     pub(crate) fn poll_recv(&mut self, id: usize) -> Option<Option<u64>> {
         let at = self.recvs.iter().position(|recv| recv.id == id)?;
-        let may_go = self.recvs[at].may_go || self.drains();
+        let may_go = self.recvs[at].may_go || self.is_final();
         if may_go && !self.items.is_empty() {
             let recv = self.recvs.remove(at);
             return Some(Some(self.take(recv.is_delivery)));
@@ -322,13 +338,6 @@ impl Model {
         if self.has_ended() {
             self.recvs.remove(at);
             return Some(None);
-        }
-        if self.recvs[at].may_go {
-            // What was promised is gone: it is the first again.
-            let mut recv = self.recvs.remove(at);
-            recv.may_go = false;
-            let first = self.recvs.iter().position(|recv| !recv.may_go);
-            self.recvs.insert(first.unwrap_or(self.recvs.len()), recv);
         }
         None
     }
@@ -373,5 +382,6 @@ impl Model {
     pub(crate) fn close(&mut self) {
         self.is_closed = true;
         self.items.retain(|entry| entry.send.is_none());
+        self.settle();
     }
 }
