@@ -1,6 +1,7 @@
 //! Histories of a queue: sends, receives, cancellations, deliveries and closes, carried out poll by poll by the real queue
 //! and by a plain model of it. Each result is the model's, whoever could go on has been woken, and each item has one fate.
 
+mod linear;
 mod plain;
 
 use std::collections::BTreeMap;
