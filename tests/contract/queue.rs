@@ -9,6 +9,8 @@ mod cancel;
 mod close;
 #[path = "queue/delivery.rs"]
 mod delivery;
+#[path = "queue/kinds.rs"]
+mod kinds;
 #[path = "queue/overflow.rs"]
 mod overflow;
 #[cfg(feature = "stream")]
@@ -462,6 +464,15 @@ fn eight_senders_get_equal_shares() {
 fn eight_receivers_get_equal_shares() {
     single_thread(async || {
         let (_, received) = shares(1, 8, 8_000).await;
+        assert!(spread(&received) <= 1, "{received:?}");
+    });
+}
+
+#[test]
+fn eight_by_eight_share_equally() {
+    single_thread(async || {
+        let (sent, received) = shares(8, 8, 8_001).await;
+        assert!(spread(&sent) <= 1, "{sent:?}");
         assert!(spread(&received) <= 1, "{received:?}");
     });
 }
