@@ -7,7 +7,7 @@ use crate::context;
 use crate::observe::{DisplacedWhat, displace};
 use crate::panic::catch;
 use crate::runtime::poll_step;
-use crate::sync::{Lock, MutexGuard};
+use crate::sync::{ShortGuard, ShortLock};
 
 type Measure<T, N> = Box<dyn Fn(&T) -> N + Send + Sync>;
 
@@ -22,28 +22,31 @@ pub(crate) struct Config<T> {
 }
 
 pub(crate) struct Shared<T> {
-    state: Lock<State<T>>,
+    state: ShortLock<State<T>>,
     pub(crate) config: Config<T>,
 }
 
 impl<T> Shared<T> {
     pub(crate) fn new(state: State<T>, config: Config<T>) -> Self {
         Self {
-            state: Lock::new(state),
+            state: ShortLock::new(state),
             config,
         }
     }
 
     #[inline]
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock_soon()
+    pub(crate) fn lock(&self) -> ShortGuard<'_, State<T>> {
+        self.state.lock()
     }
 
     /// Runs one step under the lock, and then does what it calls for.
     #[inline]
     pub(crate) fn step<R>(&self, step: impl FnOnce(&mut State<T>, &mut Effects<T>) -> R) -> R {
         let mut effects = Effects::new();
-        let result = step(&mut self.lock(), &mut effects);
+        let mut state = self.lock();
+        let result = step(&mut state, &mut effects);
+        state.refresh();
+        drop(state);
         self.carry_out(effects);
         result
     }
@@ -117,13 +120,14 @@ impl<T> Shared<T> {
     #[inline(never)]
     fn poll_among_others<W: Wait<T>>(
         &self,
-        mut state: MutexGuard<'_, State<T>>,
+        mut state: ShortGuard<'_, State<T>>,
         cx: &mut Context<'_>,
         wait: &mut W,
     ) -> Poll<W::Output> {
         let mut effects = Effects::new();
         let output = wait.attempt(&mut state, &mut effects);
         let is_parked = output.is_none() && wait.is_parked(&mut state, cx.waker());
+        state.refresh();
         drop(state);
         self.carry_out(effects);
         match output {

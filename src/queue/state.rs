@@ -20,7 +20,8 @@
 //! ended, always ended. N7. An item has exactly one fate: received, given back, discarded, dead; and it is in here or in
 //! delivery until whoever is told of its fate has been told. N8. On a rendezvous, receivers that wait are the room. Those who
 //! send and those who reserve are served in the order in which they came, whichever they are. N9. Where only the latest item
-//! counts, there is always room, and whatever is put in replaces what is there.
+//! counts, there is always room, and whatever is put in replaces what is there. N10. In a ring where nobody waits, sends and receives concern nobody else: two
+//! numbers say how far, and they are found anew after each step that went the long way ([`State::refresh`]).
 
 mod receive;
 mod send;
@@ -172,6 +173,10 @@ pub(crate) struct State<T> {
     capacity: Capacity,
     overflow: Overflow,
     is_lifo: bool,
+    /// While less than this is used, a send concerns nobody else (N10).
+    quick_limit: usize,
+    /// While more items than this are there, a receive concerns nobody else (N10).
+    quick_floor: usize,
     used: usize,
     /// Wait for room, in weight.
     pub(crate) senders: Waiters,
@@ -206,11 +211,13 @@ impl<T> State<T> {
         overflow: Overflow,
         is_lifo: bool,
     ) -> Self {
-        Self {
+        let mut state = Self {
             store,
             capacity,
             overflow,
             is_lifo,
+            quick_limit: 0,
+            quick_floor: usize::MAX,
             used: 0,
             senders: Waiters::new(),
             parked: Waiters::new(),
@@ -228,6 +235,25 @@ impl<T> State<T> {
             order: 0,
             arrivals: 0,
             totals: Totals::default(),
+        };
+        state.refresh();
+        state
+    }
+
+    /// Finds out anew what may go the short way (N10).
+    #[inline]
+    pub(crate) fn refresh(&mut self) {
+        self.quick_limit = 0;
+        self.quick_floor = usize::MAX;
+        let waiting = self.receivers.waiting() | self.senders.waiting();
+        if waiting != 0 || !matches!(self.store, Store::Fifo(_)) {
+            return;
+        }
+        if !self.refuses() {
+            self.quick_limit = self.limit() - self.senders.reserved().min(self.limit());
+        }
+        if self.joiners.waiting() == 0 {
+            self.quick_floor = self.receivers.reserved();
         }
     }
 

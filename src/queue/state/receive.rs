@@ -22,8 +22,7 @@ impl<T> State<T> {
         let Store::Fifo(ring) = &mut self.store else {
             return None;
         };
-        let others = self.receivers.waiting() | self.senders.waiting() | self.joiners.waiting();
-        if others != 0 || ring.len() <= self.receivers.reserved() {
+        if ring.len() <= self.quick_floor {
             return None;
         }
         let item = ring.pop_front()?;
@@ -56,8 +55,9 @@ impl<T> State<T> {
         effects: &mut Effects<T>,
     ) -> Turn {
         let Some(place) = *key else {
-            let others = self.capacity == Capacity::Rendezvous && self.senders.waiting() > 0;
-            return if self.has_item() && !(can_wait && others) {
+            let reserved = self.capacity == Capacity::Rendezvous && self.senders.waiting() > 0;
+            let gives_way = can_wait && reserved && !self.is_closed;
+            return if self.has_item() && !gives_way {
                 Turn::Now
             } else if self.has_ended() {
                 Turn::Ended

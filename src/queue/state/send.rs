@@ -35,7 +35,9 @@ impl<T> State<T> {
         self.totals.sent += 1;
         self.totals.peak = self.totals.peak.max(self.used);
         self.store.put(item, tag, sender);
-        if self.receivers.waiting() > 0 {
+        if self.capacity == Capacity::Rendezvous {
+            self.settle(effects);
+        } else if self.receivers.waiting() > 0 {
             self.settle_receivers(effects);
             self.complete_batches(effects);
         }
@@ -61,19 +63,12 @@ impl<T> State<T> {
     /// Sends to a ring with room, where nobody waits: what happens nearly always, in few instructions.
     #[inline]
     pub(crate) fn put_alone(&mut self, item: &mut Option<T>) -> bool {
+        if self.used >= self.quick_limit {
+            return false;
+        }
         let Store::Fifo(ring) = &mut self.store else {
             return false;
         };
-        let limit = match self.capacity {
-            Capacity::Limit(limit) => limit,
-            Capacity::Unbounded => usize::MAX,
-            Capacity::Rendezvous | Capacity::Latest => return false,
-        };
-        let is_alone = self.receivers.waiting() | self.senders.waiting() == 0;
-        let has_room = self.used + self.senders.reserved() < limit;
-        if !(is_alone && has_room && self.receiver_count > 0 && !self.is_closed) {
-            return false;
-        }
         if let Some(item) = item.take() {
             ring.push_back(item);
             self.used += 1;
