@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use super::delivery::Delivery;
@@ -69,13 +69,11 @@ impl<T> Receiver<T> {
     /// # Errors
     ///
     /// As [`recv`](Self::recv).
-    pub async fn deliver(&mut self) -> Result<Delivery<T>, RecvError> {
-        let receiving = Receiving {
-            receiver: &mut *self,
+    pub fn deliver(&mut self) -> impl Future<Output = Result<Delivery<T>, RecvError>> {
+        Delivering(Receiving {
+            receiver: self,
             take: Tagged,
-        };
-        let (item, tag) = receiving.await?;
-        Ok(Delivery::new(self.shared.clone(), item, tag))
+        })
     }
 
     /// Receives the next item as a [`Delivery`] if one is there that nobody waits for.
@@ -468,6 +466,21 @@ impl<T, F> Drop for Receiving<'_, T, F> {
     #[inline]
     fn drop(&mut self) {
         self.receiver.leave();
+    }
+}
+
+/// A receive of a delivery under way.
+struct Delivering<'a, T>(Receiving<'a, T, Tagged>);
+
+impl<T> Future for Delivering<'_, T> {
+    type Output = Result<Delivery<T>, RecvError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let receiving = &mut self.get_mut().0;
+        let result = ready!(Pin::new(&mut *receiving).poll(cx));
+        let shared = &receiving.receiver.shared;
+        Poll::Ready(result.map(|(item, tag)| Delivery::new(shared.clone(), item, tag)))
     }
 }
 
