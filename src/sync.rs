@@ -58,8 +58,9 @@ pub(crate) use std::sync::atomic::Ordering;
 /// std's own in every lane: it goes with the count of a [`PlainArc`].
 pub(crate) use std::sync::atomic::fence;
 
-use std::sync::atomic::AtomicU64 as PlainAtomic;
-/// std's own in every lane: for names and hooks, which are no part of any protocol.
+/// std's own in every lane: for names, hooks and figures, which are no part of any protocol.
+pub(crate) use std::sync::atomic::AtomicU64 as PlainAtomic;
+/// The same.
 pub(crate) use std::sync::{Arc as PlainArc, Mutex as PlainMutex};
 
 /// Returns a number that no other call returns.

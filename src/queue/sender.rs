@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::error::SendError;
 use super::over::{Over, What};
 use super::permit::{OwnedPermit, Permit, Reserving, leave};
-use super::shared::{Shared, Wait};
+use super::shared::{Fare, Shared, Wait};
 use super::state::{Effects, Refusal, State};
 use super::stats::Stats;
 use super::store::Place;
@@ -20,11 +20,13 @@ use crate::time::timeout;
 /// Sends items into a queue. Clone it for every producer; the last one to go lets the queue drain and end.
 pub struct Sender<T> {
     shared: Arc<Shared<T>>,
+    fare: Fare,
 }
 
 impl<T> Sender<T> {
     pub(crate) fn new(shared: Arc<Shared<T>>) -> Self {
-        Self { shared }
+        let fare = Fare::new();
+        Self { shared, fare }
     }
 
     #[cfg(feature = "stream")]
@@ -51,7 +53,7 @@ impl<T> Sender<T> {
     /// Sends that wait are served in the order in which they came, and nobody overtakes them. A send that is kept and not
     /// polled keeps the room that was set aside for it: at capacity 1, nobody else can send meanwhile.
     pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> {
-        Sending::new(&self.shared, item)
+        Sending::new(self, item)
     }
 
     /// Sends an item if there is room for it now and nobody waits.
@@ -81,7 +83,7 @@ impl<T> Sender<T> {
     ///
     /// As [`send`](Self::send), and [`SendError::TimedOut`] with the item, which is not in the queue then.
     pub async fn send_timeout(&self, item: T, limit: Duration) -> Result<(), SendError<T>> {
-        let mut sending = Sending::new(&self.shared, item);
+        let mut sending = Sending::new(self, item);
         if let Ok(result) = timeout(limit, &mut sending).await {
             return result;
         }
@@ -358,6 +360,7 @@ impl<T> Wait<T> for SendTurn<T> {
 struct Sending<'a, T> {
     shared: &'a Shared<T>,
     turn: SendTurn<T>,
+    is_due: bool,
 }
 
 // Nothing in it is pinned.
@@ -365,9 +368,12 @@ impl<T> Unpin for Sending<'_, T> {}
 
 impl<'a, T> Sending<'a, T> {
     #[inline]
-    fn new(shared: &'a Shared<T>, item: T) -> Self {
-        let turn = SendTurn::new(shared, item);
-        Self { shared, turn }
+    fn new(sender: &'a Sender<T>, item: T) -> Self {
+        Self {
+            shared: &sender.shared,
+            turn: SendTurn::new(&sender.shared, item),
+            is_due: sender.fare.is_due(),
+        }
     }
 }
 
@@ -377,7 +383,11 @@ impl<T> Future for Sending<'_, T> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        this.shared.poll(cx, &mut this.turn)
+        if this.is_due {
+            this.shared.poll(cx, &mut this.turn)
+        } else {
+            this.shared.poll_free(cx, &mut this.turn)
+        }
     }
 }
 
