@@ -91,6 +91,8 @@
 //! | trying again, with delays, deadlines, budgets; hedging | [`retry`] |
 //! | limits in time | [`timeout`], [`move_on_after`], [`Deadline`] |
 //! | what happens at the very outside | [`root`] |
+//! | what is alive just now, and what it waits for; counters; who is slow | [`snapshot`], [`inspect`] |
+//! | tests: nothing left alive, a cut at every await | `testing`, behind its feature |
 //!
 //! # What it does not do
 //!
@@ -103,20 +105,27 @@
 
 mod cancel;
 mod context;
+mod detail;
 mod fan_out;
 mod group;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+pub mod inspect;
 mod limit;
 mod observe;
 mod panic;
+mod pulse;
 pub mod queue;
 pub mod retry;
 mod root;
 mod runtime;
 mod shield;
+#[cfg_attr(not(feature = "testing"), path = "smallest/off.rs")]
+mod smallest;
 mod state;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 mod trace;
 mod workers;
@@ -148,6 +157,7 @@ pub use group::slots::Slots;
 pub use group::spawn::{Guard, Named, Spawner};
 pub use group::start::Ready;
 pub use group::{ScopeBody, TaskGroup, scope};
+pub use inspect::{Snapshot, snapshot};
 pub use limit::concurrency::{Acquire, Limiter, OwnedPermit, Permit, WaitCancelled};
 pub use limit::keyed::{KeyedLimiter, KeyedPermit};
 pub use limit::rate::{AcquireRate, Rate, RateError, RateLimiter};

@@ -242,10 +242,6 @@ impl<T> Receiver<T> {
     /// Closes the queue: senders fail from now on, receivers get what is in it, and then its end.
     ///
     /// Returns whether it was open.
-    #[expect(
-        clippy::must_use_candidate,
-        reason = "it is for what it does, and mostly called so"
-    )]
     pub fn close(&self) -> bool {
         self.shared
             .step(|state, effects| state.close(&mut None, effects))

@@ -101,6 +101,7 @@ impl<T> Shared<T> {
     }
 
     /// Polls a wait, within the task's budget.
+    #[inline(never)]
     pub(crate) fn poll<W: Wait<T>>(&self, cx: &mut Context<'_>, wait: &mut W) -> Poll<W::Output> {
         let budget = ready!(poll_step(cx));
         let polled = self.poll_free(cx, wait);
