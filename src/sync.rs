@@ -62,9 +62,8 @@ pub(crate) use std::sync::atomic::fence;
 pub(crate) use std::sync::atomic::AtomicBool as PlainFlag;
 #[cfg(not(any(ringfence_loom, ringfence_shuttle)))]
 pub(crate) use std::sync::atomic::AtomicU8 as PlainByte;
-/// std's own in every lane: for names, hooks and figures, which are no part of any protocol.
-pub(crate) use std::sync::atomic::AtomicU64 as PlainAtomic;
-/// The same.
+use std::sync::atomic::AtomicU64 as PlainAtomic;
+/// std's own in every lane: for names and hooks, which are no part of any protocol.
 pub(crate) use std::sync::{Arc as PlainArc, Mutex as PlainMutex};
 
 /// Returns a number that no other call returns.

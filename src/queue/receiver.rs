@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::delivery::Delivery;
 use super::error::{RecvError, TryRecvError};
 use super::over::{Over, What};
-use super::shared::{Fare, Shared, Wait};
+use super::shared::{Shared, Wait};
 use super::state::{Effects, State, Turn};
 use super::stats::Stats;
 use super::store::Tag;
@@ -22,16 +22,11 @@ pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
     /// Its place among those who wait. A receive that is dropped gives it up.
     key: Option<usize>,
-    fare: Fare,
 }
 
 impl<T> Receiver<T> {
     pub(crate) fn new(shared: Arc<Shared<T>>) -> Self {
-        Self {
-            shared,
-            key: None,
-            fare: Fare::new(),
-        }
+        Self { shared, key: None }
     }
 
     /// Receives the next item; waits for one.
@@ -242,6 +237,10 @@ impl<T> Receiver<T> {
     /// Closes the queue: senders fail from now on, receivers get what is in it, and then its end.
     ///
     /// Returns whether it was open.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "it is for what it does, and mostly called so"
+    )]
     pub fn close(&self) -> bool {
         self.shared
             .step(|state, effects| state.close(&mut None, effects))
@@ -341,9 +340,6 @@ impl<T> fmt::Debug for Receiver<T> {
 
 /// What is taken when it is one's turn.
 trait Take<T> {
-    /// Whether it takes more than one.
-    const IS_MANY: bool = false;
-
     type Output;
 
     /// The short way, if it concerns nobody else.
@@ -388,8 +384,6 @@ impl<T> Take<T> for Tagged {
 struct Many<'a, T>(&'a mut Vec<T>, usize);
 
 impl<T> Take<T> for Many<'_, T> {
-    const IS_MANY: bool = true;
-
     type Output = ();
 
     fn take(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<()> {
@@ -401,8 +395,6 @@ impl<T> Take<T> for Many<'_, T> {
 struct ManyTagged(usize);
 
 impl<T> Take<T> for ManyTagged {
-    const IS_MANY: bool = true;
-
     type Output = Vec<(T, Tag)>;
 
     fn take(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<Self::Output> {
@@ -466,12 +458,7 @@ impl<T, F: Take<T>> Future for Receiving<'_, T, F> {
             key: &mut this.receiver.key,
             take: &mut this.take,
         };
-        let shared = &this.receiver.shared;
-        if F::IS_MANY || this.receiver.fare.is_due() {
-            shared.poll(cx, &mut turn)
-        } else {
-            shared.poll_free(cx, &mut turn)
-        }
+        this.receiver.shared.poll(cx, &mut turn)
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::error::SendError;
 use super::over::{Over, What};
 use super::permit::{OwnedPermit, Permit, Reserving, leave};
-use super::shared::{Fare, Shared, Wait};
+use super::shared::{Shared, Wait};
 use super::state::{Effects, Refusal, State};
 use super::stats::Stats;
 use super::store::Place;
@@ -20,13 +20,11 @@ use crate::time::timeout;
 /// Sends items into a queue. Clone it for every producer; the last one to go lets the queue drain and end.
 pub struct Sender<T> {
     shared: Arc<Shared<T>>,
-    fare: Fare,
 }
 
 impl<T> Sender<T> {
     pub(crate) fn new(shared: Arc<Shared<T>>) -> Self {
-        let fare = Fare::new();
-        Self { shared, fare }
+        Self { shared }
     }
 
     #[cfg(feature = "stream")]
@@ -53,7 +51,7 @@ impl<T> Sender<T> {
     /// Sends that wait are served in the order in which they came, and nobody overtakes them. A send that is kept and not
     /// polled keeps the room that was set aside for it: at capacity 1, nobody else can send meanwhile.
     pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> {
-        Sending::new(self, item)
+        Sending::new(&self.shared, item)
     }
 
     /// Sends an item if there is room for it now and nobody waits.
@@ -83,7 +81,7 @@ impl<T> Sender<T> {
     ///
     /// As [`send`](Self::send), and [`SendError::TimedOut`] with the item, which is not in the queue then.
     pub async fn send_timeout(&self, item: T, limit: Duration) -> Result<(), SendError<T>> {
-        let mut sending = Sending::new(self, item);
+        let mut sending = Sending::new(&self.shared, item);
         if let Ok(result) = timeout(limit, &mut sending).await {
             return result;
         }
@@ -219,6 +217,10 @@ impl<T> Sender<T> {
     /// Closes the queue: senders fail from now on, receivers get what is in it, and then its end.
     ///
     /// Returns whether it was open.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "it is for what it does, and mostly called so"
+    )]
     pub fn close(&self) -> bool {
         self.shared
             .step(|state, effects| state.close(&mut None, effects))
@@ -356,7 +358,6 @@ impl<T> Wait<T> for SendTurn<T> {
 struct Sending<'a, T> {
     shared: &'a Shared<T>,
     turn: SendTurn<T>,
-    is_due: bool,
 }
 
 // Nothing in it is pinned.
@@ -364,12 +365,9 @@ impl<T> Unpin for Sending<'_, T> {}
 
 impl<'a, T> Sending<'a, T> {
     #[inline]
-    fn new(sender: &'a Sender<T>, item: T) -> Self {
-        Self {
-            shared: &sender.shared,
-            turn: SendTurn::new(&sender.shared, item),
-            is_due: sender.fare.is_due(),
-        }
+    fn new(shared: &'a Shared<T>, item: T) -> Self {
+        let turn = SendTurn::new(shared, item);
+        Self { shared, turn }
     }
 }
 
@@ -379,11 +377,7 @@ impl<T> Future for Sending<'_, T> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if this.is_due {
-            this.shared.poll(cx, &mut this.turn)
-        } else {
-            this.shared.poll_free(cx, &mut this.turn)
-        }
+        this.shared.poll(cx, &mut this.turn)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::context;
 use crate::observe::{DisplacedWhat, displace};
 use crate::panic::catch;
 use crate::runtime::poll_step;
-use crate::sync::{Ordering, PlainAtomic, ShortGuard, ShortLock};
+use crate::sync::{ShortGuard, ShortLock};
 
 type Measure<T, N> = Box<dyn Fn(&T) -> N + Send + Sync>;
 
@@ -100,29 +100,21 @@ impl<T> Shared<T> {
         self.config.overflow == Overflow::Wait
     }
 
-    /// Polls a wait, within the task's budget.
-    #[inline(never)]
+    /// Polls a wait: tries, and parks with a clone of the waker that was made outside the lock.
+    #[inline]
     pub(crate) fn poll<W: Wait<T>>(&self, cx: &mut Context<'_>, wait: &mut W) -> Poll<W::Output> {
         let budget = ready!(poll_step(cx));
-        let polled = self.poll_free(cx, wait);
+        let mut state = self.lock();
+        if let Some(output) = wait.attempt_alone(&mut state) {
+            drop(state);
+            budget.made_progress();
+            return Poll::Ready(output);
+        }
+        let polled = self.poll_among_others(state, cx, wait);
         if polled.is_ready() {
             budget.made_progress();
         }
         polled
-    }
-
-    /// Polls a wait: tries, and parks with a clone of the waker that was made outside the lock.
-    #[inline]
-    pub(crate) fn poll_free<W: Wait<T>>(
-        &self,
-        cx: &mut Context<'_>,
-        wait: &mut W,
-    ) -> Poll<W::Output> {
-        let mut state = self.lock();
-        if let Some(output) = wait.attempt_alone(&mut state) {
-            return Poll::Ready(output);
-        }
-        self.poll_among_others(state, cx, wait)
     }
 
     #[inline(never)]
@@ -154,24 +146,6 @@ impl<T> Shared<T> {
             wait.park(state, waker, effects);
             Poll::Pending
         })
-    }
-}
-
-/// How a handle pays for single items: with a unit of the task's budget for each four of them. A unit is meant for a step of
-/// some hundred nanoseconds, and to pay it takes half as long as to pass an item.
-pub(crate) struct Fare(PlainAtomic);
-
-impl Fare {
-    pub(crate) const fn new() -> Self {
-        Self(PlainAtomic::new(0))
-    }
-
-    /// Counts an item, and asks whether to pay for it. Threads that share a handle may miss one another's counts.
-    #[inline]
-    pub(crate) fn is_due(&self) -> bool {
-        let items = self.0.load(Ordering::Relaxed);
-        self.0.store(items.wrapping_add(1), Ordering::Relaxed);
-        items % 4 == 0
     }
 }
 
