@@ -115,10 +115,13 @@ pub mod retry;
 mod root;
 mod runtime;
 mod shield;
+mod single_flight;
 mod state;
+pub mod supervise;
 mod sync;
 mod time;
 mod trace;
+mod watched;
 mod workers;
 
 pub use cancel::{Cancelled, Token, token};
@@ -161,6 +164,8 @@ pub use retry::{
 };
 pub use root::{Root, root};
 pub use shield::{Shield, shield};
+pub use single_flight::{FlightError, SingleFlight};
+pub use supervise::{Child, Periodic, Supervisor};
 pub use time::{Deadline, Elapsed, Limit, MoveOn, Timeout, move_on_after, timeout, timeout_at};
 pub use workers::{Deliverable, Source, Tally, WorkFailure, Workers};
 

@@ -46,6 +46,7 @@ pub struct Scope {
     give_up: Option<Duration>,
     panics_as_errors: bool,
     observer: Option<Arc<dyn Observer>>,
+    is_apart: bool,
 }
 
 impl Scope {
@@ -100,6 +101,13 @@ impl Scope {
     /// Has an observer told of what happens in this scope and in all that are opened in it.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Does not hand a cancel of the groups around down to its children: whoever runs the scope listens for that, and tells
+    /// them in his own time. What forces it does so all the same.
+    pub(crate) fn apart(mut self) -> Self {
+        self.is_apart = true;
         self
     }
 
@@ -168,8 +176,11 @@ pub(super) fn open<E: Send + 'static>(
         has_grace: !options.grace.is_zero(),
         is_long_lived: false,
         gives_up: options.give_up.is_some(),
-        is_shielded: crate::context::is_inside_shield(),
-        deadline: options.deadline,
+        is_shielded: options.is_apart || crate::context::is_inside_shield(),
+        // A scope that is apart still tells its children of the deadline around it.
+        deadline: options
+            .deadline
+            .or_else(|| options.is_apart.then(Deadline::current)),
         observer: options.observer,
         opener: opener.unwrap_or(0),
     };

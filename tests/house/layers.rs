@@ -18,6 +18,8 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
             "retry/backoff",
             "retry/jitter",
             "retry/histogram",
+            "supervise/restart",
+            "supervise/schedule",
             "queue/state",
             "queue/store",
             "queue/waiters",
@@ -36,6 +38,7 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
         true,
         &[
             "state", "context", "cancel", "time", "observe", "trace", "root", "runtime", "shield",
+            "watched",
         ],
     ),
     ("rooms", false, &["group", "queue", "retry", "limit"]),
