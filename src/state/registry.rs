@@ -81,6 +81,14 @@ impl Hasher for SerialHasher {
 
 type Shard = HashMap<u64, Entry, BuildHasherDefault<SerialHasher>>;
 
+/// A child that is here: its number, its name, and where it was spawned if it has waited.
+#[cfg(feature = "signal")]
+pub(crate) type Listed = (
+    u64,
+    Option<PlainArc<str>>,
+    Option<&'static Location<'static>>,
+);
+
 pub(crate) struct Registry {
     first: Lock<Shard>,
     /// Made for the first child beyond the first block.
@@ -195,6 +203,22 @@ impl Registry {
         let entry = shard.get_mut(&serial)?;
         entry.raise(Mark::Forced);
         entry.waker.take()
+    }
+
+    /// Lists those that are here.
+    #[cfg(feature = "signal")]
+    pub(crate) fn list(&self) -> Vec<Listed> {
+        let mut all = Vec::new();
+        for shard in self.shards() {
+            let shard = shard.lock();
+            all.extend(
+                shard
+                    .iter()
+                    .map(|(serial, entry)| (*serial, entry.name().cloned(), entry.location)),
+            );
+        }
+        all.sort_unstable_by_key(|(serial, ..)| *serial);
+        all
     }
 
     /// Takes a child's entry out, at its end.
