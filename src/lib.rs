@@ -113,6 +113,8 @@ mod panic;
 pub mod queue;
 pub mod retry;
 mod root;
+#[cfg(feature = "signal")]
+mod run;
 mod runtime;
 mod shield;
 mod single_flight;
@@ -163,6 +165,8 @@ pub use retry::{
     RetryReport, Verdict,
 };
 pub use root::{Root, root};
+#[cfg(feature = "signal")]
+pub use run::{Nag, Phased, Process, RunReport, StopSignal, run};
 pub use shield::{Shield, shield};
 pub use single_flight::{FlightError, SingleFlight};
 pub use supervise::{Child, Periodic, Supervisor};

@@ -29,6 +29,7 @@ mod periodic;
 mod queue;
 mod resource;
 mod retry;
+mod run;
 mod runtime;
 mod shield;
 mod single_flight;

@@ -18,6 +18,7 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
             "retry/backoff",
             "retry/jitter",
             "retry/histogram",
+            "run/stages",
             "supervise/restart",
             "supervise/schedule",
             "queue/state",
