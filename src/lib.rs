@@ -90,6 +90,10 @@
 //! | what must finish although it is cancelled | [`shield`] |
 //! | trying again, with delays, deadlines, budgets; hedging | [`retry`] |
 //! | limits in time | [`timeout`], [`move_on_after`], [`Deadline`] |
+//! | work every so often, or so long after the last time | [`Periodic`] |
+//! | the same call, wanted by many at once | [`SingleFlight`] |
+//! | parts that are restarted when they fail | [`Supervisor`], [`supervise`] |
+//! | a process that stops in order on a signal | `run`, `Process` (feature `signal`) |
 //! | what happens at the very outside | [`root`] |
 //!
 //! # What it does not do

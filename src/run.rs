@@ -17,7 +17,7 @@ pub use watch::Nag;
 
 use crate::cancel::token;
 use crate::group::TaskGroup;
-use crate::group::error::{Cause, Failure, FailureKind, GroupError, capped};
+use crate::group::error::{BoxError, Cause, Failure, FailureKind, GroupError, capped};
 use crate::group::options::Scope;
 use crate::group::spawn::Spawner;
 use crate::observe::{CancelReason, Straggler};
@@ -430,7 +430,7 @@ impl Drop for Closing {
 /// | it was told to stop by a signal, and somebody had to be forced | 128 and the number of the signal: 130, 143 |
 ///
 /// A process that had to be given up never gets here: it exits with 128 and the number of the signal, or with 1.
-pub struct RunReport<T, E = crate::BoxError> {
+pub struct RunReport<T, E = BoxError> {
     value: Option<T>,
     errors: Vec<GroupError<E>>,
     signal: Option<StopSignal>,
