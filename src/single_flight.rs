@@ -153,7 +153,7 @@ impl<K: Hash + Eq + Clone, T, E> Flights<K, T, E> {
         (flight, Some(pilot))
     }
 
-    fn forget(&self, key: &K) -> bool {
+    pub(crate) fn forget(&self, key: &K) -> bool {
         let removed = self.0.lock().flying.remove_entry(key);
         removed.is_some() // F5: dropped here, after the lock
     }

@@ -385,7 +385,16 @@ impl<'g> Driver<'g> {
             life.runs = number;
             life.is_up = matches!(is_up, Some(State::Up { .. }));
         });
-        drop(self.group.spawn(keeper.keep(group, handle)));
+        // Whoever lists tasks finds the place of the child's, not of ours.
+        let birth = Birth {
+            kind: Kind::Normal,
+            name: Some(format!("keeper of {}", child.name).into()),
+            location: child.location,
+        };
+        let keeping = keeper.keep(group, handle);
+        if let Err(refused) = self.group.spawner().launch(keeping, birth) {
+            drop(refused); // the scope is closing: with the keeper its run goes, too
+        }
     }
 
     fn ended(&mut self, mut ended: Ended) {

@@ -12,13 +12,13 @@ use std::{
 };
 
 use ringfence::{
-    Process, RunReport, StopSignal, TaskGroup,
+    Process, RunReport, StopSignal, TaskGroup, root,
     supervise::{Child as Service, Supervisor},
-    token,
+    timeout, token,
 };
 use tokio::{task::yield_now, time::sleep};
 
-use crate::support::{PATIENCE, Watchdog, current_thread, multi_thread};
+use crate::support::{Drops, PATIENCE, Watchdog, current_thread, multi_thread};
 
 /// Says which of these tests is to be a program.
 const PROGRAM: &str = "RINGFENCE_PROGRAM";
@@ -219,10 +219,18 @@ fn a_second_signal_forces() {
     assert_eq!(program.end().0, Some(143), "that of the first one");
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a thread that hangs is what is tested"
+)]
+fn asleep(millis: u64) {
+    thread::sleep(ms(millis));
+}
+
 /// Blocks its thread, and says so.
 fn block(says: &'static str) {
     say(says);
-    thread::sleep(Duration::from_secs(300));
+    asleep(300_000);
 }
 
 #[test]
@@ -545,7 +553,7 @@ fn a_signal_while_it_starts_is_not_lost() {
             .run(async |_: &Group| {
                 say("ready");
                 // Not a task yet, and nothing that waits: the first await is after the signal.
-                thread::sleep(ms(200));
+                asleep(200);
                 token().cancelled().await;
                 Ok(())
             })
@@ -563,7 +571,7 @@ fn a_signal_after_it_is_over_ends_the_process() {
         program("a_signal_after_it_is_over_ends_the_process", || async {
             let report = process().run(async |_: &Group| Ok(())).await;
             say(format!("over with {}", report.code()));
-            thread::sleep(Duration::from_secs(300));
+            asleep(300_000);
             report
         });
     program.expect("over with 0");
@@ -648,6 +656,31 @@ fn a_hook_that_panics_does_not_keep_it_from_ending() {
     program.expect("ready");
     program.signal("TERM");
     assert_eq!(program.end().0, Some(143));
+}
+
+#[test]
+fn dropped_it_cancels_its_children_and_hears_no_more() {
+    let (_watchdog, mut program) = program(
+        "dropped_it_cancels_its_children_and_hears_no_more",
+        || async {
+            let gone = Drops::new();
+            let run = process().run(async |group: &Group| {
+                let guard = gone.guard();
+                group.spawn(async move {
+                    let _guard = guard;
+                    pending::<()>().await;
+                });
+                pending::<Result<(), String>>().await
+            });
+            assert!(timeout(ms(30), run).await.is_err());
+            root().wait(ms(5000)).await.expect("they are gone");
+            say(format!("{} of {} alive", gone.alive(), gone.made()));
+            process().run(async |_: &Group| Ok(())).await
+        },
+    );
+    program.expect("0 of 1 alive");
+    program.expect("0, 0 finished");
+    assert_eq!(program.end().0, Some(0));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{future::pending, time::Duration};
 
 use ringfence::{
-    BoxError, Scope, TaskGroup, scope,
+    BoxError, Deadline, Scope, TaskGroup, scope,
     supervise::{Child, ChildEnd, Supervisor},
     token,
 };
@@ -125,6 +125,30 @@ fn a_grace_around_that_is_over_forces_what_is_left() {
         })
         .await;
         assert_eq!((start.elapsed(), drops.alive()), (ms(110), 0));
+    });
+}
+
+#[test]
+fn children_know_the_deadline_around() {
+    paused(async || {
+        let deadline = Deadline::after(ms(500));
+        let ended = Scope::new()
+            .deadline(deadline)
+            .grace(ms(100))
+            .run(async |_: &TaskGroup| {
+                let supervisor =
+                    Supervisor::new().child(Child::critical("a", move |_| async move {
+                        assert_eq!(Deadline::current(), deadline);
+                        token().cancelled().await;
+                        assert!(deadline.is_past());
+                    }));
+                supervisor
+                    .run()
+                    .await
+                    .expect("it was stopped, which is no fault");
+                Ok(())
+            });
+        assert!(ended.await.expect_err("late").is_deadline_exceeded());
     });
 }
 

@@ -17,6 +17,8 @@ mod limit;
 mod owned;
 #[path = "models/queue.rs"]
 mod queue;
+#[path = "models/single_flight.rs"]
+mod single_flight;
 #[path = "models/slots.rs"]
 mod slots;
 #[path = "models/spawn.rs"]
@@ -25,6 +27,8 @@ mod spawn;
 mod token;
 #[path = "models/wait.rs"]
 mod wait;
+#[path = "models/watched.rs"]
+mod watched;
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
