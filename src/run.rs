@@ -73,7 +73,7 @@ impl fmt::Display for StopSignal {
 /// | 5 s later, or on a third signal | the process exits: a thread that blocks cannot be stopped |
 ///
 /// From the first signal on, standard error tells every two seconds who is still there. All this is kept by a thread of its own,
-/// so it happens also when every thread of the runtime is blocked. [`Process`] has the options: times, phases, what is told to whom.
+/// so it happens also when every thread of the runtime is blocked, and by the real clock. [`Process`] has the options: times, phases, what is told to whom.
 ///
 /// # Cancel safety
 ///

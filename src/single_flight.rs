@@ -146,8 +146,7 @@ impl<K: Hash + Eq + Clone, T, E> Flights<K, T, E> {
         drop(old); // F5
         let pilot = Pilot {
             flights: me.clone(),
-            flight: flight.clone(),
-            key: Some(own),
+            flying: Some((own, flight.clone())),
             task: None,
         };
         (flight, Some(pilot))
@@ -236,16 +235,16 @@ impl<K, T, E> Drop for Wait<K, T, E> {
 /// Whoever flies a flight. It lands when this is dropped, at the latest (F3).
 pub(crate) struct Pilot<K: Hash + Eq + Clone, T, E> {
     flights: PlainArc<Flights<K, T, E>>,
-    flight: PlainArc<Flight<T, E>>,
-    key: Option<K>,
+    /// Until it has landed.
+    flying: Option<(K, PlainArc<Flight<T, E>>)>,
     task: Option<TaskId>,
 }
 
 impl<K: Hash + Eq + Clone, T, E> Pilot<K, T, E> {
     fn begin(&mut self) {
         self.task = crate::context::task_id();
-        if let Some(task) = self.task {
-            let number = self.flight.number;
+        if let (Some(task), Some((_, flight))) = (self.task, &self.flying) {
+            let number = flight.number;
             self.flights.0.lock().pilots.insert(task, number);
         }
     }
@@ -255,7 +254,9 @@ impl<K: Hash + Eq + Clone, T, E> Pilot<K, T, E> {
     }
 
     fn end(&mut self, result: Result<T, FlightError<E>>) {
-        let Some(key) = self.key.take() else { return };
+        let Some((key, flight)) = self.flying.take() else {
+            return;
+        };
         // Comparing keys is the user's code, and may throw; the flight lands all the same.
         let removed = catch(|| {
             let mut map = self.flights.0.lock();
@@ -263,13 +264,15 @@ impl<K: Hash + Eq + Clone, T, E> Pilot<K, T, E> {
                 map.pilots.remove(&task);
             }
             let flying = map.flying.get(&key);
-            let is_own = flying.is_some_and(|flight| PlainArc::ptr_eq(flight, &self.flight));
+            let own = &flight;
+            let is_own = flying.is_some_and(|flight| PlainArc::ptr_eq(flight, own));
             is_own.then(|| map.flying.remove_entry(&key)) // F4; not one that took its place
         });
         let landing = PlainArc::new(result);
-        self.flight.landed.change(|landed| *landed = Some(landing));
+        flight.landed.change(|landed| *landed = Some(landing));
+        // The answer, too, if nobody waits for it: what its destructor throws is no other call's business.
         let dropped = catch(|| {
-            drop(key);
+            drop((key, flight));
             drop(removed);
         });
         if let Err(panic) = dropped {
@@ -280,7 +283,7 @@ impl<K: Hash + Eq + Clone, T, E> Pilot<K, T, E> {
 
 impl<K: Hash + Eq + Clone, T, E> Drop for Pilot<K, T, E> {
     fn drop(&mut self) {
-        if self.key.is_some() {
+        if self.flying.is_some() {
             let otherwise = if self.task.is_some() {
                 CancelReason::RuntimeGone
             } else {

@@ -20,9 +20,15 @@ use crate::panic::catch;
 use crate::run::StopSignal;
 use crate::run::stages::{Action, Stages, Time};
 use crate::state::Core;
-use crate::sync::{Arc, PlainArc};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, PlainArc};
 use crate::time::{Deadline, timeout_at};
 use crate::watched::Watched;
+
+/// How many runs are not over: as long as there is one, a signal is for it.
+static RUNS: AtomicU64 = AtomicU64::new(0);
+
+/// Whether a thread stays to hear signals when no run is left.
+static IS_HEARD: AtomicBool = AtomicBool::new(false);
 
 /// What the run and its watch share.
 pub(super) struct Board {
@@ -68,6 +74,7 @@ impl Board {
             left,
             asked: Asked::Nothing,
         });
+        RUNS.fetch_add(1, Ordering::SeqCst);
         PlainArc::new(Self {
             shared: Watched::new(Shared {
                 phases: phases.collect(),
@@ -133,7 +140,9 @@ impl Board {
     pub(super) fn close(&self) -> (Option<StopSignal>, usize) {
         self.shared.change(|shared| {
             shared.has_news = true;
-            shared.is_over = true;
+            if !std::mem::replace(&mut shared.is_over, true) {
+                RUNS.fetch_sub(1, Ordering::SeqCst);
+            }
             (shared.signal, shared.alive_at_stop)
         })
     }
@@ -349,7 +358,7 @@ where
                 match timeout_at(due, self.news(&mut cancels)).await {
                     Ok(News::Signal(signal)) => {
                         if !self.board.signalled(signal) {
-                            return (self.exit)(signal.code()); // W3
+                            return self.late(signal);
                         }
                         actions = self.stages.signal(now());
                     }
@@ -385,8 +394,18 @@ where
 
     /// Hears of signals when nobody else does any more (W3).
     pub(super) async fn linger(&mut self) {
-        let signal = poll_fn(|cx| (self.signals)(cx)).await;
-        (self.exit)(signal.code());
+        while !IS_HEARD.swap(true, Ordering::SeqCst) {
+            let signal = poll_fn(|cx| (self.signals)(cx)).await;
+            IS_HEARD.store(false, Ordering::SeqCst);
+            self.late(signal);
+        }
+    }
+
+    /// A signal that came when this run was over.
+    fn late(&mut self, signal: StopSignal) {
+        if RUNS.load(Ordering::SeqCst) == 0 {
+            (self.exit)(signal.code());
+        }
     }
 
     async fn news(&mut self, cancels: &mut [Option<Listening>]) -> News {

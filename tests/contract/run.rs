@@ -675,10 +675,20 @@ fn dropped_it_cancels_its_children_and_hears_no_more() {
             assert!(timeout(ms(30), run).await.is_err());
             root().wait(ms(5000)).await.expect("they are gone");
             say(format!("{} of {} alive", gone.alive(), gone.made()));
-            process().run(async |_: &Group| Ok(())).await
+            // What the watch of the first one hears is none of its business any more.
+            process()
+                .run(async |_: &Group| {
+                    say("ready");
+                    token().cancelled().await;
+                    sleep(ms(50)).await;
+                    Ok(())
+                })
+                .await
         },
     );
     program.expect("0 of 1 alive");
+    program.expect("ready");
+    program.signal("TERM");
     program.expect("0, 0 finished");
     assert_eq!(program.end().0, Some(0));
 }

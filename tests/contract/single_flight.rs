@@ -442,6 +442,35 @@ fn dropped_at_any_await_a_caller_leaves_nothing_behind() {
     });
 }
 
+#[derive(Clone)]
+struct Bad;
+
+impl Drop for Bad {
+    fn drop(&mut self) {
+        panic!("in the destructor of an answer");
+    }
+}
+
+#[test]
+fn an_answer_whose_destructor_panics_is_no_other_calls_business() {
+    paused(async || {
+        let flights = SingleFlight::<u32, Option<Bad>, String>::new();
+        let bad = flights.run(1, || async {
+            yield_now().await;
+            Ok(Some(Bad))
+        });
+        let good = flights.run(2, || async {
+            sleep(ms(10)).await;
+            Ok(None)
+        });
+        assert!(
+            bad.now_or_never().is_none(),
+            "it goes on, and nobody waits for it"
+        );
+        assert!(good.await.is_ok());
+    });
+}
+
 /// A value that asks the flights something while it is dropped.
 struct Asks(Arc<SingleFlight<Arc<str>, u32, String>>);
 
