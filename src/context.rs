@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
 
+use crate::detail::{self, WaitsFor};
 use crate::root::RootState;
 use crate::state::Core;
 use crate::state::owner::{Owner, Seat};
@@ -30,6 +31,14 @@ impl Context {
             }
             seat
         })
+    }
+
+    /// Notes what it waits for. Returns that.
+    #[cold]
+    pub(crate) fn note(&self) -> Option<WaitsFor> {
+        let waits_for = detail::noted(self.core.task_id(self.serial));
+        self.core.registry().note(self.serial, waits_for);
+        waits_for
     }
 
     /// Asks whether the task may go on although it is forced.
@@ -147,6 +156,11 @@ pub(crate) fn is_inside_shield() -> bool {
 /// Takes a count on the child that the caller is.
 pub(crate) fn keeper() -> Option<Owner> {
     with(|context| Owner::child(context.seat()))
+}
+
+/// Returns the id of the member that the caller is: also of a body, whose number is 0.
+pub(crate) fn member_id() -> Option<crate::observe::TaskId> {
+    with(|context| context.core.task_id(context.serial))
 }
 
 pub(crate) fn task_id() -> Option<crate::observe::TaskId> {

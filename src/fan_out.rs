@@ -129,7 +129,7 @@ where
             limit > 0,
             "ringfence: the limit of a fan-out must be at least 1, not 0"
         );
-        self.limit = limit;
+        self.limit = crate::smallest::capacity(limit);
         self
     }
 

@@ -341,6 +341,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// Forces everybody, and hands the group over to whoever adopts it. `is_in` says whether the body is still counted in.
     pub(crate) fn abandon(&self, is_in: bool) {
         let core = self.core();
+        core.listed().end_body();
         core.cancel_dropped(is_in);
         if !is_in {
             // Counted out already: come in again, so that the last one out is not missed (A1).

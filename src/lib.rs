@@ -95,6 +95,8 @@
 //! | parts that are restarted when they fail | [`Supervisor`], [`supervise`] |
 //! | a process that stops in order on a signal | `run`, `Process` (feature `signal`) |
 //! | what happens at the very outside | [`root`] |
+//! | what is alive just now, and what it waits for; counters; who is slow | [`snapshot`], [`inspect`] |
+//! | tests: nothing left alive, a cut at every await | `testing`, behind its feature |
 //!
 //! # What it does not do
 //!
@@ -107,13 +109,16 @@
 
 mod cancel;
 mod context;
+mod detail;
 mod fan_out;
 mod group;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+pub mod inspect;
 mod limit;
 mod observe;
 mod panic;
+mod pulse;
 pub mod queue;
 pub mod retry;
 mod root;
@@ -122,9 +127,13 @@ mod run;
 mod runtime;
 mod shield;
 mod single_flight;
+#[cfg_attr(not(feature = "testing"), path = "smallest/off.rs")]
+mod smallest;
 mod state;
 pub mod supervise;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 mod trace;
 mod watched;
@@ -157,6 +166,7 @@ pub use group::slots::Slots;
 pub use group::spawn::{Guard, Named, Spawner};
 pub use group::start::Ready;
 pub use group::{ScopeBody, TaskGroup, scope};
+pub use inspect::{Snapshot, snapshot};
 pub use limit::concurrency::{Acquire, Limiter, OwnedPermit, Permit, WaitCancelled};
 pub use limit::keyed::{KeyedLimiter, KeyedPermit};
 pub use limit::rate::{AcquireRate, Rate, RateError, RateLimiter};

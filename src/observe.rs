@@ -245,6 +245,55 @@ pub trait Observer: Send + Sync + 'static {
     }
 }
 
+/// Tells both, the first one first.
+impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn spawned(&self, task: &TaskInfo) {
+        self.both(|o| o.spawned(task));
+    }
+    fn ended(&self, task: &TaskInfo, how: &Ended) {
+        self.both(|o| o.ended(task, how));
+    }
+    fn displaced(&self, what: &Displaced) {
+        self.both(|o| o.displaced(what));
+    }
+    fn abandoned(&self, straggler: &Straggler) {
+        self.both(|o| o.abandoned(straggler));
+    }
+    fn forced(&self, straggler: &Straggler) {
+        self.both(|o| o.forced(straggler));
+    }
+}
+
+trait Both {
+    fn both(&self, event: impl Fn(&dyn Observer));
+}
+
+impl<A: Observer, B: Observer> Both for (A, B) {
+    /// One that panics does not keep the event from the other (O2).
+    fn both(&self, event: impl Fn(&dyn Observer)) {
+        drop(catch(|| event(&self.0)));
+        drop(catch(|| event(&self.1)));
+    }
+}
+
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn spawned(&self, task: &TaskInfo) {
+        (**self).spawned(task);
+    }
+    fn ended(&self, task: &TaskInfo, how: &Ended) {
+        (**self).ended(task, how);
+    }
+    fn displaced(&self, what: &Displaced) {
+        (**self).displaced(what);
+    }
+    fn abandoned(&self, straggler: &Straggler) {
+        (**self).abandoned(straggler);
+    }
+    fn forced(&self, straggler: &Straggler) {
+        (**self).forced(straggler);
+    }
+}
+
 static PROCESS: OnceLock<Arc<dyn Observer>> = OnceLock::new();
 
 /// Installs the observer of the process: for scopes that have no other one, and for what belongs to no scope any more.

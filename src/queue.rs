@@ -289,6 +289,12 @@ impl<T> Queue<T> {
             (false, true) => Store::Lifo(VecDeque::new()),
             (false, false) => Store::Fifo(VecDeque::new()),
         };
+        let capacity = match capacity {
+            Capacity::Limit(limit) if limit < usize::MAX && config.weight.is_none() => {
+                Capacity::Limit(crate::smallest::capacity(limit))
+            }
+            other => other,
+        };
         let state = State::new(store, capacity, config.overflow, is_lifo);
         let shared = Arc::new(Shared::new(state, config));
         (Sender::new(shared.clone()), Receiver::new(shared))

@@ -22,7 +22,7 @@ use crate::group::options::Scope;
 use crate::group::spawn::Spawner;
 use crate::observe::{CancelReason, Straggler};
 use crate::run::stages::Stages;
-use crate::run::watch::{Board, NagHook, Watch, tell};
+use crate::run::watch::{Board, Body, NagHook, Watch, tell};
 use crate::sync::PlainArc;
 use crate::watched::Watched;
 
@@ -236,7 +236,8 @@ impl Process {
         F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
     {
         let ended = scope(self.name.clone()).run(async |group: &TaskGroup<E>| {
-            let _in = board.open(0, group.core(), true);
+            board.open(0, group.core());
+            let _in = Body(board);
             body(group).await.map(Some)
         });
         ended.await
@@ -364,7 +365,7 @@ async fn run_phase<E: Send + 'static>(
 ) -> Result<(), GroupError<E>> {
     let ended = scope(Some(name)).run(async |group: &TaskGroup<E>| {
         spawners.change(|spawners| spawners.push(group.spawner()));
-        let _in = board.open(phase, group.core(), false);
+        board.open(phase, group.core());
         let token = group.token();
         let mut cancelled = pin!(token.cancelled());
         let mut unneeded = pin!(board.unneeded(phase));

@@ -14,6 +14,12 @@ pub(crate) fn current() -> Option<Handle> {
     Handle::try_current().ok()
 }
 
+/// Returns the id of the runtime that the caller is in.
+#[cfg(feature = "testing")]
+pub(crate) fn id() -> Option<Id> {
+    current().map(|runtime| runtime.id())
+}
+
 /// Asks whether a runtime may run two tasks at a time.
 pub(crate) fn is_parallel(handle: Option<&Handle>) -> bool {
     handle.is_some_and(|handle| handle.runtime_flavor() != RuntimeFlavor::CurrentThread)

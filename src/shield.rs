@@ -1,9 +1,10 @@
 //! Shields: sections that run to their end although their group is cancelled.
 //!
 //! H1. A shield is up from the first poll of its section until that has ended, is dropped, or has lasted too long; meanwhile the
-//! task is not dropped where it is parked: in the body of a scope, nor is the one that the scope is in. H2. The bound counts from the moment in which the task would have been dropped. H3. Whether
-//! code is inside is set around each poll, so that other branches of the same task are not. H4. It listens for that
-//! moment by itself, since whatever polls it may not look at it otherwise.
+//! task is not dropped where it is parked: in the body of a scope, nor is the one that the scope is in. H2. The bound counts
+//! from the moment in which the task would have been dropped, which stands in its seat or its group: so sections one after
+//! another do not outlast the longest bound. H3. Whether code is inside is set around each poll, so that other branches of
+//! the same task are not. H4. It listens for that moment by itself, since whatever polls it may not look at it otherwise.
 
 use std::fmt;
 use std::future::Future;
@@ -24,7 +25,8 @@ use crate::sync::Arc;
 ///
 /// For what must not stop half-way: a commit, a hand-over, a farewell. When the task is forced, it goes on as long as it is in
 /// the section; after `bound` it is dropped all the same, and named among those who were
-/// [forced](crate::GroupError::forced). A signal changes nothing for it: the bound counts from the force. Inside,
+/// [forced](crate::GroupError::forced). A signal changes nothing for it: the bound counts from the force, also for a section that
+/// begins after it, so that no chain of sections outlasts the longest of their bounds. Inside,
 /// [`token`](crate::token) is silent and there is [no deadline](crate::Deadline::current) from outside, also in scopes that are
 /// opened there.
 ///
@@ -128,6 +130,14 @@ impl Guard {
         })
     }
 
+    /// Returns since when the task goes on in shields alone.
+    fn forced_since(&self) -> Instant {
+        let now = Instant::now();
+        let levels = self.around();
+        let since = levels.filter_map(|(core, serial)| core.forced_since(serial, now));
+        since.min().unwrap_or(now)
+    }
+
     /// H4.
     fn listen(&mut self, waker: &Waker) {
         let known = std::mem::take(&mut self.listening);
@@ -189,11 +199,12 @@ impl<F: Future> Future for Shield<F> {
             }
         }
         // H2
-        let end = Instant::now().checked_add(*this.bound);
-        let timer = match (&mut *this.timer, end) {
-            (Some(timer), _) => Some(timer),
-            (none, Some(end)) => Some(none.insert(Box::pin(Timer::at(end)))),
-            (_, None) => None,
+        let timer = match &mut *this.timer {
+            Some(timer) => Some(timer),
+            none => {
+                let end = guard.forced_since().checked_add(*this.bound);
+                end.map(|end| none.insert(Box::pin(Timer::at(end))))
+            }
         };
         let mut timer = timer.map(|timer| coop::unconstrained(timer.as_mut()));
         let is_over = timer

@@ -8,10 +8,12 @@
 //! Free of tokio but for the instants of deadlines and ages, and of futures: decisions are made here, `group` drives them.
 
 mod end;
+pub(crate) mod listing;
 mod outlast;
 pub(crate) mod owner;
 pub(crate) mod registry;
 mod settings;
+pub(crate) mod view;
 pub(crate) mod word;
 
 pub(crate) use end::{Target, Why};
@@ -29,6 +31,7 @@ use crate::observe::{
     CancelReason, DisplacedWhat, Observer, Straggler, TaskId, TaskInfo, displace,
 };
 use crate::panic::{PanicPayload, catch};
+use crate::state::listing::Listed;
 use crate::state::owner::{GiveUp, Owner};
 use crate::state::registry::Registry;
 use crate::state::settings::inherit;
@@ -65,6 +68,8 @@ struct Rare {
     reason: Option<CancelReason>,
     /// Members were forced because the grace was over.
     is_grace_over: bool,
+    /// When a shield first found that all were forced.
+    forced_since: Option<Instant>,
     failures: Vec<RawFailure>,
     owner: Option<Owner>,
     /// Dropped: the group around whose grace was over then.
@@ -117,6 +122,7 @@ pub(crate) struct Core {
     has_ages: bool,
     /// Whether a child was ever named.
     has_names: AtomicBool,
+    listed: Listed,
 }
 
 impl Core {
@@ -136,6 +142,7 @@ impl Core {
             gives_up: settings.gives_up,
             is_shielded: settings.is_shielded,
             has_outlasted: AtomicBool::new(false),
+            listed: Listed::new(),
             opener: settings.opener,
             inherited: inherit(settings, parent.as_deref()),
             parent,
@@ -228,6 +235,10 @@ impl Core {
         (self.word.read().live() as usize).saturating_sub(usize::from(body_is_in))
     }
 
+    pub(crate) fn listed(&self) -> &Listed {
+        &self.listed
+    }
+
     pub(crate) fn registry(&self) -> &Registry {
         &self.registry
     }
@@ -318,8 +329,9 @@ impl Core {
         waker: &Waker,
         location: &'static Location<'static>,
     ) -> bool {
-        // The age is told of those who outlast a grace only.
-        let since = self.has_ages.then(|| Instant::now().into_std());
+        // The age is told of those who outlast a grace, or where details are wanted.
+        let has_age = self.has_ages || crate::detail::is_on();
+        let since = has_age.then(|| Instant::now().into_std());
         self.registry.park(serial, waker, location, since, |mark| {
             let word = self.word.read();
             !word.is_calm() && self.is_forced_with(word, serial, || mark)
@@ -431,6 +443,9 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        if self.listed.is_set() {
+            listing::remove(self); // L2
+        }
         // A chain of nested groups may be long: taken apart in a loop, not by recursion.
         let mut next = self.parent.take();
         while let Some(parent) = next {

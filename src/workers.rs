@@ -159,7 +159,7 @@ impl<E: Send + 'static> Workers<E> {
     pub fn new(count: usize) -> Self {
         assert!(count > 0, "ringfence: a pool of 0 workers does no work");
         Self {
-            count,
+            count: crate::smallest::capacity(count),
             timeout: Duration::MAX,
             on_failure: None,
         }

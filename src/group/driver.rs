@@ -17,15 +17,18 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
+use tokio::runtime::Handle;
 use tokio::task::coop;
 use tokio::time::Instant;
 
 use crate::context::{Context, Enter, Relay};
+use crate::detail::{self, WaitsFor};
 use crate::group::TaskGroup;
 use crate::group::error::GroupError;
 use crate::observe::{CancelReason, DisplacedWhat, Straggler, displace};
 use crate::panic::{PanicPayload, catch};
 use crate::runtime::Timer;
+use crate::state::listing;
 use crate::state::registry::Mark;
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind, Target, Why};
@@ -215,6 +218,7 @@ where
             Ok(body) => Some(body),
             Err(panic) => {
                 fail(core, RawKind::Panic(panic));
+                core.listed().end_body();
                 core.leave(Kind::Normal);
                 None
             }
@@ -237,6 +241,7 @@ where
         T: Default,
     {
         let core = group.core();
+        core.listed().end_body();
         core.leave(Kind::Normal);
         Self {
             group,
@@ -309,6 +314,7 @@ where
         if let Err(panic) = self.as_mut().drop_body() {
             fail(core, RawKind::Panic(panic));
         }
+        core.listed().end_body();
         core.leave(Kind::Normal);
     }
 
@@ -380,6 +386,22 @@ fn is_overrun(context: &Option<Context>) -> bool {
     seat.is_some_and(|seat| seat.is_overrun())
 }
 
+/// Makes a group that somebody waits for visible.
+fn show<E: Send + 'static>(group: &TaskGroup<E>, body: Option<&Context>) {
+    let core = group.core();
+    if !core.listed().is_set() {
+        listing::add(core, group.runtime().map(Handle::id));
+    }
+    if detail::is_on() {
+        // The task that the scope is in waits for the same.
+        let waits_for = match body {
+            Some(body) => body.note(),
+            None => Some(WaitsFor::Children(core.task_id(0).group)),
+        };
+        waits_for.into_iter().for_each(detail::waits_for);
+    }
+}
+
 /// Records a failure of the body.
 fn fail(core: &Core, kind: RawKind) {
     core.fail(RawFailure { task: None, kind });
@@ -409,6 +431,10 @@ where
             }
             let clock = this.clock.as_mut();
             if !clock.is_some_and(|clock| clock.poll(core, cx)) {
+                show(
+                    this.group,
+                    this.context.as_ref().filter(|_| this.body.is_some()),
+                );
                 return Poll::Pending;
             }
             // Something was due: look again.

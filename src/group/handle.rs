@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::task::JoinHandle;
 use tokio::task::coop::unconstrained;
 
+use crate::detail::{self, WaitsFor};
 use crate::group::borrow::slot::Reader;
 use crate::observe::{CancelReason, DisplacedWhat, TaskId, displace};
 use crate::panic::catch;
@@ -160,12 +161,12 @@ impl<T> Join<T> {
         let state = self.state.get_mut();
         let settled = match state {
             State::Spawned(join) => match Pin::new(join).poll(cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => return self.pending(core),
                 // A wrapper that the runtime dropped has nothing to say.
                 Poll::Ready(joined) => joined.unwrap_or(Settled::RuntimeGone),
             },
             State::InTask(reader) => match reader.poll(cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => return self.pending(core),
                 Poll::Ready(settled) => settled,
             },
             State::Known(known) => match known.take().map(|known| *known) {
@@ -178,6 +179,11 @@ impl<T> Join<T> {
         };
         *state = State::Known(None);
         Poll::Ready(settled.outcome(core))
+    }
+
+    fn pending(&self, core: &Core) -> Poll<Outcome<T>> {
+        detail::waits_for(WaitsFor::Child(core.task_id(self.serial)));
+        Poll::Pending
     }
 
     fn cancel(&self, core: &Core) {

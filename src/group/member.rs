@@ -19,14 +19,16 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use crate::context::{Context, Enter, Relay};
+use crate::detail;
 use crate::group::handle::{Kept, Settled};
 use crate::group::output::TaskOutput;
 use crate::observe::{CancelReason, DisplacedWhat, Ended, Straggler, TaskInfo, displace, tell};
 use crate::panic::{PanicPayload, catch};
+use crate::pulse;
 use crate::state::registry::Mark;
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind, Why};
-use crate::sync::Arc;
+use crate::sync::{Arc, PlainArc};
 
 pin_project! {
     /// See the module.
@@ -79,6 +81,7 @@ pub(super) enum Cause<V> {
 /// How the child ends, and what the observer is told of it when nothing of it is left.
 pub(super) struct End<V> {
     settled: Settled<V>,
+    name: Option<PlainArc<str>>,
     event: Option<Box<(TaskInfo, Ended)>>,
 }
 
@@ -138,10 +141,7 @@ where
         let Some(Context { core, serial, .. }) = this.context.take() else {
             return Poll::Ready(Settled::RuntimeGone);
         };
-        if !core.word().read().is_calm() {
-            // Singled out while it waited, after its entry was taken out.
-            drop(core.registry().remove(serial));
-        }
+        drop(core.registry().remove(serial));
         let settled = kept.map_or(Settled::RuntimeGone, |end| end.tell(&core));
         core.leave(*this.kind);
         Poll::Ready(settled)
@@ -176,10 +176,15 @@ where
             return Poll::Ready(Settled::RuntimeGone);
         };
         let end = record(context, this.location, std::mem::take(this.registered), why);
-        let seat = context.seat.as_ref();
-        if let Some(seat) = seat.filter(|seat| !seat.poll_empty(cx.waker())) {
-            seat.keep(Box::new(end));
-            return Poll::Pending;
+        if let Some(seat) = &context.seat {
+            // Whoever looks for those who hold up a shutdown finds it.
+            let registry = context.core.registry();
+            registry.linger(context.serial, end.name.clone(), this.location);
+            if !seat.poll_empty(cx.waker()) {
+                seat.keep(Box::new(end));
+                return Poll::Pending;
+            }
+            drop(registry.remove(context.serial));
         }
         let settled = end.tell(&context.core);
         if let Some(context) = this.context.take() {
@@ -199,8 +204,14 @@ where
             // A task's waker never changes, and the entry is ours until we end.
             *this.parked = context.core.park(context.serial, cx.waker(), this.location);
             *this.registered |= *this.parked;
-        } else if context.seat.is_none() {
-            return true;
+            if *this.parked {
+                note(context);
+            }
+        } else {
+            note(context);
+            if context.seat.is_none() {
+                return true;
+            }
         }
         // A shield may have come down in this very poll, or be up.
         let is_forced = || {
@@ -308,6 +319,7 @@ where
             };
             Some(record::<V>(&context, this.location, *this.registered, why))
         } else {
+            drop(context.core.registry().remove(context.serial));
             let kept = context.seat.as_ref().and_then(|seat| seat.take_kept());
             kept.and_then(|kept| kept.downcast().ok()).map(|end| *end)
         };
@@ -351,6 +363,14 @@ where
     }
 }
 
+/// Notes what a member waits for, if anybody wants to know.
+#[inline]
+pub(super) fn note(context: &Context) {
+    if detail::is_on() {
+        context.note();
+    }
+}
+
 /// Tells the group how a child ended, and takes it out of the registry.
 pub(super) fn record<V>(
     context: &Context,
@@ -363,6 +383,7 @@ pub(super) fn record<V>(
     if matches!(why, Cause::Cancelled) && seat.is_none() && core.ends_unseen(word) {
         return End {
             settled: Settled::Cancelled(Why::Group),
+            name: None,
             event: None,
         };
     }
@@ -407,7 +428,11 @@ pub(super) fn record<V>(
         }
     };
     let event = core.observer().map(|_| Box::new((info(), how)));
-    End { settled, event }
+    End {
+        settled,
+        name,
+        event,
+    }
 }
 
 impl<F, E, V> Future for Member<F, E>
@@ -432,6 +457,7 @@ where
             return self.settle(end, cx);
         }
 
+        let timed = pulse::begin(&context.core, context.serial, this.location);
         // Kept outside of what may throw, so that it is dropped on its own if the future's destructor does.
         let mut output = None;
         let polled = {
@@ -444,6 +470,7 @@ where
                 }
             })
         };
+        drop(timed);
         let why = match (polled, output) {
             (Ok(()), None) => {
                 if self.as_mut().park(cx) {

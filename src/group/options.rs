@@ -5,11 +5,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::group::TaskGroup;
 use crate::group::driver::{Clock, Driver};
 use crate::group::error::{GroupError, capped};
 use crate::observe::Observer;
-use crate::state::{Core, Settings};
+use crate::state::{Core, Settings, listing};
 use crate::time::Deadline;
 
 /// A scope with options; [`scope`](crate::scope) is its default.
@@ -148,7 +150,9 @@ where
 
 /// Makes a long-lived group.
 pub(crate) fn open_owned<E: Send + 'static>(name: Option<Arc<str>>) -> TaskGroup<E> {
-    open_plain(name, true)
+    let group = open_plain(name, true);
+    listing::add_long_lived(group.core(), group.runtime().map(Handle::id));
+    group
 }
 
 fn open_plain<E: Send + 'static>(name: Option<Arc<str>>, is_long_lived: bool) -> TaskGroup<E> {

@@ -70,6 +70,7 @@ impl Slots {
     #[track_caller]
     pub fn new(limit: usize) -> Self {
         assert!(limit > 0, "ringfence: a limit of 0 would let nothing run");
+        let limit = crate::smallest::capacity(limit);
         Self {
             pool: Arc::new(Pool {
                 limit,

@@ -48,6 +48,7 @@ impl Birth {
 
 /// Counts a child in and wraps it. From here on it counts itself out, however it is dropped.
 #[track_caller]
+#[inline]
 pub(crate) fn admit<F, E, V>(
     core: &Arc<Core>,
     future: F,

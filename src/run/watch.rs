@@ -7,7 +7,6 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
-use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,7 +18,7 @@ use crate::observe::{CancelReason, DisplacedWhat, displace};
 use crate::panic::catch;
 use crate::run::StopSignal;
 use crate::run::stages::{Action, Stages, Time};
-use crate::state::Core;
+use crate::state::{Core, listing};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, PlainArc};
 use crate::time::{Deadline, timeout_at};
 use crate::watched::Watched;
@@ -44,8 +43,6 @@ struct Shared {
     watched: Option<io::Result<()>>,
     /// The body of the run has ended.
     is_body_over: bool,
-    /// How many bodies of groups have begun and not ended.
-    bodies: usize,
     signal: Option<StopSignal>,
     alive_at_stop: usize,
 }
@@ -82,27 +79,21 @@ impl Board {
                 is_over: false,
                 watched: None,
                 is_body_over: false,
-                bodies: 0,
                 signal: None,
                 alive_at_stop: 0,
             }),
         })
     }
 
-    /// A group of a phase has opened (W2). Its body is in until the guard is dropped; `is_main` says whether it is that of the run.
-    pub(super) fn open(&self, phase: usize, group: &Arc<Core>, is_main: bool) -> Body<'_> {
+    /// A group of a phase has opened (W2).
+    pub(super) fn open(&self, phase: usize, group: &Arc<Core>) {
         let (asked, signal) = self.shared.change(|shared| {
             shared.has_news = true;
-            shared.bodies += 1;
             let entry = &mut shared.phases[phase];
             entry.groups.push(group.clone());
             (entry.asked, shared.signal)
         });
         ask(group, asked, signal);
-        Body {
-            board: self,
-            is_main,
-        }
     }
 
     /// A group of a phase is gone.
@@ -157,6 +148,13 @@ impl Board {
         })
     }
 
+    fn groups(&self) -> Vec<Arc<Core>> {
+        self.shared.with(|shared| {
+            let groups = shared.phases.iter().flat_map(|phase| &phase.groups);
+            groups.cloned().collect()
+        })
+    }
+
     fn ask(&self, phase: usize, asked: Asked) {
         let (groups, signal) = self.shared.with(|shared| {
             let signal = shared.signal;
@@ -186,48 +184,48 @@ impl Board {
             phase: phases.first().map(|(name, _)| name.clone()),
         };
         if !is_body_over {
+            nag.alive += 1;
             nag.tasks.push("the body".to_owned());
         }
         for group in phases.iter().flat_map(|(_, groups)| groups) {
-            nag.alive += group.word().read().live() as usize;
+            nag.alive += group.view().children as usize;
             nag.tasks.extend(named(group));
         }
         nag
     }
 }
 
-/// A body that has begun: it has ended when this is dropped, whatever ended it.
-pub(super) struct Body<'a> {
-    board: &'a Board,
-    is_main: bool,
-}
+/// The body of the run: it has ended when this is dropped, whatever ended it.
+pub(super) struct Body<'a>(pub(super) &'a Board);
 
 impl Drop for Body<'_> {
     fn drop(&mut self) {
-        self.board.shared.change(|shared| {
-            shared.bodies -= 1;
-            shared.is_body_over |= self.is_main;
-        });
+        self.0.shared.change(|shared| shared.is_body_over = true);
     }
 }
 
-/// Names the children of a group that are there, as far as they can be named.
+/// Names the children of a group that are there, and those of the groups inside it, as far as they can be named.
 fn named(group: &Core) -> Vec<String> {
-    let path = group.path();
-    let all = group.registry().list().into_iter();
-    let name = |(serial, name, location): (u64, Option<PlainArc<str>>, Option<&Location<'_>>)| {
-        let mut text = match (path, name) {
-            (Some(path), Some(name)) => format!("task `{path}/{name}`"),
-            (None, Some(name)) => format!("task `{name}`"),
-            (Some(path), None) => format!("task {} of `{path}`", group.task_id(serial)),
-            (None, None) => format!("task {}", group.task_id(serial)),
-        };
-        if let Some(location) = location {
-            text += &format!(" spawned at {location}");
+    let mut groups = listing::all();
+    groups.retain(|(core, _)| core.task_id(0) == group.task_id(0) || core.is_inside(group));
+    groups.sort_unstable_by_key(|(core, _)| core.task_id(0));
+    let mut tasks = Vec::new();
+    for (core, _) in groups {
+        for seen in core.view().tasks {
+            let id = core.task_id(seen.serial);
+            let mut text = match (core.path(), seen.name) {
+                (Some(path), Some(name)) => format!("task `{path}/{name}`"),
+                (None, Some(name)) => format!("task `{name}`"),
+                (Some(path), None) => format!("task {id} of `{path}`"),
+                (None, None) => format!("task {id}"),
+            };
+            if let Some(location) = seen.location {
+                text += &format!(" spawned at {location}");
+            }
+            tasks.push(text);
         }
-        text
-    };
-    all.map(name).collect()
+    }
+    tasks
 }
 
 fn ask(group: &Core, asked: Asked, signal: Option<StopSignal>) {
@@ -328,15 +326,10 @@ where
         let mut cancels = vec![Some((None, Box::pin(self.around.cancelled())))];
         let mut gone = Vec::new();
         loop {
-            let (is_over, groups, left) = self.board.shared.with(|shared| {
+            let (is_over, left) = self.board.shared.with(|shared| {
                 shared.has_news = false;
-                let phases = &shared.phases;
-                let groups: Vec<_> = phases
-                    .iter()
-                    .flat_map(|phase| phase.groups.iter().cloned())
-                    .collect();
-                let left: Vec<_> = phases.iter().map(|phase| phase.left).collect();
-                (shared.is_over, groups, left)
+                let left: Vec<_> = shared.phases.iter().map(|phase| phase.left).collect();
+                (shared.is_over, left)
             });
             if is_over {
                 return;
@@ -348,7 +341,7 @@ where
                     actions.extend(self.stages.gone(phase, now()));
                 }
             }
-            for group in groups.into_iter().skip(cancels.len() - 1) {
+            for group in self.board.groups().into_iter().skip(cancels.len() - 1) {
                 let cancelled = Token::of(group.clone(), 0).cancelled();
                 cancels.push(Some((Some(group), Box::pin(cancelled))));
             }
@@ -369,11 +362,12 @@ where
             }
             if !actions.is_empty() && begun.is_none() {
                 begun = Some(now());
-                self.board.shared.with(|shared| {
-                    let groups = shared.phases.iter().flat_map(|phase| &phase.groups);
-                    let alive = groups.map(|group| group.children(false)).sum::<usize>();
-                    shared.alive_at_stop = alive.saturating_sub(shared.bodies);
-                });
+                let groups = self.board.groups();
+                let children = groups.iter().map(|group| group.view().children);
+                let alive = children.sum::<u64>() as usize;
+                self.board
+                    .shared
+                    .with(|shared| shared.alive_at_stop = alive);
             }
             let waited = now().saturating_sub(begun.unwrap_or_default());
             for action in actions {

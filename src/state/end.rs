@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use tokio::time::Instant;
+
 use crate::observe::{CancelReason, TaskInfo};
 use crate::state::registry::Mark;
 use crate::state::word::Reading;
@@ -182,6 +184,20 @@ impl Core {
     /// Asks whether a child has to end where it is parked, given a reading of the word.
     pub(crate) fn is_forced(&self, word: Reading, serial: u64) -> bool {
         !word.is_calm() && self.is_forced_with(word, serial, || self.registry.mark(serial))
+    }
+
+    /// Notes that somebody goes on although he is forced. Returns since when he does, at the latest; nothing if he is not.
+    pub(crate) fn forced_since(&self, serial: u64, now: Instant) -> Option<Instant> {
+        let word = self.word.read();
+        let since = if word.is_forced() {
+            *self.cold.lock().rare().forced_since.get_or_insert(now)
+        } else if serial > 0 && self.is_forced(word, serial) {
+            now
+        } else {
+            return None;
+        };
+        let alone = (serial > 0).then(|| self.registry.forced_since(serial, since));
+        Some(alone.flatten().unwrap_or(since))
     }
 
     pub(super) fn is_forced_with(

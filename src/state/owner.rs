@@ -21,11 +21,13 @@
 use std::any::Any;
 use std::task::Waker;
 
+use tokio::time::Instant;
+
 use crate::observe::{CancelReason, TaskInfo};
 use crate::root::RootState;
 use crate::state::Core;
 use crate::state::word::Kind;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Lock, Ordering, PlainArc};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Lock, OnceLock, Ordering, PlainArc};
 
 /// What others have to know of a child, made when there is first something to know: whether it was cancelled alone, for
 /// the tokens that it gave out; and how many scopes it has adopted, and what is to happen when there are none.
@@ -37,6 +39,8 @@ pub(crate) struct Seat {
     is_inside: AtomicBool,
     /// Whether one of them lasted longer than it may.
     is_overrun: AtomicBool,
+    /// When one of them first found that the task was forced.
+    forced: OnceLock<Instant>,
     adopted: Lock<Adopted>,
 }
 
@@ -55,6 +59,7 @@ impl Seat {
             shields: AtomicU64::new(0),
             is_inside: AtomicBool::new(false),
             is_overrun: AtomicBool::new(false),
+            forced: OnceLock::new(),
             adopted: Lock::new(Adopted::default()),
         }
     }
@@ -88,6 +93,11 @@ impl Seat {
 
     pub(crate) fn is_overrun(&self) -> bool {
         self.is_overrun.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the task was forced, now or earlier. Returns when that was first noted.
+    pub(crate) fn forced_since(&self, now: Instant) -> Instant {
+        *self.forced.get_or_init(|| now)
     }
 
     /// Says whether the code that runs from now on is in a shielded section. Returns what was before.

@@ -13,7 +13,9 @@ use std::panic::Location;
 use std::task::Waker;
 use std::time::Instant;
 
+use crate::detail::WaitsFor;
 use crate::state::owner::Seat;
+use crate::state::view::{Detail, Seen};
 use crate::sync::{Arc, Lock, OnceLock, PlainArc};
 
 /// So many consecutive children share a shard: a small group has one, and workers that go through a large one rarely meet.
@@ -43,6 +45,7 @@ pub(crate) struct Entry {
 struct Rare {
     name: Option<PlainArc<str>>,
     seat: Option<Arc<Seat>>,
+    detail: Option<Detail>,
 }
 
 impl Entry {
@@ -80,14 +83,6 @@ impl Hasher for SerialHasher {
 }
 
 type Shard = HashMap<u64, Entry, BuildHasherDefault<SerialHasher>>;
-
-/// A child that is here: its number, its name, and where it was spawned if it has waited.
-#[cfg(feature = "signal")]
-pub(crate) type Listed = (
-    u64,
-    Option<PlainArc<str>>,
-    Option<&'static Location<'static>>,
-);
 
 pub(crate) struct Registry {
     first: Lock<Shard>,
@@ -185,6 +180,17 @@ impl Registry {
             .map_or(Mark::None, |entry| entry.mark)
     }
 
+    /// Notes in a child's seat that it was forced. Returns when that was first noted; nothing if it has no seat.
+    pub(crate) fn forced_since(
+        &self,
+        serial: u64,
+        now: tokio::time::Instant,
+    ) -> Option<tokio::time::Instant> {
+        let shard = self.shard(serial).lock();
+        let seat = shard.get(&serial)?.rare.as_ref()?.seat.as_ref()?;
+        Some(seat.forced_since(now))
+    }
+
     /// Singles a child out, also one that has not been here yet. Returns its waker if it is to be woken.
     pub(crate) fn single_out(&self, serial: u64, mark: Mark) -> Option<Waker> {
         let mut shard = self.shard(serial).lock();
@@ -205,22 +211,6 @@ impl Registry {
         entry.waker.take()
     }
 
-    /// Lists those that are here.
-    #[cfg(feature = "signal")]
-    pub(crate) fn list(&self) -> Vec<Listed> {
-        let mut all = Vec::new();
-        for shard in self.shards() {
-            let shard = shard.lock();
-            all.extend(
-                shard
-                    .iter()
-                    .map(|(serial, entry)| (*serial, entry.name().cloned(), entry.location)),
-            );
-        }
-        all.sort_unstable_by_key(|(serial, ..)| *serial);
-        all
-    }
-
     /// Takes a child's entry out, at its end.
     pub(crate) fn remove(&self, serial: u64) -> Option<Entry> {
         self.shard(serial).lock().remove(&serial)
@@ -236,6 +226,51 @@ impl Registry {
             };
             wakers.into_iter().for_each(&mut wake);
         }
+    }
+
+    /// Puts a child back that has ended but for the scopes that it dropped.
+    pub(crate) fn linger(
+        &self,
+        serial: u64,
+        name: Option<PlainArc<str>>,
+        location: &'static Location<'static>,
+    ) {
+        let mut shard = self.shard(serial).lock();
+        let entry = shard.entry(serial).or_default();
+        entry.location = Some(location);
+        if name.is_some() {
+            entry.rare.get_or_insert_default().name = name;
+        }
+    }
+
+    /// Notes a poll of a member, and what it waits for now.
+    pub(crate) fn note(&self, serial: u64, waits_for: Option<WaitsFor>) {
+        let mut shard = self.shard(serial).lock();
+        let rare = shard
+            .entry(serial)
+            .or_default()
+            .rare
+            .get_or_insert_default();
+        let detail = rare.detail.get_or_insert_default();
+        detail.polls += 1;
+        detail.waits_for = waits_for;
+    }
+
+    /// Returns what is there, one shard after another.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        let mut all = Vec::new();
+        for shard in self.shards() {
+            let shard = shard.lock();
+            all.extend(shard.iter().map(|(serial, entry)| Seen {
+                serial: *serial,
+                name: entry.name().cloned(),
+                location: entry.location,
+                since: entry.since,
+                mark: entry.mark,
+                detail: entry.rare.as_ref().and_then(|rare| rare.detail),
+            }));
+        }
+        all
     }
 
     /// Takes all entries out, when nobody is left to do it.

@@ -102,6 +102,34 @@ fn the_bound_counts_from_the_force() {
 }
 
 #[test]
+fn sections_one_after_another_do_not_outlast_the_longest_bound() {
+    paused(async || {
+        let sections = || async {
+            loop {
+                shield(ms(100), sleep(ms(30))).await;
+            }
+        };
+        let (took, error) = cancelled_at_5(Scope::new(), sections()).await;
+        assert_eq!((took, error.forced().len()), (ms(105), 1));
+        let scopes = async {
+            loop {
+                let section = async |_: &Group| Ok(shield(ms(100), sleep(ms(30))).await);
+                let _cancelled = scope(section).await;
+            }
+        };
+        assert_eq!(cancelled_at_5(Scope::new(), scopes).await.0, ms(105));
+        let alone = scope(async |group: &Group| {
+            let child = group.spawn(sections());
+            sleep(ms(5)).await;
+            let began = Instant::now();
+            child.cancel_and_wait().await;
+            Ok(began.elapsed())
+        });
+        assert_eq!(alone.await.expect("nobody fails"), ms(100));
+    });
+}
+
+#[test]
 fn with_a_grace_the_bound_counts_from_its_end() {
     paused(async || {
         let child = async { shield(ms(100), pending::<()>()).await };

@@ -38,8 +38,8 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
         "base",
         true,
         &[
-            "state", "context", "cancel", "time", "observe", "trace", "root", "runtime", "shield",
-            "watched",
+            "watched", "state", "context", "detail", "pulse", "smallest", "cancel", "time",
+            "observe", "trace", "root", "runtime", "shield",
         ],
     ),
     ("rooms", false, &["group", "queue", "retry", "limit"]),
@@ -53,9 +53,9 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
             "single_flight",
             "workers",
             "inspect",
-            "testing",
         ],
     ),
+    ("kit", false, &["testing"]),
     ("front", true, &["lib", "guide"]),
 ];
 

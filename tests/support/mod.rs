@@ -5,16 +5,17 @@
 #![allow(
     clippy::allow_attributes,
     dead_code,
+    unused_imports,
     unreachable_pub,
     reason = "each test binary includes this file and uses a part of it"
 )]
 
 use std::{
     any::Any,
-    future::{Future, poll_fn},
+    future::Future,
     io::{self, Write},
     panic::{AssertUnwindSafe, Location},
-    pin::{Pin, pin},
+    pin::Pin,
     process,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -172,42 +173,7 @@ pub fn message(payload: &(dyn Any + Send)) -> String {
     }
 }
 
-/// Drops the future that `make` builds after 0 polls, after 1, after 2 and so on, until it ends by itself; after
-/// each cut, runs `check`. Returns how many cuts there were.
-///
-/// The future is polled only when it was woken, so a cut falls on each await that was pending, one by one.
-pub async fn cut_at_every_await<F, C>(
-    mut make: impl FnMut() -> F,
-    mut check: impl FnMut(usize) -> C,
-) -> usize
-where
-    F: Future,
-    C: Future<Output = ()>,
-{
-    for cut in 0.. {
-        let ended = {
-            let mut future = pin!(make());
-            let mut polls = 0;
-            poll_fn(|cx| {
-                if polls == cut {
-                    return Poll::Ready(false);
-                }
-                polls += 1;
-                match future.as_mut().poll(cx) {
-                    Poll::Ready(_) => Poll::Ready(true),
-                    Poll::Pending if polls == cut => Poll::Ready(false),
-                    Poll::Pending => Poll::Pending,
-                }
-            })
-            .await
-        };
-        check(cut).await;
-        if ended {
-            return cut;
-        }
-    }
-    unreachable!("the cuts are counted without end")
-}
+pub use ringfence::testing::cut_at_every_await;
 
 // ---------------------------------------------------------------------------------------------------------------
 // Counting drops, polls and wakes

@@ -1,0 +1,287 @@
+//! A snapshot as text for people, as JSON, and as a Mermaid flowchart.
+
+use std::fmt::{self, Write};
+
+use super::{GroupState, GroupView, Snapshot, TaskState, TaskView, WaitsFor};
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Cancelling => "cancelling",
+            Self::Forced => "forced",
+        })
+    }
+}
+
+impl fmt::Display for GroupState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Closing => "closing",
+        })
+    }
+}
+
+/// `group 3 `server/conn`: open, 2 children (1 in the background), body waits for task 3.1`
+impl fmt::Display for GroupView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "group {}", self.id)?;
+        if let Some(path) = &self.path {
+            write!(f, " `{path}`")?;
+        }
+        write!(f, ": {}", self.state)?;
+        if let Some(reason) = &self.reason {
+            write!(f, ", cancelled {reason}")?;
+        }
+        let noun = if self.children == 1 {
+            "child"
+        } else {
+            "children"
+        };
+        write!(f, ", {} {noun}", self.children)?;
+        if self.background > 0 {
+            write!(f, " ({} in the background)", self.background)?;
+        }
+        if let Some(remaining) = self.remaining {
+            write!(f, ", {remaining:.1?} left")?;
+        }
+        match self.body.as_ref().map(|body| body.waits_for) {
+            Some(Some(what)) => write!(f, ", body waits for {what}"),
+            Some(None) | None => Ok(()),
+        }
+    }
+}
+
+/// `task 3.1 `accept`, spawned at src/main.rs:10:5, cancelling, 3.2s, 14 polls, waits for an item of a queue`
+impl fmt::Display for TaskView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task {}", self.id)?;
+        if let Some(name) = &self.name {
+            write!(f, " `{name}`")?;
+        }
+        if let Some(place) = self.spawned_at {
+            write!(f, ", spawned at {place}")?;
+        }
+        if self.state != TaskState::Running {
+            write!(f, ", {}", self.state)?;
+        }
+        if let Some(age) = self.age {
+            write!(f, ", {age:.1?}")?;
+        }
+        if let Some(polls) = self.polls {
+            write!(f, ", {polls} polls")?;
+        }
+        match self.waits_for {
+            Some(what) => write!(f, ", waits for {what}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A tree a group that is in no other one; a line a group, and a line a task. Circles of tasks are listed after it.
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for root in self.roots() {
+            writeln!(f, "{root}")?;
+            self.branches(f, root, "")?;
+        }
+        for cycle in self.cycles() {
+            f.write_str("in a circle:")?;
+            for task in cycle.iter().chain(cycle.first()) {
+                write!(f, " {task}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// What hangs below a line of the tree.
+enum Branch<'a> {
+    Group(&'a GroupView),
+    Task(&'a GroupView, &'a TaskView),
+    Unlisted(u64),
+}
+
+impl Snapshot {
+    fn branches(&self, f: &mut fmt::Formatter<'_>, group: &GroupView, indent: &str) -> fmt::Result {
+        let mut below: Vec<_> = self.inside(group, None).map(Branch::Group).collect();
+        below.extend(group.tasks.iter().map(|task| Branch::Task(group, task)));
+        below.extend(
+            Some(group.unlisted())
+                .filter(|n| *n > 0)
+                .map(Branch::Unlisted),
+        );
+        self.lines(f, &below, indent)
+    }
+
+    fn lines(&self, f: &mut fmt::Formatter<'_>, below: &[Branch<'_>], indent: &str) -> fmt::Result {
+        for (place, branch) in below.iter().enumerate() {
+            let is_last = place + 1 == below.len();
+            let (turn, line) = if is_last {
+                ("└─ ", "   ")
+            } else {
+                ("├─ ", "│  ")
+            };
+            write!(f, "{indent}{turn}")?;
+            let deeper = format!("{indent}{line}");
+            match branch {
+                Branch::Group(group) => {
+                    writeln!(f, "{group}")?;
+                    self.branches(f, group, &deeper)?;
+                }
+                Branch::Task(group, task) => {
+                    writeln!(f, "{task}")?;
+                    let inside = self.inside(group, Some(task.id));
+                    let inside: Vec<_> = inside.map(Branch::Group).collect();
+                    self.lines(f, &inside, &deeper)?;
+                }
+                Branch::Unlisted(n) => writeln!(f, "{n} that never had to wait, or no tasks")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes it as JSON: an object with an array of groups, each with an array of tasks. Times are in milliseconds; what is not known
+    /// is `null`.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text = String::from("{\"groups\":");
+        array(&mut text, &self.groups, |text, group| {
+            let opened_in = group.opened_in.map(|task| task.to_string());
+            let _ = write!(text, "{{\"id\":{},\"path\":", group.id);
+            string(text, group.path.as_deref());
+            text.push_str(",\"opened_in\":");
+            string(text, opened_in.as_deref());
+            let _ = write!(text, ",\"state\":\"{}\",\"reason\":", group.state);
+            string(
+                text,
+                group.reason.as_ref().map(ToString::to_string).as_deref(),
+            );
+            text.push_str(",\"remaining_ms\":");
+            number(text, group.remaining.map(|left| left.as_millis()));
+            text.push_str(",\"body\":");
+            match &group.body {
+                None => text.push_str("null"),
+                Some(body) => {
+                    text.push('{');
+                    detail(text, body.polls, body.waits_for);
+                    text.push('}');
+                }
+            }
+            let (children, background) = (group.children, group.background);
+            let _ = write!(text, ",\"children\":{children},\"background\":{background}");
+            text.push_str(",\"tasks\":");
+            array(text, &group.tasks, |text, task| {
+                let _ = write!(text, "{{\"id\":\"{}\",\"name\":", task.id);
+                string(text, task.name.as_deref());
+                text.push_str(",\"spawned_at\":");
+                string(text, task.spawned_at.map(ToString::to_string).as_deref());
+                let _ = write!(text, ",\"state\":\"{}\",\"age_ms\":", task.state);
+                number(text, task.age.map(|age| age.as_millis()));
+                text.push(',');
+                detail(text, task.polls, task.waits_for);
+                text.push('}');
+            });
+            text.push('}');
+        });
+        text.push('}');
+        text
+    }
+
+    /// Writes it as a Mermaid flowchart, from groups to their tasks, and from tasks to the groups opened in them.
+    #[must_use]
+    pub fn to_mermaid(&self) -> String {
+        let mut text = String::from("flowchart TD\n");
+        for group in &self.groups {
+            let id = group.id;
+            let title = group.path.as_deref().unwrap_or("group");
+            let _ = write!(text, "    g{id}[\"");
+            label(&mut text, title);
+            let _ = writeln!(text, "<br/>{} · {} alive\"]", group.state, group.children);
+            let is_listed = |group: u64| self.groups.iter().any(|other| other.id == group);
+            if let Some(opener) = group.opened_in.filter(|opener| is_listed(opener.group)) {
+                if self.tasks().any(|task| task.id == opener) {
+                    let _ = writeln!(text, "    t{}_{} --> g{id}", opener.group, opener.serial);
+                } else {
+                    let _ = writeln!(text, "    g{} --> g{id}", opener.group);
+                }
+            }
+            for task in &group.tasks {
+                let serial = task.id.serial;
+                let _ = write!(text, "    g{id} --> t{id}_{serial}([\"");
+                match &task.name {
+                    Some(name) => label(&mut text, name),
+                    None => label(&mut text, &task.id.to_string()),
+                }
+                if task.state != TaskState::Running {
+                    let _ = write!(text, "<br/>{}", task.state);
+                }
+                if let Some(what) = task.waits_for {
+                    let _ = write!(text, "<br/>waits for {what}");
+                }
+                text.push_str("\"])\n");
+            }
+        }
+        text
+    }
+}
+
+fn detail(text: &mut String, polls: Option<u64>, waits_for: Option<WaitsFor>) {
+    text.push_str("\"polls\":");
+    number(text, polls);
+    text.push_str(",\"waits_for\":");
+    string(text, waits_for.map(|what| what.to_string()).as_deref());
+}
+
+fn array<T>(text: &mut String, items: &[T], mut write: impl FnMut(&mut String, &T)) {
+    text.push('[');
+    for (place, item) in items.iter().enumerate() {
+        if place > 0 {
+            text.push(',');
+        }
+        write(text, item);
+    }
+    text.push(']');
+}
+
+fn number(text: &mut String, number: Option<impl fmt::Display>) {
+    let _ = match number {
+        Some(number) => write!(text, "{number}"),
+        None => write!(text, "null"),
+    };
+}
+
+/// RFC 8259, section 7: quotes, backslashes and control characters are escaped.
+fn string(text: &mut String, string: Option<&str>) {
+    let Some(string) = string else {
+        return text.push_str("null");
+    };
+    text.push('"');
+    for c in string.chars() {
+        match c {
+            '"' => text.push_str("\\\""),
+            '\\' => text.push_str("\\\\"),
+            c if c < ' ' => {
+                let _ = write!(text, "\\u{:04x}", u32::from(c));
+            }
+            c => text.push(c),
+        }
+    }
+    text.push('"');
+}
+
+/// Inside a quoted label, Mermaid reads entities.
+fn label(text: &mut String, string: &str) {
+    for c in string.chars() {
+        match c {
+            '"' => text.push_str("#quot;"),
+            '<' => text.push_str("#lt;"),
+            '>' => text.push_str("#gt;"),
+            '#' => text.push_str("#35;"),
+            c if c < ' ' => text.push(' '),
+            c => text.push(c),
+        }
+    }
+}
