@@ -14,6 +14,9 @@ const KEY: u8 = 7;
 fn ask(flights: &PlainArc<All>, value: u32) -> u32 {
     let (flight, pilot) = Flights::join(flights, KEY);
     if let Some(pilot) = pilot {
+        let (other, second) = Flights::join(flights, KEY);
+        let is_same = PlainArc::ptr_eq(&flight, &other) && second.is_none();
+        assert!(is_same, "what flies can be joined");
         pilot.land(Ok(value));
     }
     let (landing, _) = run(flight.landed());
