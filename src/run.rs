@@ -164,7 +164,8 @@ impl Process {
         self
     }
 
-    /// Has `hook` told who is still there, in place of standard error. It runs on the thread of the watch.
+    /// Has `hook` told who is still there, in place of standard error. It runs on a thread of its own, and may
+    /// take its time: nobody waits for it, but for half a second before the process exits.
     pub fn on_nag(mut self, hook: impl Fn(&Nag) + Send + Sync + 'static) -> Self {
         self.hook = Some(PlainArc::new(hook));
         self
@@ -257,6 +258,7 @@ impl Process {
                 board,
                 stages,
                 hook,
+                teller: None,
                 around,
                 signals,
                 exit: |code| std::process::exit(i32::from(code)),

@@ -302,7 +302,8 @@ impl<K: Hash + Eq + Clone, T, E> Drop for Pilot<K, T, E> {
 ///
 /// The task belongs to this value, not to the caller who came first: that one may be cancelled, and the others still get their answer.
 /// If nobody waits any more, the call is finished all the same. When this is dropped, its calls are cancelled, as those of an
-/// [`OwnedGroup`] are, inside which they run: they have its deadline and names, not those of a caller.
+/// [`OwnedGroup`] are, inside which they run: they have its deadline and names, not those of a caller. Like one it belongs to the group that
+/// it is made in: make the one in a `static` outside of every group, at the beginning of `main`.
 ///
 /// # Examples
 ///

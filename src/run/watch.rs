@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
 use std::pin::Pin;
+use std::sync::mpsc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -290,11 +291,36 @@ pub(super) fn tell(line: &dyn fmt::Display) {
     let _lost = writeln!(io::stderr(), "ringfence: {line}");
 }
 
+/// Where nags go to be told, with a way to say that one has been.
+pub(super) type Teller = mpsc::Sender<(Nag, mpsc::Sender<()>)>;
+
+/// Starts the thread that tells nags. Without one they are lost: there is nobody to tell that.
+fn teller(hook: Option<NagHook>) -> Teller {
+    let (sender, nags) = mpsc::channel::<(Nag, mpsc::Sender<()>)>();
+    let tell_all = move || {
+        for (nag, done) in nags {
+            match &hook {
+                None => tell(&nag),
+                Some(hook) => {
+                    if let Err(panic) = catch(|| hook(&nag)) {
+                        displace(None, None, DisplacedWhat::Panic(panic));
+                    }
+                }
+            }
+            let _gone = done.send(());
+        }
+    };
+    let thread = std::thread::Builder::new().name("ringfence-nag".to_owned());
+    drop(thread.spawn(tell_all));
+    sender
+}
+
 /// What a watch goes by.
 pub(super) struct Watch<S, X> {
     pub(super) board: PlainArc<Board>,
     pub(super) stages: Stages,
     pub(super) hook: Option<NagHook>,
+    pub(super) teller: Option<Teller>,
     /// Of what is around the run, if anything.
     pub(super) around: Token,
     /// Polls for the next signal.
@@ -374,9 +400,9 @@ where
                 match action {
                     Action::Stop(phase) => self.board.ask(phase, Asked::Stop),
                     Action::Force(phase) => self.board.ask(phase, Asked::Force),
-                    Action::Nag => self.nag(&self.board.waiting(waited, false)),
+                    Action::Nag => self.nag(self.board.waiting(waited, false)),
                     Action::Exit => {
-                        self.nag(&self.board.waiting(waited, true));
+                        self.nag(self.board.waiting(waited, true));
                         let signal = self.board.shared.with(|shared| shared.signal);
                         (self.exit)(signal.map_or(1, StopSignal::code));
                         return;
@@ -430,14 +456,14 @@ where
         .await
     }
 
-    fn nag(&self, nag: &Nag) {
-        match &self.hook {
-            None => tell(nag),
-            Some(hook) => {
-                if let Err(panic) = catch(|| hook(nag)) {
-                    displace(None, None, DisplacedWhat::Panic(panic));
-                }
-            }
+    /// Has a nag told, on a thread of its own: the hook, and who reads standard error, may take any time. The last one is waited for
+    /// as long as a reader may need.
+    fn nag(&mut self, nag: Nag) {
+        let is_last = nag.is_last;
+        let (done, told) = mpsc::channel();
+        let teller = self.teller.get_or_insert_with(|| teller(self.hook.clone()));
+        if teller.send((nag, done)).is_ok() && is_last {
+            let _in_time = told.recv_timeout(Duration::from_millis(500));
         }
     }
 }

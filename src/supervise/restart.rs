@@ -161,6 +161,8 @@ struct Slot {
     not_before: Time,
     backoff: Backoff,
     run: u64,
+    /// It was there before the supervisor was run.
+    is_declared: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,10 +271,11 @@ impl Plan {
         if self.ending.is_some() {
             return None;
         }
-        let round = if self.is_begun {
-            self.new_round()
-        } else {
-            FIRST
+        let round = match self.slots.get(&self.in_progress(Id::MAX)) {
+            _ if !self.is_begun => FIRST,
+            // It comes after all others, so it goes with those that are on their way.
+            Some(moving) if self.rules.strategy != Strategy::OneForOne => moving.round,
+            _ => self.new_round(),
         };
         self.last_id += 1;
         let slot = Slot {
@@ -283,6 +286,7 @@ impl Plan {
             round,
             not_before: Time::ZERO,
             run: 0,
+            is_declared: !self.is_begun,
         };
         self.slots.insert(self.last_id, slot);
         self.busy.insert(self.last_id);
@@ -328,7 +332,7 @@ impl Plan {
             State::Up { since } => Some(since),
             _ => None,
         };
-        let is_first = slot.round == FIRST && run == 1;
+        let is_first = slot.is_declared && slot.round == FIRST && run == 1;
         if is_first && up_since.is_none() {
             return self.escalate(Why::Start, now);
         }

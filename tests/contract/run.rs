@@ -659,6 +659,29 @@ fn a_hook_that_panics_does_not_keep_it_from_ending() {
 }
 
 #[test]
+fn a_hook_that_blocks_does_not_keep_it_from_ending() {
+    let (_watchdog, mut program) = program(
+        "a_hook_that_blocks_does_not_keep_it_from_ending",
+        || async {
+            process()
+                .grace(ms(50))
+                .bound(ms(50))
+                .nag_every(ms(20))
+                .on_nag(|_| block("in the hook"))
+                .run(async |group: &Group| {
+                    group.spawn_blocking(|| block("ready"));
+                    Ok(())
+                })
+                .await
+        },
+    );
+    program.expect("ready");
+    program.signal("TERM");
+    program.expect("in the hook");
+    assert_eq!(program.end().0, Some(143));
+}
+
+#[test]
 fn dropped_it_cancels_its_children_and_hears_no_more() {
     let (_watchdog, mut program) = program(
         "dropped_it_cancels_its_children_and_hears_no_more",

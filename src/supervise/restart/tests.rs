@@ -98,7 +98,7 @@ fn whatever_comes_in_whatever_order_the_invariants_hold() {
             is_alone: strategy == Strategy::OneForOne,
             ..World::default()
         };
-        let children = 1 + dice.below(6);
+        let mut children = 1 + dice.below(6);
         for id in 1..=children {
             let mut terms = terms(dice.below(3) * 20);
             terms.is_temporary = dice.below(4) == 0;
@@ -155,11 +155,19 @@ fn whatever_comes_in_whatever_order_the_invariants_hold() {
                     }
                     assert_eq!(plan.ended(id, run, verdict, now), Next::Ordered, "P1: once");
                 }
-                6 => {
-                    let id = 1 + dice.below(children);
-                    plan.stop(id);
-                    world.stopped.push(id);
-                }
+                6 => match dice.below(8) {
+                    0 => {
+                        if plan.add(terms(10)).is_some() {
+                            children += 1;
+                        }
+                    }
+                    1 if dice.below(10) == 0 => plan.finish(),
+                    _ => {
+                        let id = 1 + dice.below(children);
+                        plan.stop(id);
+                        world.stopped.push(id);
+                    }
+                },
                 7 => {
                     let _is_there = plan.restart(1 + dice.below(children), now);
                 }
