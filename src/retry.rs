@@ -18,7 +18,7 @@
 //! only: three attempts at each of three levels are twenty-seven.
 
 mod attempts;
-mod backoff;
+pub(crate) mod backoff;
 pub(crate) mod budget;
 mod error;
 mod event;

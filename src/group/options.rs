@@ -50,6 +50,7 @@ pub struct Scope {
     panics_as_errors: bool,
     observer: Option<Arc<dyn Observer>>,
     span: Option<Span>,
+    is_apart: bool,
 }
 
 impl Scope {
@@ -113,6 +114,13 @@ impl Scope {
     #[cfg(feature = "tracing")]
     pub fn in_current_span(mut self) -> Self {
         self.span = Some(Span::current());
+        self
+    }
+
+    /// Does not hand a cancel of the groups around down to its children: whoever runs the scope listens for that, and tells
+    /// them in his own time. What forces it does so all the same.
+    pub(crate) fn apart(mut self) -> Self {
+        self.is_apart = true;
         self
     }
 
@@ -190,9 +198,12 @@ pub(super) fn open<E: Send + 'static>(
         has_grace: !options.grace.is_zero(),
         is_long_lived: false,
         gives_up: options.give_up.is_some(),
-        is_shielded: crate::context::is_inside_shield(),
+        is_shielded: options.is_apart || crate::context::is_inside_shield(),
         is_in_task,
-        deadline: options.deadline,
+        // A scope that is apart still tells its children of the deadline around it.
+        deadline: options
+            .deadline
+            .or_else(|| options.is_apart.then(Deadline::current)),
         observer: options.observer,
         span: options.span,
         opener: opener.unwrap_or(0),

@@ -25,6 +25,8 @@ mod owned;
 mod pause;
 #[path = "models/queue.rs"]
 mod queue;
+#[path = "models/single_flight.rs"]
+mod single_flight;
 #[path = "models/slots.rs"]
 mod slots;
 #[path = "models/spawn.rs"]
@@ -35,6 +37,8 @@ mod start;
 mod token;
 #[path = "models/wait.rs"]
 mod wait;
+#[path = "models/watched.rs"]
+mod watched;
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
