@@ -16,7 +16,8 @@ use crate::sync::PlainArc;
 /// A [`TaskGroup`] with a limit: at most so many of the children spawned through it run at once.
 ///
 /// A slot is taken before the child exists, so what waits is the one who spawns, and memory stays that of the children that
-/// run. It comes back when the child's future is dropped, whatever the way. From [`TaskGroup::limit`].
+/// run. It comes back when the child's future is dropped, whatever the way. From [`TaskGroup::limit`]: call that once, before
+/// the loop that spawns, since each call with a number makes a limit of its own.
 ///
 /// # Fairness
 ///

@@ -13,6 +13,7 @@ use crate::group::error::{GroupError, capped};
 use crate::observe::Observer;
 use crate::state::{Core, Settings, listing};
 use crate::time::Deadline;
+use crate::trace::Span;
 
 /// A scope with options; [`scope`](crate::scope) is its default.
 ///
@@ -48,6 +49,8 @@ pub struct Scope {
     give_up: Option<Duration>,
     panics_as_errors: bool,
     observer: Option<Arc<dyn Observer>>,
+    span: Option<Span>,
+    is_apart: bool,
 }
 
 impl Scope {
@@ -102,6 +105,22 @@ impl Scope {
     /// Has an observer told of what happens in this scope and in all that are opened in it.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Has all children of this scope, and of those opened in it, polled in the `tracing` span that is current now (feature `tracing`).
+    ///
+    /// Without it a child begins in no span: it may outlast the one that it was spawned in.
+    #[cfg(feature = "tracing")]
+    pub fn in_current_span(mut self) -> Self {
+        self.span = Some(Span::current());
+        self
+    }
+
+    /// Does not hand a cancel of the groups around down to its children: whoever runs the scope listens for that, and tells
+    /// them in his own time. What forces it does so all the same.
+    pub(crate) fn apart(mut self) -> Self {
+        self.is_apart = true;
         self
     }
 
@@ -179,10 +198,14 @@ pub(super) fn open<E: Send + 'static>(
         has_grace: !options.grace.is_zero(),
         is_long_lived: false,
         gives_up: options.give_up.is_some(),
-        is_shielded: crate::context::is_inside_shield(),
+        is_shielded: options.is_apart || crate::context::is_inside_shield(),
         is_in_task,
-        deadline: options.deadline,
+        // A scope that is apart still tells its children of the deadline around it.
+        deadline: options
+            .deadline
+            .or_else(|| options.is_apart.then(Deadline::current)),
         observer: options.observer,
+        span: options.span,
         opener: opener.unwrap_or(0),
     };
     let core = Core::new(settings, parent);

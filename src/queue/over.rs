@@ -53,7 +53,7 @@ impl<T> Wait<T> for Over<'_, T> {
             return None;
         }
         if let Some(key) = self.key.take() {
-            effects.stale = self.list(state).leave(key).1;
+            effects.retire(self.list(state).leave(key));
         }
         Some(())
     }
@@ -65,8 +65,8 @@ impl<T> Wait<T> for Over<'_, T> {
 
     fn park(&mut self, state: &mut State<T>, waker: Waker, effects: &mut Effects<T>) {
         match self.key {
-            Some(key) => effects.stale = self.list(state).renew(key, waker),
-            None => self.key = Some(self.list(state).join(1, waker)),
+            Some(key) => effects.retire(self.list(state).renew(key, waker)),
+            None => self.key = Some(self.list(state).join(1, 0, waker)),
         }
     }
 }
@@ -84,7 +84,7 @@ impl<T> Drop for Over<'_, T> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             self.shared
-                .step(|state, effects| effects.stale = self.list(state).leave(key).1);
+                .step(|state, effects| effects.retire(self.list(state).leave(key)));
         }
     }
 }

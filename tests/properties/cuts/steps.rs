@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ringfence::{
-    BorrowGroup, Deadline, Ended, GroupError, Observer, OwnedGroup, Ready, Scope, Slots,
-    StartError, TaskGroup, TaskId, TaskInfo, borrow_scope, move_on_after, root, shield, timeout,
-    timeout_at, token,
+    Attempt, BorrowGroup, Deadline, Ended, GroupError, Hedge, Jitter, Observer, OwnedGroup, Ready,
+    Retry, RetryBudget, Scope, Slots, StartError, TaskGroup, TaskId, TaskInfo, borrow_scope,
+    move_on_after, root, shield, timeout, timeout_at, token,
 };
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -40,6 +41,10 @@ pub(super) enum Step {
     /// Waits for the root, for so long.
     Root(u8),
     Fail,
+    /// Does this three times, as a run of this form: a closure, one that is lent something, a loop.
+    Retry(u8, Program),
+    /// Does this in up to three copies.
+    Hedge(Program),
     /// Runs it through a helper of the group.
     Helped(Helper, Program),
 }
@@ -116,6 +121,8 @@ impl fmt::Debug for Step {
             Self::Token(ms) => write!(f, "token({ms})"),
             Self::Root(ms) => write!(f, "root({ms})"),
             Self::Fail => f.write_str("fail"),
+            Self::Retry(form, program) => write!(f, "retry {form}{program:?}"),
+            Self::Hedge(program) => write!(f, "hedge{program:?}"),
             Self::Helped(helper, program) => write!(f, "{helper:?}{program:?}"),
         }
     }
@@ -137,7 +144,32 @@ pub(super) fn ms(ms: u8) -> Duration {
 pub(super) struct Tally {
     drops: Drops,
     fates: Arc<Mutex<Fates>>,
+    purse: Arc<Purse>,
     slots: Slots,
+}
+
+/// What retries and hedges are paid with, and how many have begun.
+struct Purse {
+    budget: RetryBudget,
+    begun: AtomicU32,
+}
+
+const TOKENS: u32 = 1_000_000;
+
+impl Default for Purse {
+    fn default() -> Self {
+        Self {
+            budget: RetryBudget::new(0.0).capacity(TOKENS).reserve(0),
+            begun: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Purse {
+    fn begin(&self, attempt: Attempt) {
+        self.begun
+            .fetch_add(u32::from(attempt.number > 1), Ordering::Relaxed);
+    }
 }
 
 impl Default for Tally {
@@ -145,6 +177,7 @@ impl Default for Tally {
         Self {
             drops: Drops::default(),
             fates: Arc::default(),
+            purse: Arc::default(),
             slots: Slots::new(1),
         }
     }
@@ -191,6 +224,11 @@ impl Tally {
                 "ends not observed once: {missing:?} {:?}",
                 fates.wrong
             ));
+        }
+        let begun = self.purse.begun.load(Ordering::Relaxed);
+        let spent = f64::from(TOKENS) - self.purse.budget.available();
+        if spent != f64::from(begun) {
+            return Err(format!("{begun} retries and copies for {spent} tokens"));
         }
         Ok(())
     }
@@ -290,6 +328,15 @@ fn steps<'a>(
                 Step::Token(limit) => drop(timeout(ms(*limit), token().cancelled()).await),
                 Step::Root(limit) => drop(root().wait(ms(*limit)).await),
                 Step::Fail => return Err("failed".to_owned()),
+                Step::Retry(form, program) => retry(tally, *form, &|| inner(program)).await?,
+                Step::Hedge(program) => {
+                    let run = Hedge::after(ms(1)).copies(3).run(|copy| {
+                        tally.purse.begin(copy);
+                        inner(program)
+                    });
+                    let ended = run.budget(&tally.purse.budget).await;
+                    ended.map_err(|error| error.to_string())?;
+                }
                 Step::Helped(helper, program) => {
                     if let Some(group) = group {
                         let boxed = |_| Box::pin(child(program)) as Running<'static>;
@@ -300,6 +347,71 @@ fn steps<'a>(
         }
         Ok(())
     })
+}
+
+const PATIENT: Retry = Retry::constant(Duration::from_millis(2))
+    .jitter(Jitter::None)
+    .attempts(3);
+
+/// What an attempt needs.
+struct Lent<'a> {
+    tally: &'a Tally,
+    op: &'a (dyn Fn() -> Running<'static> + Sync),
+}
+
+impl Lent<'_> {
+    fn attempt(&self, attempt: Attempt) -> Running<'static> {
+        self.tally.purse.begin(attempt);
+        let running = (self.op)();
+        Box::pin(async move {
+            running.await?;
+            if attempt.number < 3 {
+                return Err("again".to_owned());
+            }
+            Ok(())
+        })
+    }
+}
+
+async fn retry(
+    tally: &Tally,
+    form: u8,
+    op: &(dyn Fn() -> Running<'static> + Sync),
+) -> Result<(), String> {
+    async fn step(lent: &mut Lent<'_>, attempt: Attempt) -> Result<(), String> {
+        lent.attempt(attempt).await
+    }
+    let mut lent = Lent { tally, op };
+    let budget = &tally.purse.budget;
+    let ended = match form {
+        0 => {
+            let run = PATIENT.retry(|attempt| lent.attempt(attempt));
+            run.budget(budget).await
+        }
+        1 => {
+            let run = PATIENT.retry_with(&mut lent, step);
+            run.budget(budget).run().await
+        }
+        _ => {
+            let mut tries = PATIENT.tries().budget(budget);
+            loop {
+                let error = match tries.begin() {
+                    Ok(attempt) => match lent.attempt(attempt).await {
+                        Ok(()) => {
+                            tries.succeeded(());
+                            break Ok(());
+                        }
+                        Err(error) => error,
+                    },
+                    Err(over) => break Err(over),
+                };
+                if let Err(over) = tries.failed(error, |_| true).await {
+                    break Err(over);
+                }
+            }
+        }
+    };
+    ended.map_err(|error| error.to_string())
 }
 
 /// Runs children through a helper.
