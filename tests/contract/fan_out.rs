@@ -23,6 +23,8 @@ mod options;
 mod peers;
 mod results;
 mod stream;
+mod told;
+mod unhurried;
 
 type Fail = std::io::Error;
 type Answer<T> = Result<T, GroupError<Fail>>;

@@ -7,24 +7,38 @@
 
 #[path = "models/adoption.rs"]
 mod adoption;
+#[path = "models/borrow.rs"]
+mod borrow;
+#[path = "models/budget.rs"]
+mod budget;
 #[path = "models/cancel.rs"]
 mod cancel;
+#[path = "models/crew.rs"]
+mod crew;
 #[path = "models/end.rs"]
 mod end;
 #[path = "models/limit.rs"]
 mod limit;
 #[path = "models/owned.rs"]
 mod owned;
+#[path = "models/pause.rs"]
+mod pause;
 #[path = "models/queue.rs"]
 mod queue;
+#[path = "models/single_flight.rs"]
+mod single_flight;
 #[path = "models/slots.rs"]
 mod slots;
 #[path = "models/spawn.rs"]
 mod spawn;
+#[path = "models/start.rs"]
+mod start;
 #[path = "models/token.rs"]
 mod token;
 #[path = "models/wait.rs"]
 mod wait;
+#[path = "models/watched.rs"]
+mod watched;
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
