@@ -179,6 +179,9 @@ impl<E: Send + 'static> Workers<E> {
 
     /// Hands each failure to `hook`, in the worker, when the delivery is gone.
     ///
+    /// The handler had the delivery by value, so the item is not in the failure: put what names it into the error. What became
+    /// of it is the source's to tell, as a queue does with [`on_discard`](crate::queue::Queue::on_discard).
+    ///
     /// Without one, errors and timeouts are counted, and the first panic goes on in the caller when the pool has ended; others
     /// go to the [observer](crate::Scope::observer) of the group around. A panic of the hook is no different.
     pub fn on_failure(mut self, hook: impl Fn(WorkFailure<E>) + Send + Sync + 'static) -> Self {

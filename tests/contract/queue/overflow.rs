@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use ringfence::queue::{Discarded, Overflow, Queue, Receiver, SendError, Sender};
+use ringfence::{Displaced, Observer, Scope, TaskGroup};
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok};
 
 use super::drain;
-use crate::support::Count;
+use crate::support::{Count, single_thread};
 
 type Seen = Arc<Mutex<Vec<i64>>>;
 
@@ -147,6 +148,32 @@ fn a_hook_that_panics_loses_nothing() {
     }
     assert_eq!(called.get(), 3);
     assert_eq!(drain(&mut receiver), [3]);
+}
+
+#[test]
+fn a_hook_that_panics_is_told_to_the_observer_of_the_group() {
+    struct Seen(Count);
+    impl Observer for Seen {
+        fn displaced(&self, what: &Displaced) {
+            assert_eq!(what.to_string(), "panicked: in the hook");
+            self.0.add();
+        }
+    }
+    single_thread(async || {
+        let told = Count::new();
+        let scope = Scope::new().observer(Arc::new(Seen(told.clone())));
+        let ended = scope.run(async |group: &TaskGroup| {
+            let (sender, receiver) = Queue::latest()
+                .on_discard(|_: u8, _| panic!("in the hook"))
+                .build();
+            sender.send(1).await?;
+            sender.send(2).await?; // in the body
+            group.spawn(async move { drop(receiver) }); // in a child
+            Ok(())
+        });
+        ended.await.unwrap();
+        assert_eq!(told.get(), 2);
+    });
 }
 
 #[test]
