@@ -132,6 +132,12 @@ pub(crate) fn current() -> Option<(Arc<Core>, u64)> {
     with(|context| (context.core.clone(), context.serial))
 }
 
+/// Asks whether the caller runs in a group.
+#[inline]
+pub(crate) fn is_in_a_group() -> bool {
+    with(|_| ()).is_some()
+}
+
 /// The same for a token of the caller's: that of a child has its seat, so that it still tells when the child is gone.
 pub(crate) fn place() -> Option<(Arc<Core>, u64, Option<Arc<Seat>>)> {
     with(|context| {

@@ -85,6 +85,18 @@ pub enum Ended {
     RuntimeGone,
 }
 
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Completed => f.write_str("completed"),
+            Self::Failed => f.write_str("failed"),
+            Self::Panicked => f.write_str("panicked"),
+            Self::Cancelled(reason) => write!(f, "cancelled {reason}"),
+            Self::RuntimeGone => f.write_str("its runtime was shut down"),
+        }
+    }
+}
+
 /// Why a group, or one child, was cancelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -44,6 +44,8 @@ mod imp {
     struct Poll {
         core: Arc<Core>,
         serial: u64,
+        /// Asked for in time: a child that has ended has none.
+        name: Option<Arc<str>>,
         location: &'static Location<'static>,
         since: Instant,
         /// The watchers that know of it.
@@ -63,9 +65,10 @@ mod imp {
 
     impl Watcher {
         fn tell(&self, poll: &Poll, is_over: bool) {
-            let name = poll.core.name_of(poll.serial);
             let late = Late {
-                task: poll.core.info(poll.serial, name, poll.location),
+                task: poll
+                    .core
+                    .info(poll.serial, poll.name.clone(), poll.location),
                 lasted: poll.since.elapsed(),
                 is_over,
             };
@@ -130,20 +133,17 @@ mod imp {
     /// A poll that is timed, until this is dropped.
     pub(crate) struct Timed(Arc<Polls>);
 
-    /// Begins a poll.
     #[inline]
+    pub(crate) fn is_on() -> bool {
+        ON.load(Ordering::Relaxed)
+    }
+
+    /// Begins a poll.
     pub(crate) fn begin(
         core: &Arc<Core>,
         serial: u64,
         location: &'static Location<'static>,
     ) -> Option<Timed> {
-        ON.load(Ordering::Relaxed)
-            .then(|| timed(core, serial, location))
-            .flatten()
-    }
-
-    #[cold]
-    fn timed(core: &Arc<Core>, serial: u64, location: &'static Location<'static>) -> Option<Timed> {
         let polls = POLLS.try_with(|polls| {
             let make = || {
                 let polls = Arc::new(Polls::default());
@@ -156,6 +156,7 @@ mod imp {
         lock(&polls).push(Poll {
             core: core.clone(),
             serial,
+            name: core.name_of(serial),
             location,
             since: Instant::now(),
             told: Vec::new(),
@@ -195,12 +196,16 @@ mod imp {
         pub(crate) fn look(&self) {}
     }
 
+    pub(crate) fn is_on() -> bool {
+        false
+    }
+
     pub(crate) fn begin(_: &Arc<Core>, _: u64, _: &'static Location<'static>) -> Option<Timed> {
         None
     }
 }
 
-pub(crate) use imp::{begin, time_polls};
+pub(crate) use imp::{begin, is_on, time_polls};
 
 /// Tells, until it is dropped, how late the runtime is.
 #[derive(Debug)]

@@ -38,6 +38,7 @@ use crate::state::settings::inherit;
 use crate::state::word::{Entry, Kind, Reading, Word};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Lock, Ordering, PlainArc, unique};
 use crate::time::Deadline;
+use crate::trace::Span;
 
 /// A failure as it is kept: the error's type is known to the scope, not here.
 pub(crate) struct RawFailure {
@@ -203,6 +204,11 @@ impl Core {
         self.inherited.as_ref()?.observer.as_ref()
     }
 
+    /// Returns the span that children are polled in.
+    pub(crate) fn span(&self) -> Option<&Span> {
+        self.inherited.as_ref()?.span.as_ref()
+    }
+
     /// Returns what leads to the observer, if there is one, for who may outlive the group.
     pub(crate) fn observed(&self) -> Option<PlainArc<Inherited>> {
         self.observer().and(self.inherited.clone())
@@ -341,6 +347,12 @@ impl Core {
     pub(crate) fn has_grace(&self) -> bool {
         // Relaxed: set before the group is shared, or by whoever asks it to end, under the lock that goes with that.
         self.has_grace.load(Ordering::Relaxed)
+    }
+
+    /// Asks whether a cancel may be a signal first: also of a group that learns of its grace only when it is shut down.
+    pub(crate) fn may_signal(&self) -> bool {
+        // Of those who outlast a grace the age is told: the same groups.
+        self.has_ages
     }
 
     // -- waiting ----------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ use crate::state::registry::Mark;
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind, Why};
 use crate::sync::{Arc, PlainArc};
+use crate::trace;
 
 pin_project! {
     /// See the module.
@@ -443,7 +444,31 @@ where
 {
     type Output = Settled<V>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Settled<V>> {
+        if pulse::is_on() {
+            return self.poll_timed(cx);
+        }
+        self.poll_now(cx)
+    }
+}
+
+impl<F, E, V> Member<F, E>
+where
+    F: Future<Output: TaskOutput<E, Value = V>>,
+    V: Send + 'static,
+    E: Send + 'static,
+{
+    #[cold]
+    fn poll_timed(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Settled<V>> {
+        let context = self.context.as_ref();
+        let timed = context.map(|it| pulse::begin(&it.core, it.serial, self.location));
+        let polled = self.poll_now(cx);
+        drop(timed);
+        polled
+    }
+
+    #[inline]
+    fn poll_now(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Settled<V>> {
         let mut this = self.as_mut().project();
         let Some(context) = this.context else {
             return Poll::Ready(Settled::RuntimeGone);
@@ -457,10 +482,10 @@ where
             return self.settle(end, cx);
         }
 
-        let timed = pulse::begin(&context.core, context.serial, this.location);
         // Kept outside of what may throw, so that it is dropped on its own if the future's destructor does.
         let mut output = None;
         let polled = {
+            let _span = trace::enter(context.core.span());
             let _inside = Enter::new(this.context);
             catch(|| {
                 let future = this.future.as_mut().as_pin_mut();
@@ -470,7 +495,6 @@ where
                 }
             })
         };
-        drop(timed);
         let why = match (polled, output) {
             (Ok(()), None) => {
                 if self.as_mut().park(cx) {

@@ -13,6 +13,7 @@ use crate::group::error::{GroupError, capped};
 use crate::observe::Observer;
 use crate::state::{Core, Settings, listing};
 use crate::time::Deadline;
+use crate::trace::Span;
 
 /// A scope with options; [`scope`](crate::scope) is its default.
 ///
@@ -49,6 +50,7 @@ pub struct Scope {
     panics_as_errors: bool,
     observer: Option<Arc<dyn Observer>>,
     is_apart: bool,
+    span: Option<Span>,
 }
 
 impl Scope {
@@ -110,6 +112,15 @@ impl Scope {
     /// them in his own time. What forces it does so all the same.
     pub(crate) fn apart(mut self) -> Self {
         self.is_apart = true;
+        self
+    }
+
+    /// Has all children of this scope, and of those opened in it, polled in the `tracing` span that is current now (feature `tracing`).
+    ///
+    /// Without it a child begins in no span: it may outlast the one that it was spawned in.
+    #[cfg(feature = "tracing")]
+    pub fn in_current_span(mut self) -> Self {
+        self.span = Some(Span::current());
         self
     }
 
@@ -186,6 +197,7 @@ pub(super) fn open<E: Send + 'static>(
             .deadline
             .or_else(|| options.is_apart.then(Deadline::current)),
         observer: options.observer,
+        span: options.span,
         opener: opener.unwrap_or(0),
     };
     let core = Core::new(settings, parent);

@@ -253,6 +253,14 @@ impl Retry {
         }
     }
 
+    #[inline]
+    pub(super) const fn is_exhausted(&self, attempts: u32) -> bool {
+        match self.attempts {
+            Some(most) => attempts >= most.get(),
+            None => false,
+        }
+    }
+
     /// Returns what its delays are made of, and the seed of one run, for who draws them without end.
     pub(crate) fn endless(&self) -> (Curve, u64) {
         let seed = self.seed.unwrap_or_else(super::seed::unlike_any_other);
@@ -264,8 +272,8 @@ impl Retry {
     }
 
     pub(super) fn backoff(&self, stream: u64) -> Backoff {
-        let (curve, seed) = self.endless();
-        Backoff::new(&curve, seed, stream)
+        let seed = self.seed.unwrap_or_else(super::seed::unlike_any_other);
+        Backoff::new(&self.curve, seed, stream)
     }
 
     #[track_caller]

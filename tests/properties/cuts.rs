@@ -308,6 +308,38 @@ fn named() -> Vec<(&'static str, Program)> {
                 Step::Spawn(1, program([Step::Root(1)])),
             ]),
         ),
+        ("a retry", program([Step::Retry(0, nap()), Step::Yield])),
+        (
+            "a retry that lends",
+            program([Step::Retry(1, nap()), Step::Yield]),
+        ),
+        (
+            "a retry as a loop",
+            program([Step::Retry(2, nap()), Step::Yield]),
+        ),
+        (
+            "a hedge",
+            program([Step::Hedge(program([
+                Step::Yield,
+                Step::Sleep(4),
+                Step::Yield,
+            ]))]),
+        ),
+        (
+            "a hedge in a retry",
+            program([Step::Retry(0, program([Step::Hedge(deep(2))]))]),
+        ),
+        (
+            "retries within a grace",
+            grace(program([
+                Step::Spawn(1, program([Step::Retry(0, nap())])),
+                Step::Spawn(1, program([Step::Retry(1, deep(2))])),
+                Step::Spawn(1, program([Step::Retry(2, nap())])),
+                Step::Spawn(1, program([Step::Hedge(program([Step::Fail]))])),
+                Step::Sleep(1),
+                Step::CancelChildren,
+            ])),
+        ),
         (
             "a failure",
             program([
@@ -359,10 +391,12 @@ fn step() -> impl Strategy<Value = Step> {
             6 => inner.clone().prop_map(|program| Step::Spawn(1, program)),
             1 => inner.clone().prop_map(|program| Step::Spawn(3, program)),
             2 => inner.clone().prop_map(Step::Background),
-            2 => inner.prop_map(Step::Scope),
+            2 => inner.clone().prop_map(Step::Scope),
             1 => limited.clone().prop_map(|(limit, program)| Step::Timeout(limit, program)),
             1 => limited.clone().prop_map(|(limit, program)| Step::TimeoutAt(limit, program)),
             1 => limited.prop_map(|(limit, program)| Step::MoveOn(limit, program)),
+            1 => (0..3_u8, inner.clone()).prop_map(|(form, program)| Step::Retry(form, program)),
+            1 => inner.prop_map(Step::Hedge),
         ]
     })
 }

@@ -7,6 +7,8 @@
 
 #[path = "models/adoption.rs"]
 mod adoption;
+#[path = "models/budget.rs"]
+mod budget;
 #[path = "models/cancel.rs"]
 mod cancel;
 #[path = "models/end.rs"]
@@ -15,6 +17,8 @@ mod end;
 mod limit;
 #[path = "models/owned.rs"]
 mod owned;
+#[path = "models/pause.rs"]
+mod pause;
 #[path = "models/queue.rs"]
 mod queue;
 #[path = "models/single_flight.rs"]

@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ringfence::{
-    Deadline, Ended, GroupError, Observer, Scope, TaskGroup, TaskId, TaskInfo, move_on_after, root,
-    timeout, timeout_at, token,
+    Attempt, Deadline, Ended, GroupError, Hedge, Jitter, Observer, Retry, RetryBudget, Scope,
+    TaskGroup, TaskId, TaskInfo, move_on_after, root, timeout, timeout_at, token,
 };
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -39,6 +40,10 @@ pub(super) enum Step {
     /// Waits for the root, for so long.
     Root(u8),
     Fail,
+    /// Does this three times, as a run of this form: a closure, one that is lent something, a loop.
+    Retry(u8, Program),
+    /// Does this in up to three copies.
+    Hedge(Program),
 }
 
 #[derive(Clone)]
@@ -67,6 +72,8 @@ impl fmt::Debug for Step {
             Self::Token(ms) => write!(f, "token({ms})"),
             Self::Root(ms) => write!(f, "root({ms})"),
             Self::Fail => f.write_str("fail"),
+            Self::Retry(form, program) => write!(f, "retry {form}{program:?}"),
+            Self::Hedge(program) => write!(f, "hedge{program:?}"),
         }
     }
 }
@@ -87,6 +94,31 @@ pub(super) fn ms(ms: u8) -> Duration {
 pub(super) struct Tally {
     drops: Drops,
     fates: Arc<Mutex<Fates>>,
+    purse: Arc<Purse>,
+}
+
+/// What retries and hedges are paid with, and how many have begun.
+struct Purse {
+    budget: RetryBudget,
+    begun: AtomicU32,
+}
+
+const TOKENS: u32 = 1_000_000;
+
+impl Default for Purse {
+    fn default() -> Self {
+        Self {
+            budget: RetryBudget::new(0.0).capacity(TOKENS).reserve(0),
+            begun: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Purse {
+    fn begin(&self, attempt: Attempt) {
+        self.begun
+            .fetch_add(u32::from(attempt.number > 1), Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -127,6 +159,11 @@ impl Tally {
                 "ends not observed once: {missing:?} {:?}",
                 fates.wrong
             ));
+        }
+        let begun = self.purse.begun.load(Ordering::Relaxed);
+        let spent = f64::from(TOKENS) - self.purse.budget.available();
+        if spent != f64::from(begun) {
+            return Err(format!("{begun} retries and copies for {spent} tokens"));
         }
         Ok(())
     }
@@ -221,8 +258,82 @@ fn steps<'a>(
                 Step::Token(limit) => drop(timeout(ms(*limit), token().cancelled()).await),
                 Step::Root(limit) => drop(root().wait(ms(*limit)).await),
                 Step::Fail => return Err("failed".to_owned()),
+                Step::Retry(form, program) => retry(tally, *form, &|| inner(program)).await?,
+                Step::Hedge(program) => {
+                    let run = Hedge::after(ms(1)).copies(3).run(|copy| {
+                        tally.purse.begin(copy);
+                        inner(program)
+                    });
+                    let ended = run.budget(&tally.purse.budget).await;
+                    ended.map_err(|error| error.to_string())?;
+                }
             }
         }
         Ok(())
     })
+}
+
+const PATIENT: Retry = Retry::constant(Duration::from_millis(2))
+    .jitter(Jitter::None)
+    .attempts(3);
+
+/// What an attempt needs.
+struct Lent<'a> {
+    tally: &'a Tally,
+    op: &'a (dyn Fn() -> Running<'static> + Sync),
+}
+
+impl Lent<'_> {
+    fn attempt(&self, attempt: Attempt) -> Running<'static> {
+        self.tally.purse.begin(attempt);
+        let running = (self.op)();
+        Box::pin(async move {
+            running.await?;
+            if attempt.number < 3 {
+                return Err("again".to_owned());
+            }
+            Ok(())
+        })
+    }
+}
+
+async fn retry(
+    tally: &Tally,
+    form: u8,
+    op: &(dyn Fn() -> Running<'static> + Sync),
+) -> Result<(), String> {
+    async fn step(lent: &mut Lent<'_>, attempt: Attempt) -> Result<(), String> {
+        lent.attempt(attempt).await
+    }
+    let mut lent = Lent { tally, op };
+    let budget = &tally.purse.budget;
+    let ended = match form {
+        0 => {
+            let run = PATIENT.retry(|attempt| lent.attempt(attempt));
+            run.budget(budget).await
+        }
+        1 => {
+            let run = PATIENT.retry_with(&mut lent, step);
+            run.budget(budget).run().await
+        }
+        _ => {
+            let mut tries = PATIENT.tries().budget(budget);
+            loop {
+                let error = match tries.begin() {
+                    Ok(attempt) => match lent.attempt(attempt).await {
+                        Ok(()) => {
+                            tries.succeeded(());
+                            break Ok(());
+                        }
+                        Err(error) => error,
+                    },
+                    Err(over) => break Err(over),
+                };
+                if let Err(over) = tries.failed(error, |_| true).await {
+                    break Err(over);
+                }
+            }
+        }
+    };
+    ended.map_err(|error| error.to_string())
 }
