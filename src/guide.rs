@@ -11,6 +11,9 @@ pub mod cancellation {}
 #[doc = include_str!("../docs/cookbook.md")]
 pub mod cookbook {}
 
+#[doc = include_str!("../docs/retry.md")]
+pub mod retry {}
+
 #[doc = include_str!("../docs/comparison.md")]
 pub mod comparison {}
 

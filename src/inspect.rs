@@ -25,6 +25,8 @@
 
 mod counters;
 mod render;
+#[cfg(feature = "tracing")]
+mod traced;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +39,8 @@ use tokio::time::Instant;
 
 pub use crate::detail::{WaitsFor, collect_details};
 pub use counters::{Counters, Counts};
+#[cfg(feature = "tracing")]
+pub use traced::Traced;
 pub use watchdog::{Stall, Watchdog, Watching};
 
 use crate::observe::{CancelReason, TaskId};

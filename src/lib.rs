@@ -90,6 +90,10 @@
 //! | what must finish although it is cancelled | [`shield`] |
 //! | trying again, with delays, deadlines, budgets; hedging | [`retry`] |
 //! | limits in time | [`timeout`], [`move_on_after`], [`Deadline`] |
+//! | work every so often, or so long after the last time | [`Periodic`] |
+//! | the same call, wanted by many at once | [`SingleFlight`] |
+//! | parts that are restarted when they fail | [`Supervisor`], [`supervise`] |
+//! | a process that stops in order on a signal | `run`, `Process` (feature `signal`) |
 //! | what happens at the very outside | [`root`] |
 //! | what is alive just now, and what it waits for; counters; who is slow | [`snapshot`], [`inspect`] |
 //! | tests: nothing left alive, a cut at every await | `testing`, behind its feature |
@@ -118,16 +122,21 @@ mod pulse;
 pub mod queue;
 pub mod retry;
 mod root;
+#[cfg(feature = "signal")]
+mod run;
 mod runtime;
 mod shield;
+mod single_flight;
 #[cfg_attr(not(feature = "testing"), path = "smallest/off.rs")]
 mod smallest;
 mod state;
+pub mod supervise;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod time;
 mod trace;
+mod watched;
 mod workers;
 
 pub use cancel::{Cancelled, Token, token};
@@ -147,8 +156,8 @@ pub use group::error::{
     BoxError, Cause, Failure, FailureKind, GroupError, SpawnError, StartError, TrySpawnError,
 };
 pub use group::handle::{Outcome, OutcomeHandle, TaskHandle};
-pub use group::join::{IntoResult, TryJoin};
-pub use group::limited::{Limited, LimitedSpawner};
+pub use group::join::{AsCompleted, IntoResult, TryJoin};
+pub use group::limited::{Limited, LimitedNamed, LimitedSpawner};
 pub use group::options::Scope;
 pub use group::output::{FnReturn, Never, TaskOutput};
 pub use group::owned::OwnedGroup;
@@ -170,7 +179,11 @@ pub use retry::{
     RetryReport, Verdict,
 };
 pub use root::{Root, root};
+#[cfg(feature = "signal")]
+pub use run::{Nag, Phased, Process, RunReport, StopSignal, run};
 pub use shield::{Shield, shield};
+pub use single_flight::{FlightError, SingleFlight};
+pub use supervise::{Child, Periodic, Supervisor};
 pub use time::{Deadline, Elapsed, Limit, MoveOn, Timeout, move_on_after, timeout, timeout_at};
 pub use workers::{Deliverable, Source, Tally, WorkFailure, Workers};
 

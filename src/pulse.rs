@@ -44,6 +44,8 @@ mod imp {
     struct Poll {
         core: Arc<Core>,
         serial: u64,
+        /// Asked for in time: a child that has ended has none.
+        name: Option<Arc<str>>,
         location: &'static Location<'static>,
         since: Instant,
         /// The watchers that know of it.
@@ -63,9 +65,10 @@ mod imp {
 
     impl Watcher {
         fn tell(&self, poll: &Poll, is_over: bool) {
-            let name = poll.core.name_of(poll.serial);
             let late = Late {
-                task: poll.core.info(poll.serial, name, poll.location),
+                task: poll
+                    .core
+                    .info(poll.serial, poll.name.clone(), poll.location),
                 lasted: poll.since.elapsed(),
                 is_over,
             };
@@ -153,6 +156,7 @@ mod imp {
         lock(&polls).push(Poll {
             core: core.clone(),
             serial,
+            name: core.name_of(serial),
             location,
             since: Instant::now(),
             told: Vec::new(),

@@ -18,8 +18,8 @@
 //! only: three attempts at each of three levels are twenty-seven.
 
 mod attempts;
-mod backoff;
-mod budget;
+pub(crate) mod backoff;
+pub(crate) mod budget;
 mod error;
 mod event;
 mod future;
@@ -27,12 +27,14 @@ mod hedge;
 mod histogram;
 mod jitter;
 mod latency;
+pub(crate) mod listen;
 mod policy;
 mod race;
 mod run;
 mod seed;
 mod tries;
 mod verdict;
+mod waiting;
 
 pub use attempts::Attempt;
 pub use budget::RetryBudget;

@@ -66,6 +66,32 @@ pub(crate) fn spawn_blocking(handle: Option<&Handle>, job: impl FnOnce() + Send 
     }
 }
 
+/// Runs a future on a thread of its own, which has its own clock and hears signals: for what has to go on although all other
+/// threads are blocked.
+///
+/// # Panics
+///
+/// If there is no thread to be had.
+#[cfg(feature = "signal")]
+pub(crate) fn aside<F: Future<Output = ()> + Send>(
+    name: &str,
+    make: impl FnOnce() -> F + Send + 'static,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => panic!("ringfence: no clock for the watch of the process: {error}"),
+    };
+    let started = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || runtime.block_on(async { make().await }));
+    if let Err(error) = started {
+        panic!("ringfence: no thread for the watch of the process: {error}");
+    }
+}
+
 /// Takes a step of the task's budget, given back unless it is said to have made progress; pending if the budget is spent.
 #[cfg(not(ringfence_shuttle))]
 pub(crate) use tokio::task::coop::poll_proceed as poll_step;

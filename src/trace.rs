@@ -5,6 +5,40 @@ use std::time::Duration;
 
 use crate::observe::{Displaced, Straggler};
 
+/// A span that children are polled in; none can exist without the feature.
+#[cfg(feature = "tracing")]
+pub(crate) type Span = tracing::Span;
+#[cfg(not(feature = "tracing"))]
+#[derive(Clone)]
+pub(crate) enum Span {}
+
+/// Enters a span until this is dropped. A subscriber is user code, and may throw.
+#[cfg(feature = "tracing")]
+pub(crate) struct Inside(Option<tracing::span::EnteredSpan>);
+
+#[cfg(feature = "tracing")]
+pub(crate) fn enter(span: Option<&Span>) -> Inside {
+    let entered = span.map(|span| crate::panic::catch(|| span.clone().entered()));
+    Inside(entered.and_then(Result::ok))
+}
+
+#[cfg(feature = "tracing")]
+impl Drop for Inside {
+    fn drop(&mut self) {
+        if let Some(entered) = self.0.take() {
+            drop(crate::panic::catch(|| drop(entered)));
+        }
+    }
+}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) struct Inside;
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) fn enter(_: Option<&Span>) -> Inside {
+    Inside
+}
+
 #[cfg(feature = "tracing")]
 pub(crate) fn displaced(displaced: &Displaced) {
     // A subscriber is user code: what it throws must not reach the destructor that we may be in.

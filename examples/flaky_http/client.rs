@@ -9,16 +9,20 @@ use hyper::body::Bytes;
 use hyper::{StatusCode, Uri};
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::TokioTimer;
-use ringfence::{Hedge, Jitter, Latency, Retry, RetryBudget, Spawner};
+use ringfence::{Elapsed, Hedge, Jitter, Latency, Retry, RetryBudget, Spawner, timeout};
 
+use crate::server::Story;
+
+/// Whoever waits this long for an answer hangs up.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// Comes back at once, and often: what one writes first.
-const NAIVE: Retry = Retry::constant(Duration::from_millis(5))
+const NAIVE: Retry = Retry::constant(Duration::from_millis(10))
     .jitter(Jitter::None)
-    .attempts(10);
+    .attempts(8);
 /// The same number of attempts, with a growing delay.
 const POLITE: Retry = Retry::exponential(Duration::from_millis(50))
     .cap(Duration::from_secs(1))
-    .attempts(10);
+    .attempts(8);
 
 /// A copy is started after this at the latest.
 const WORTH_WAITING: Duration = Duration::from_millis(100);
@@ -28,14 +32,34 @@ const WORTH_WAITING: Duration = Duration::from_millis(100);
 pub(crate) enum Way {
     /// Nothing.
     Once,
-    /// Tries again at once, up to ten times.
+    /// Tries again at once, up to eight times in all.
     Naive,
     /// Tries again after a growing, spread delay.
     Polite,
     /// The same, and all callers share a budget.
     Budget,
+    /// Waits as long as it takes.
+    Tail,
     /// Starts a second copy of what takes longer than nine in ten.
     Hedged,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Once,
+        Self::Naive,
+        Self::Polite,
+        Self::Budget,
+        Self::Tail,
+        Self::Hedged,
+    ];
+
+    pub(crate) fn story(self) -> Story {
+        match self {
+            Self::Once | Self::Naive | Self::Polite | Self::Budget => Story::Overload,
+            Self::Tail | Self::Hedged => Story::Tail,
+        }
+    }
 }
 
 impl fmt::Display for Way {
@@ -45,6 +69,7 @@ impl fmt::Display for Way {
             Self::Naive => "naive retry",
             Self::Polite => "backoff",
             Self::Budget => "backoff + budget",
+            Self::Tail => "no hedge",
             Self::Hedged => "hedged",
         })
     }
@@ -54,6 +79,8 @@ impl fmt::Display for Way {
 enum CallError {
     #[error("{0}")]
     Status(StatusCode),
+    #[error(transparent)]
+    Late(#[from] Elapsed),
     #[error(transparent)]
     Connection(#[from] legacy::Error),
     #[error(transparent)]
@@ -104,28 +131,33 @@ impl Client {
             way,
             seed,
             budget: RetryBudget::new(0.1).capacity(20).reserve(2),
-            latency: Latency::new().min_samples(50),
+            latency: Latency::new(),
         }
     }
 
     /// Calls the server in this client's way; says whether there was a good answer.
     pub(crate) async fn call(&self, number: u64) -> bool {
         match self.way {
-            Way::Once => self.get().await.is_ok(),
-            Way::Naive => NAIVE.retry(|_| self.get()).await.is_ok(),
+            Way::Once => self.patient().await.is_ok(),
+            Way::Naive => NAIVE.retry(|_| self.patient()).await.is_ok(),
             Way::Polite | Way::Budget => {
                 let policy = POLITE.seed(self.seed);
-                let run = policy.retry(|_| self.get()).stream(number);
+                let run = policy.retry(|_| self.patient()).stream(number);
                 match self.way {
                     Way::Budget => run.budget(&self.budget).await.is_ok(),
                     _ => run.await.is_ok(),
                 }
             }
+            Way::Tail => self.get().await.is_ok(),
             Way::Hedged => {
                 let hedge = Hedge::percentile(0.9, &self.latency).cap(WORTH_WAITING);
                 hedge.run(|_| self.get()).budget(&self.budget).await.is_ok()
             }
         }
+    }
+
+    async fn patient(&self) -> Result<Bytes, CallError> {
+        timeout(PATIENCE, self.get()).await?
     }
 
     async fn get(&self) -> Result<Bytes, CallError> {

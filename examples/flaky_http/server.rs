@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -13,21 +13,31 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use ringfence::{Scope, TaskGroup};
+use ringfence::{Scope, Spawner, TaskGroup};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
-/// How long an answer takes.
+/// How long an answer takes its worker.
 const WORK: Duration = Duration::from_millis(40);
-/// Requests at once that the server has room for: three times what comes at the default rate.
-const ROOM: u64 = 12;
-/// The same while it is broken: a little less than what comes.
-const LITTLE_ROOM: u64 = 3;
+/// How many workers there are.
+const WORKERS: usize = 8;
+/// How many answers a second that makes: twice what is asked for by default.
+pub(crate) const CAPACITY: f64 = WORKERS as f64 / WORK.as_secs_f64();
+/// How many requests may wait for one. Further ones are refused.
+const LINE: usize = 100;
+/// How much longer everything takes while it is broken, and what is slow in a slow tail.
+const SLOWER: u32 = 10;
+
+/// The number of steps in which time is shown.
+pub(crate) const STEPS: u32 = 32;
+/// The first step in which the server is broken, and the first one in which it is well again.
+pub(crate) const BROKEN: (u32, u32) = (4, 10);
 
 /// In which way it is flaky.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Story {
-    /// Little room for a while.
+    /// Everything is slow, for a while.
     Overload,
     /// One request in twenty is slow.
     Tail,
@@ -42,29 +52,62 @@ impl fmt::Display for Story {
     }
 }
 
+/// What the server sees.
 #[derive(Debug)]
 pub(crate) struct Counters {
     story: Story,
     seed: u64,
-    start: Instant,
     total: Duration,
-    requests: AtomicU64,
-    busy: AtomicU64,
+    /// When the story begins; what comes before is not counted.
+    begun: OnceLock<Instant>,
+    number: AtomicU32,
+    requests: [AtomicU32; STEPS as usize],
+    later: AtomicU32,
+    waiting: AtomicUsize,
+    workers: Semaphore,
 }
 
 impl Counters {
-    pub(crate) fn requests(&self) -> u64 {
-        self.requests.load(Relaxed)
+    pub(crate) fn begin(&self) {
+        self.begun.get_or_init(Instant::now);
     }
 
-    /// Broken from a tenth of the time to three tenths.
-    fn room(&self) -> u64 {
-        let tenths = self.start.elapsed().as_secs_f64() / self.total.as_secs_f64() * 10.0;
-        if (1.0..3.0).contains(&tenths) {
-            LITTLE_ROOM
-        } else {
-            ROOM
+    /// Returns the number of the step that it is now.
+    fn step(&self) -> Option<u32> {
+        let since = self.begun.get()?.elapsed();
+        Some((since.as_secs_f64() / self.total.as_secs_f64() * f64::from(STEPS)) as u32)
+    }
+
+    /// Returns how many requests came in each step.
+    pub(crate) fn requests(&self) -> Vec<u32> {
+        self.requests
+            .iter()
+            .map(|step| step.load(Relaxed))
+            .collect()
+    }
+
+    /// Returns how many requests came in all.
+    pub(crate) fn all(&self) -> u32 {
+        self.requests().iter().sum::<u32>() + self.later.load(Relaxed)
+    }
+
+    fn count(&self) {
+        if let Some(step) = self.step() {
+            let place = self.requests.get(step as usize);
+            place.unwrap_or(&self.later).fetch_add(1, Relaxed);
         }
+    }
+
+    /// Does the work, when a worker is free.
+    async fn work(&self) {
+        self.waiting.fetch_add(1, Relaxed);
+        // It is never closed.
+        let _worker = self.workers.acquire().await.ok();
+        self.waiting.fetch_sub(1, Relaxed);
+        let is_broken = self
+            .step()
+            .is_some_and(|step| (BROKEN.0..BROKEN.1).contains(&step));
+        sleep(if is_broken { WORK * SLOWER } else { WORK }).await;
     }
 }
 
@@ -82,10 +125,13 @@ impl Server {
         let counters = Counters {
             story,
             seed,
-            start: Instant::now(),
             total,
-            requests: AtomicU64::new(0),
-            busy: AtomicU64::new(0),
+            begun: OnceLock::new(),
+            number: AtomicU32::new(0),
+            requests: std::array::from_fn(|_| AtomicU32::new(0)),
+            later: AtomicU32::new(0),
+            waiting: AtomicUsize::new(0),
+            workers: Semaphore::new(WORKERS),
         };
         Ok(Self {
             listener,
@@ -102,14 +148,15 @@ impl Server {
         Arc::clone(&self.counters)
     }
 
-    /// Serves until cancelled; its connections end with it.
+    /// Serves until cancelled; its connections end with it, and what it works at.
     pub(crate) async fn run(self) -> anyhow::Result<Infallible> {
         let connections = Scope::new().name("connections");
         let served = connections.run(async |group: &TaskGroup<anyhow::Error>| {
             loop {
                 match self.listener.accept().await {
                     Ok((stream, _)) => {
-                        group.spawn(connection(stream, Arc::clone(&self.counters)));
+                        let counters = Arc::clone(&self.counters);
+                        group.spawn(connection(stream, counters, group.spawner()));
                     }
                     Err(_) => sleep(Duration::from_millis(20)).await,
                 }
@@ -119,9 +166,9 @@ impl Server {
     }
 }
 
-async fn connection(stream: TcpStream, counters: Arc<Counters>) {
+async fn connection(stream: TcpStream, counters: Arc<Counters>, work: Spawner<anyhow::Error>) {
     stream.set_nodelay(true).ok();
-    let service = service_fn(|request| answer(request, &counters));
+    let service = service_fn(|request| answer(request, &counters, &work));
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new());
     // What goes wrong with a connection is for the client to notice.
@@ -131,34 +178,30 @@ async fn connection(stream: TcpStream, counters: Arc<Counters>) {
         .ok();
 }
 
-/// Counts itself out, also when the client hangs up.
-struct Busy<'c>(&'c Counters);
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Relaxed);
-    }
-}
-
 async fn answer(
     _: Request<Incoming>,
-    counters: &Counters,
+    counters: &Arc<Counters>,
+    work: &Spawner<anyhow::Error>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let number = counters.requests.fetch_add(1, Relaxed);
-    let busy = counters.busy.fetch_add(1, Relaxed) + 1;
-    let _busy = Busy(counters);
+    counters.count();
     let mut response = Response::new(Full::from("hello"));
     match counters.story {
         Story::Overload => {
-            // What is refused is in the way of others all the same.
-            sleep(WORK).await;
-            if busy > counters.room() {
+            if counters.waiting.load(Relaxed) >= LINE {
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                return Ok(response);
+            }
+            // A child of the server: it goes on when the client has hung up, as a query in a database would.
+            let counters = Arc::clone(counters);
+            let done = work.spawn(async move { counters.work().await });
+            if !done.await.is_completed() {
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             }
         }
         Story::Tail => {
-            let is_slow = dice(counters.seed, number) % 20 == 0;
-            sleep(if is_slow { WORK * 10 } else { WORK }).await;
+            let number = counters.number.fetch_add(1, Relaxed);
+            let is_slow = dice(counters.seed, number.into()) % 20 == 0;
+            sleep(if is_slow { WORK * SLOWER } else { WORK }).await;
         }
     }
     Ok(response)

@@ -13,6 +13,7 @@ use crate::group::error::{GroupError, capped};
 use crate::observe::Observer;
 use crate::state::{Core, Settings, listing};
 use crate::time::Deadline;
+use crate::trace::Span;
 
 /// A scope with options; [`scope`](crate::scope) is its default.
 ///
@@ -48,6 +49,8 @@ pub struct Scope {
     give_up: Option<Duration>,
     panics_as_errors: bool,
     observer: Option<Arc<dyn Observer>>,
+    is_apart: bool,
+    span: Option<Span>,
 }
 
 impl Scope {
@@ -105,6 +108,22 @@ impl Scope {
         self
     }
 
+    /// Does not hand a cancel of the groups around down to its children: whoever runs the scope listens for that, and tells
+    /// them in his own time. What forces it does so all the same.
+    pub(crate) fn apart(mut self) -> Self {
+        self.is_apart = true;
+        self
+    }
+
+    /// Has all children of this scope, and of those opened in it, polled in the `tracing` span that is current now (feature `tracing`).
+    ///
+    /// Without it a child begins in no span: it may outlast the one that it was spawned in.
+    #[cfg(feature = "tracing")]
+    pub fn in_current_span(mut self) -> Self {
+        self.span = Some(Span::current());
+        self
+    }
+
     /// Runs `body` and waits for it and all its children: see [`scope`](crate::scope).
     ///
     /// # Cancel safety
@@ -136,35 +155,42 @@ where
     E: Send + 'static,
     F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
 {
-    let (group, clock, panics_as_errors) = open(options);
+    let (group, clock, panics_as_errors) = open(options, false);
     Driver::new(&group, || body(&group), clock, panics_as_errors).await
 }
 
 /// Makes a long-lived group.
 pub(crate) fn open_owned<E: Send + 'static>(name: Option<Arc<str>>) -> TaskGroup<E> {
-    let group = open_plain(name, true);
+    let group = open_plain(Settings {
+        name,
+        is_long_lived: true,
+        ..Settings::default()
+    });
     listing::add_long_lived(group.core(), group.runtime().map(Handle::id));
     group
 }
 
-fn open_plain<E: Send + 'static>(name: Option<Arc<str>>, is_long_lived: bool) -> TaskGroup<E> {
+fn open_plain<E: Send + 'static>(settings: Settings) -> TaskGroup<E> {
     let (parent, opener) = crate::context::current().unzip();
     let settings = Settings {
-        name,
-        is_long_lived,
         is_shielded: crate::context::is_inside_shield(),
         opener: opener.unwrap_or(0),
-        ..Settings::default()
+        ..settings
     };
     TaskGroup::new(Core::new(settings, parent), crate::runtime::current())
 }
 
-/// Makes the group of a scope that is first polled now.
+/// Makes the group of a scope that is first polled now. `is_in_task` says whether its children live in the caller's task.
 pub(super) fn open<E: Send + 'static>(
     options: Option<Box<Scope>>,
+    is_in_task: bool,
 ) -> (TaskGroup<E>, Option<Box<Clock>>, bool) {
     let Some(options) = options else {
-        return (open_plain(None, false), None, false);
+        let settings = Settings {
+            is_in_task,
+            ..Settings::default()
+        };
+        return (open_plain(settings), None, false);
     };
     let (parent, opener) = crate::context::current().unzip();
     let settings = Settings {
@@ -172,9 +198,14 @@ pub(super) fn open<E: Send + 'static>(
         has_grace: !options.grace.is_zero(),
         is_long_lived: false,
         gives_up: options.give_up.is_some(),
-        is_shielded: crate::context::is_inside_shield(),
-        deadline: options.deadline,
+        is_shielded: options.is_apart || crate::context::is_inside_shield(),
+        is_in_task,
+        // A scope that is apart still tells its children of the deadline around it.
+        deadline: options
+            .deadline
+            .or_else(|| options.is_apart.then(Deadline::current)),
         observer: options.observer,
+        span: options.span,
         opener: opener.unwrap_or(0),
     };
     let core = Core::new(settings, parent);

@@ -2,14 +2,17 @@
 //!
 //! U1. All sums are whole millionths of a token, so no ratio is cut short and nothing drifts. U2. What was spent lies between
 //! nothing and the capacity after every operation, each of which is one compare-and-swap. U3. A slice of time is credited
-//! once, by whoever moves the mark past it. U4. What is taken is given back unless it was used: [`Taken`] sees to it.
+//! once, by whoever moves the mark past it. U4. What is taken is given back unless it was used: [`Taken`] sees to it. U5. A
+//! call is credited once, however many runs on one budget are nested around it: by the outermost, the only one that knows
+//! that the call has succeeded.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::OnceLock;
 
 use tokio::time::Instant;
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, thread_local};
 
 const TOKEN: u64 = 1_000_000;
 const SECOND: u128 = 1_000_000_000;
@@ -32,6 +35,9 @@ macro_rules! const_fn {
 /// tokens: each success puts in a fraction, each retry or hedge takes out one, and an empty purse makes calls give up with the
 /// error at hand, at once. First attempts are never charged and never refused. The purse is full at the start, and a small
 /// reserve trickles in with time, so that a quiet client may retry too.
+///
+/// Runs that nest in one task, a retry around a hedge for instance, take the same budget: the call counts as one success. Around
+/// what a [loop](crate::Retry::tries) does, or a task that it spawns, a run does not see the other one: give the budget to one of them.
 ///
 /// Put it into a `static`, one for each thing that can be overloaded.
 ///
@@ -124,7 +130,26 @@ impl RetryBudget {
 
     /// Notes that a call succeeded.
     pub(super) fn succeeded(&self) {
-        self.bucket.put(self.ratio);
+        if !self.is_around() {
+            self.bucket.put(self.ratio);
+        }
+    }
+
+    /// As long as the guard is there, successes on this thread are those of the run that made it (U5).
+    pub(super) fn enter(&self) -> Inside {
+        INSIDE.with(|inside| {
+            let outer @ [a, b, c, _] = inside.get();
+            inside.set([self.address(), a, b, c]);
+            Inside(outer)
+        })
+    }
+
+    fn is_around(&self) -> bool {
+        INSIDE.with(|inside| inside.get().contains(&self.address()))
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     /// Takes a token.
@@ -160,6 +185,28 @@ impl fmt::Debug for RetryBudget {
             .field("available", &self.available())
             .field("refused", &self.refused())
             .finish_non_exhaustive()
+    }
+}
+
+/// The budgets of the runs in whose attempts a thread is now, innermost first: addresses, of what is borrowed there. Of more
+/// than four in one another the outermost are forgotten.
+type Around = Cell<[usize; 4]>;
+
+#[cfg(not(any(ringfence_loom, ringfence_shuttle)))]
+thread_local! {
+    static INSIDE: Around = const { Cell::new([0; 4]) };
+}
+#[cfg(any(ringfence_loom, ringfence_shuttle))]
+thread_local! {
+    static INSIDE: Around = Cell::new([0; 4]);
+}
+
+/// See [`RetryBudget::enter`].
+pub(super) struct Inside([usize; 4]);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.with(|inside| inside.set(self.0));
     }
 }
 

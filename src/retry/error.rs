@@ -40,16 +40,45 @@ impl fmt::Display for RetryReason {
 ///
 /// `V` is a value that was not good enough, where the classifier may say so ([`until`](crate::retry::Run::until),
 /// [`classify`](crate::retry::Run::classify)); otherwise there is none.
+///
+/// It goes through `?` into `anyhow` and into boxed errors, whatever the operation fails with, if that prints itself: an
+/// error, `anyhow::Error`, a box, a `String`. Its source says what the last error says. Since that need not be an
+/// [`Error`], a chain ends there; [`into_error`](Self::into_error) has the last error itself, with its own sources.
+///
+/// ```
+/// # async fn fetch() -> anyhow::Result<u32> { Ok(7) }
+/// async fn patient() -> anyhow::Result<u32> {
+///     Ok(ringfence::Retry::DEFAULT.retry(|_| fetch()).await?)
+/// }
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(patient()).unwrap();
+/// ```
 pub struct RetryError<E, V = Infallible> {
     pub(super) reason: RetryReason,
     pub(super) attempts: u32,
     pub(super) elapsed: Duration,
     pub(super) timed_out: Option<Duration>,
-    pub(super) last: Option<Result<V, E>>,
+    pub(super) last: Option<Result<V, Link<E>>>,
     pub(super) earlier: Vec<E>,
 }
 
 impl<E, V> RetryError<E, V> {
+    /// That of a run that was over before.
+    pub(super) fn again(
+        reason: RetryReason,
+        attempts: u32,
+        elapsed: Duration,
+        last: Option<E>,
+    ) -> Self {
+        Self {
+            reason,
+            attempts,
+            elapsed,
+            timed_out: None,
+            last: last.map(|error| Err(Link(error))),
+            earlier: Vec::new(),
+        }
+    }
+
     /// Returns why it gave up.
     #[must_use]
     pub fn reason(&self) -> RetryReason {
@@ -76,12 +105,12 @@ impl<E, V> RetryError<E, V> {
 
     /// Returns the last error, or value that was not good enough; `None` if no attempt came to an end.
     pub fn last(&self) -> Option<Result<&V, &E>> {
-        self.last.as_ref().map(Result::as_ref)
+        Link::outcome(self.last.as_ref())
     }
 
     /// Returns the last error.
     pub fn last_error(&self) -> Option<&E> {
-        self.last.as_ref()?.as_ref().err()
+        self.last()?.err()
     }
 
     /// Returns the errors before the last, oldest first, as many as [`history`](crate::retry::Run::history) asked for.
@@ -91,13 +120,13 @@ impl<E, V> RetryError<E, V> {
 
     /// Returns the last error, or value that was not good enough, itself.
     pub fn into_last(self) -> Option<Result<V, E>> {
-        self.last
+        Some(self.last?.map_err(|Link(error)| error))
     }
 
     /// Returns the last error itself: the way back to what a single call would have given.
     #[must_use]
     pub fn into_error(self) -> Option<E> {
-        self.last?.err()
+        self.into_last()?.err()
     }
 }
 
@@ -129,8 +158,36 @@ impl<E, V> fmt::Display for RetryError<E, V> {
     }
 }
 
-impl<E: Error + 'static, V> Error for RetryError<E, V> {
+impl<E: fmt::Debug + fmt::Display + 'static, V> Error for RetryError<E, V> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.last_error().map(|error| error as _)
+        let link = self.last.as_ref()?.as_ref().err()?;
+        Some(link)
     }
 }
+
+/// What an operation failed with, as a link of a chain of errors: it says what that says.
+///
+/// Of `anyhow::Error`, boxes and strings none is an [`Error`], and nothing can be done for errors that would not be done for
+/// them as well: that is why there is no source below.
+pub(super) struct Link<E>(pub(super) E);
+
+impl<E> Link<E> {
+    pub(super) fn outcome<V>(outcome: Option<&Result<V, Self>>) -> Option<Result<&V, &E>> {
+        Some(outcome?.as_ref().map_err(|Self(error)| error))
+    }
+}
+
+impl<E: fmt::Debug> fmt::Debug for Link<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Link<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // With all of its causes, where it can say them: the chain ends here.
+        write!(f, "{:#}", self.0)
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> Error for Link<E> {}

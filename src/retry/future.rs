@@ -1,147 +1,109 @@
-//! A run as a future, and what is kept of its outcomes.
+//! A run as a future.
+//!
+//! P1. A *plain* run was told nothing, is in no group, and has not waited: it keeps nothing but a number, reads no clock, and
+//! the outcome of an attempt that another one follows is gone at once. All else is the engine's. P2. An attempt is gone
+//! before anything else happens, with all that it captured. P3. Whatever user code does, it is called with the run over:
+//! a panic leaves it so.
 
 use std::fmt;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::attempts::{Attempt, AttemptEnd, Engine, Pause, Waiting, poll_attempt};
-use super::error::{RetryError, RetryReason};
-use super::event::{Hook, RetryEvent};
+use super::Retry;
+use super::attempts::{Attempt, Engine, Options, Pause};
+use super::error::RetryError;
+use super::event::Hook;
 use super::verdict::{Judge, Judged, Verdict};
-
-/// What follows an attempt that brought no value.
-pub(super) enum Next {
-    Decide(Verdict),
-    GiveUp,
-}
-
-/// What is kept of outcomes, and who hears of them.
-pub(super) struct Telling<H, E, V> {
-    hook: H,
-    kept: Option<Kept<E, V>>,
-}
-
-struct Kept<E, V> {
-    last: Option<Result<V, E>>,
-    earlier: Vec<E>,
-    timed_out: Option<Duration>,
-}
-
-impl<H, E, V> Telling<H, E, V> {
-    #[inline(always)]
-    pub(super) const fn new(hook: H) -> Self {
-        Self { hook, kept: None }
-    }
-
-    fn kept(&mut self) -> &mut Kept<E, V> {
-        self.kept.get_or_insert(Kept {
-            last: None,
-            earlier: Vec::new(),
-            timed_out: None,
-        })
-    }
-}
-
-impl<H: Hook<E, V>, E, V> Telling<H, E, V> {
-    #[inline(always)]
-    pub(super) fn take<T, J: Judge<T, E, Kept = V>>(
-        &mut self,
-        ended: AttemptEnd<Result<T, E>>,
-        judge: &mut J,
-        engine: &Engine<'_>,
-    ) -> Result<T, Next> {
-        match ended {
-            AttemptEnd::Output(outcome) => match judge.judge(outcome) {
-                Judged::Done(value) => Ok(value),
-                Judged::Not(outcome, verdict) => {
-                    self.keep(outcome, engine.history());
-                    Err(Next::Decide(verdict))
-                }
-            },
-            AttemptEnd::TimedOut(timeout) => {
-                self.kept().timed_out = Some(timeout);
-                Err(Next::Decide(engine.after_timeout()))
-            }
-            AttemptEnd::Late => {
-                self.kept().timed_out = None;
-                Err(Next::GiveUp)
-            }
-        }
-    }
-
-    pub(super) fn keep(&mut self, outcome: Result<V, E>, history: usize) {
-        let kept = self.kept();
-        kept.timed_out = None;
-        if let Some(Err(before)) = kept.last.replace(outcome) {
-            if history > 0 {
-                if kept.earlier.len() == history {
-                    kept.earlier.remove(0);
-                }
-                kept.earlier.push(before);
-            }
-        }
-    }
-
-    #[inline]
-    pub(super) fn next(
-        &mut self,
-        engine: &mut Engine<'_>,
-        verdict: Verdict,
-    ) -> Result<Pause, RetryReason> {
-        let (pause, delay) = engine.next(verdict)?;
-        crate::trace::retrying(engine.attempts, delay, || engine.elapsed());
-        if H::LISTENS {
-            let last = self.kept.as_ref().and_then(|kept| kept.last.as_ref());
-            self.hook.tell(&RetryEvent::Pausing {
-                attempt: engine.attempts,
-                delay,
-                elapsed: engine.elapsed(),
-                last: last.map(Result::as_ref),
-            });
-        }
-        Ok(pause)
-    }
-
-    #[cold]
-    pub(super) fn give_up(
-        &mut self,
-        engine: &mut Engine<'_>,
-        reason: RetryReason,
-    ) -> RetryError<E, V> {
-        engine.give_up();
-        let kept = self.kept();
-        let error = RetryError {
-            reason,
-            attempts: engine.attempts,
-            elapsed: engine.elapsed(),
-            timed_out: kept.timed_out,
-            last: kept.last.take(),
-            earlier: std::mem::take(&mut kept.earlier),
-        };
-        crate::trace::gave_up(error.attempts, error.elapsed, &error.reason);
-        if H::LISTENS {
-            self.hook.tell(&RetryEvent::GaveUp {
-                reason,
-                attempts: error.attempts,
-                elapsed: error.elapsed,
-                last: error.last(),
-            });
-        }
-        error
-    }
-}
+use super::waiting::{Waiting, poll_attempt};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Nothing has happened yet, and nothing was told: it may be plain.
+    Fresh,
     Begin,
     Attempt,
     Pause,
     /// Done; or user code is running, and has panicked if somebody sees this.
     Over,
+}
+
+pin_project! {
+    /// What a run has that is not plain.
+    #[project = StageProj]
+    pub(super) enum Stage<'p, E, V> {
+        /// What it was told, and has not begun with.
+        Told { options: Options<'p> },
+        Full {
+            #[pin]
+            rest: Rest<'p, E, V>,
+        },
+    }
+}
+
+pin_project! {
+    /// What is dropped out of line: a plain run, which has none, looks at one tag and is done.
+    pub(super) struct Apart<T> {
+        #[pin]
+        inner: Option<T>,
+    }
+    impl<T> PinnedDrop for Apart<T> {
+        fn drop(this: Pin<&mut Self>) {
+            empty(this.project().inner);
+        }
+    }
+}
+
+#[inline(never)]
+fn empty<T>(mut slot: Pin<&mut Option<T>>) {
+    slot.set(None);
+}
+
+impl<T> Apart<T> {
+    pub(super) const fn new(inner: T) -> Self {
+        Self { inner: Some(inner) }
+    }
+}
+
+impl<'p, E, V> Stage<'p, E, V> {
+    /// Makes the engine of a run that has made so many attempts, where there is none yet.
+    fn full(mut slot: Pin<&mut Option<Apart<Self>>>, attempts: u32) -> Pin<&mut Rest<'p, E, V>> {
+        let stage = slot
+            .as_mut()
+            .as_pin_mut()
+            .and_then(|apart| apart.project().inner.as_pin_mut());
+        let options = match stage.map(Self::project) {
+            None => Some(Options::new()),
+            Some(StageProj::Told { options }) => Some(std::mem::replace(options, Options::new())),
+            Some(StageProj::Full { .. }) => None,
+        };
+        if let Some(options) = options {
+            let engine = Engine::after(attempts, options);
+            let waiting = None;
+            let rest = Rest { engine, waiting };
+            slot.set(Some(Apart::new(Self::Full { rest })));
+        }
+        let stage = slot
+            .as_pin_mut()
+            .and_then(|apart| apart.project().inner.as_pin_mut());
+        match stage.map(Self::project) {
+            Some(StageProj::Full { rest }) => rest,
+            Some(StageProj::Told { .. }) | None => unreachable!("it was made"),
+        }
+    }
+}
+
+pin_project! {
+    /// The engine, and its timer.
+    pub(super) struct Rest<'p, E, V> {
+        engine: Engine<'p, E, V>,
+        #[pin]
+        waiting: Option<Waiting>,
+    }
 }
 
 pin_project! {
@@ -152,15 +114,31 @@ pin_project! {
     /// Dropping it drops the attempt that runs, and no other is made.
     #[must_use = "futures do nothing unless polled"]
     pub struct RetryFuture<'p, Op, Fut, J, H, E, V> {
+        pub(super) policy: Retry,
         pub(super) op: Op,
         pub(super) judge: J,
-        pub(super) telling: Telling<H, E, V>,
-        pub(super) engine: Engine<'p>,
+        pub(super) hook: H,
+        // As long as it is plain (P1).
+        pub(super) attempts: u32,
         pub(super) phase: Phase,
         #[pin]
         pub(super) attempt: Option<Fut>,
         #[pin]
-        pub(super) waiting: Option<Waiting>,
+        pub(super) stage: Option<Apart<Stage<'p, E, V>>>,
+    }
+}
+
+impl<'p, Op, Fut, J, H, E, V> RetryFuture<'p, Op, Fut, J, H, E, V> {
+    fn engine(&self) -> Option<&Engine<'p, E, V>> {
+        match self.stage.as_ref()?.inner.as_ref() {
+            Some(Stage::Full { rest }) => Some(&rest.engine),
+            Some(Stage::Told { .. }) | None => None,
+        }
+    }
+
+    fn attempts(&self) -> u32 {
+        self.engine()
+            .map_or(self.attempts, |engine| engine.attempts)
     }
 }
 
@@ -175,20 +153,98 @@ where
 
     #[inline(always)]
     #[track_caller]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.phase != Phase::Fresh || crate::context::is_in_a_group() {
+            return self.poll_told(cx);
+        }
+        let mut this = self.as_mut().project();
+        *this.phase = Phase::Over; // P3
+        let mut number = 0;
+        loop {
+            number += 1;
+            let future = (this.op)(Attempt::plain(number));
+            this.attempt.set(Some(future));
+            let Some(attempt) = this.attempt.as_mut().as_pin_mut() else {
+                unreachable!("it was set above")
+            };
+            let polled = attempt.poll(cx);
+            *this.attempts = number;
+            let Poll::Ready(outcome) = polled else {
+                self.wait();
+                return Poll::Pending;
+            };
+            this.attempt.set(None); // P2
+            match this.judge.judge(outcome) {
+                Judged::Done(value) => return Poll::Ready(Ok(value)),
+                Judged::Not(outcome, verdict) => {
+                    let goes_on = matches!(verdict, Verdict::Retry | Verdict::RetryAfter(_))
+                        && !this.policy.pauses
+                        && !this.policy.is_exhausted(number);
+                    if H::LISTENS || !goes_on {
+                        return self.fail(outcome, verdict, cx);
+                    }
+                    crate::trace::retrying(number, Duration::ZERO, || Duration::ZERO);
+                }
+            }
+        }
+    }
+}
+
+impl<Op, Fut, T, E, J, H> RetryFuture<'_, Op, Fut, J, H, E, J::Kept>
+where
+    Op: FnMut(Attempt) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    J: Judge<T, E>,
+    H: Hook<E, J::Kept>,
+{
+    /// The attempt of a plain run has to wait.
+    #[inline(never)]
+    fn wait(self: Pin<&mut Self>) {
+        let this = self.project();
+        let rest = Stage::full(this.stage, *this.attempts).project();
+        rest.engine.start_clock();
+        *this.phase = Phase::Attempt;
+    }
+
+    /// The attempt of a plain run has ended so that the run waits, or gives up.
+    #[inline(never)]
+    fn fail(
+        mut self: Pin<&mut Self>,
+        outcome: Result<J::Kept, E>,
+        verdict: Verdict,
+        cx: &mut Context<'_>,
+    ) -> Poll<<Self as Future>::Output> {
+        let this = self.as_mut().project();
+        let rest = Stage::full(this.stage, *this.attempts).project();
+        match rest.engine.failed(this.policy, this.hook, outcome, verdict) {
+            Ok(pause) => {
+                *this.phase = rested(rest.waiting, pause);
+                self.poll_told(cx)
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// Polls a run that is not plain.
+    #[inline(never)]
+    #[track_caller]
+    fn poll_told(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<<Self as Future>::Output> {
         let mut this = self.project();
-        // Whatever user code does, it is called with the run over: a panic leaves it so.
-        let mut phase = std::mem::replace(this.phase, Phase::Over);
-        assert!(
-            phase != Phase::Over,
-            "ringfence: a retry was polled after it was over"
-        );
-        let reason = loop {
+        let mut phase = std::mem::replace(this.phase, Phase::Over); // P3
+        match phase {
+            Phase::Fresh => phase = Phase::Begin,
+            Phase::Begin | Phase::Attempt | Phase::Pause => {}
+            Phase::Over => panic!("ringfence: a retry was polled after it was over"),
+        }
+        let rest = Stage::full(this.stage, *this.attempts).project();
+        let (engine, mut waiting) = (rest.engine, rest.waiting);
+        loop {
             if phase == Phase::Pause {
-                let waiting = Waiting::made(this.waiting.as_mut());
-                match waiting.poll_pause(this.engine, cx) {
+                match Waiting::made(waiting.as_mut()).poll_pause(engine, cx) {
                     Poll::Ready(Ok(())) => phase = Phase::Begin,
-                    Poll::Ready(Err(reason)) => break reason,
+                    Poll::Ready(Err(reason)) => {
+                        return Poll::Ready(Err(engine.give_up(this.hook, reason)));
+                    }
                     Poll::Pending => {
                         *this.phase = Phase::Pause;
                         return Poll::Pending;
@@ -196,49 +252,44 @@ where
                 }
             }
             if phase == Phase::Begin {
-                match this.engine.begin() {
+                match engine.begin() {
                     Ok(attempt) => {
                         let future = (this.op)(attempt);
                         this.attempt.set(Some(future));
                     }
-                    Err(reason) => break reason,
+                    Err(reason) => return Poll::Ready(Err(engine.give_up(this.hook, reason))),
                 }
             }
             let Some(attempt) = this.attempt.as_mut().as_pin_mut() else {
                 unreachable!("it was set above, or is still there")
             };
-            let polled = poll_attempt(attempt, this.engine, this.waiting.as_mut(), cx);
-            let Poll::Ready(ended) = polled else {
+            let Poll::Ready(ended) = poll_attempt(attempt, engine, waiting.as_mut(), cx) else {
                 *this.phase = Phase::Attempt;
                 return Poll::Pending;
             };
-            // Gone before anything else happens, with all that it captured.
-            this.attempt.set(None);
-            let verdict = match this.telling.take(ended, this.judge, this.engine) {
-                Ok(value) => {
-                    this.engine.succeeded();
-                    return Poll::Ready(Ok(value));
-                }
-                Err(Next::Decide(verdict)) => verdict,
-                Err(Next::GiveUp) => break RetryReason::Deadline,
-            };
-            match this.telling.next(this.engine, verdict) {
-                Ok(Pause::Skip) => phase = Phase::Begin,
-                Ok(pause) => {
-                    Waiting::made(this.waiting.as_mut()).pause(pause);
-                    phase = Phase::Pause;
-                }
-                Err(reason) => break reason,
+            this.attempt.set(None); // P2
+            match engine.take(this.policy, (&mut *this.judge, &mut *this.hook), ended) {
+                Ok(ControlFlow::Break(value)) => return Poll::Ready(Ok(value)),
+                Ok(ControlFlow::Continue(pause)) => phase = rested(waiting.as_mut(), pause),
+                Err(error) => return Poll::Ready(Err(error)),
             }
-        };
-        Poll::Ready(Err(this.telling.give_up(this.engine, reason)))
+        }
     }
+}
+
+/// Prepares the pause, and says where that leads.
+fn rested(waiting: Pin<&mut Option<Waiting>>, pause: Pause) -> Phase {
+    if pause == Pause::Skip {
+        return Phase::Begin;
+    }
+    Waiting::made(waiting).pause(pause);
+    Phase::Pause
 }
 
 impl<Op, Fut, J, H, E, V> fmt::Debug for RetryFuture<'_, Op, Fut, J, H, E, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryFuture")
-            .field("attempts", &self.engine.attempts)
+            .field("attempts", &self.attempts())
             .finish_non_exhaustive()
     }
 }
@@ -283,12 +334,12 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut run = self.project().run;
         let result = ready!(run.as_mut().poll(cx));
-        let engine = run.project().engine;
+        let engine = run.engine();
         Poll::Ready(RetryReport {
             result,
-            attempts: engine.attempts,
-            elapsed: engine.elapsed(),
-            slept: engine.slept(),
+            attempts: run.attempts(),
+            elapsed: engine.map_or(Duration::ZERO, Engine::elapsed),
+            slept: engine.map_or(Duration::ZERO, Engine::slept),
         })
     }
 }

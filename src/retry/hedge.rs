@@ -8,8 +8,10 @@ use super::attempts::Attempt;
 use super::budget::RetryBudget;
 use super::event::{NoHook, OnEvent};
 use super::latency::Latency;
+use super::listen::Listen;
 use super::race::{HedgeError, HedgeFuture, HedgeReporting, Race};
 use super::verdict::{AnyError, Classify, Judge, Until, Verdict, When};
+use crate::cancel::Token;
 use crate::time::Deadline;
 
 const MOST_COPIES: u32 = 16;
@@ -118,6 +120,9 @@ impl<'l> Hedge<'l> {
     /// A copy that fails lets the next one begin at once. All copies failed: the error of the first is the source. An error that
     /// the classifier calls permanent ends the race.
     ///
+    /// The call inherits the [deadline](Deadline::current) of the group it is awaited in, and its end: once the task is asked
+    /// to end, no further copy begins, and no hint is waited for, while the copies that run may finish in the grace.
+    ///
     /// # Cancel safety
     ///
     /// Dropping it drops every copy.
@@ -135,10 +140,20 @@ impl<'l> Hedge<'l> {
             op,
             judge: AnyError,
             hook: NoHook,
-            deadline: Deadline::NEVER,
-            budget: None,
+            told: Told {
+                deadline: Deadline::NEVER,
+                listen: Listen::Ambient,
+                budget: None,
+            },
         }
     }
+}
+
+/// What one call was told beside its hedge.
+pub(super) struct Told<'l> {
+    pub(super) deadline: Deadline,
+    pub(super) listen: Listen,
+    pub(super) budget: Option<&'l RetryBudget>,
 }
 
 /// A hedged call, not begun yet: see [`Hedge::run`].
@@ -148,20 +163,27 @@ pub struct HedgeRun<'l, Op, J = AnyError, H = NoHook> {
     op: Op,
     judge: J,
     hook: H,
-    deadline: Deadline,
-    budget: Option<&'l RetryBudget>,
+    told: Told<'l>,
 }
 
 impl<'l, Op, J, H> HedgeRun<'l, Op, J, H> {
     /// Drops all copies at this time; a copy that would begin then or later is not begun.
     pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
-        self.deadline = self.deadline.min(deadline.into());
+        self.told.deadline = self.told.deadline.min(deadline.into());
         self
     }
 
     /// Takes a token of this budget for each copy but the first, whichever wins; without one, there is no copy.
     pub fn budget(mut self, budget: &'l RetryBudget) -> Self {
-        self.budget = Some(budget);
+        self.told.budget = Some(budget);
+        self
+    }
+
+    /// Heeds this token instead of that of the task the call is in; with `None`, no token: for what has to be said within
+    /// the grace. Deadlines around hold all the same.
+    pub fn cancel_on(mut self, token: impl Into<Option<Token>>) -> Self {
+        let token: Option<Token> = token.into();
+        self.told.listen = token.into();
         self
     }
 
@@ -171,8 +193,7 @@ impl<'l, Op, J, H> HedgeRun<'l, Op, J, H> {
             op: self.op,
             judge,
             hook: self.hook,
-            deadline: self.deadline,
-            budget: self.budget,
+            told: self.told,
         }
     }
 }
@@ -185,8 +206,7 @@ impl<'l, Op, J> HedgeRun<'l, Op, J, NoHook> {
             op: self.op,
             judge: self.judge,
             hook: OnEvent(tell),
-            deadline: self.deadline,
-            budget: self.budget,
+            told: self.told,
         }
     }
 }
@@ -245,7 +265,7 @@ where
     type IntoFuture = HedgeFuture<'l, Op, Fut, J, H, E, J::Kept>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let race = Race::new(self.hedge, self.deadline, self.budget);
+        let race = Race::new(self.hedge, self.told);
         HedgeFuture::new(race, self.op, self.judge, self.hook)
     }
 }

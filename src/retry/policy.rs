@@ -253,6 +253,24 @@ impl Retry {
         }
     }
 
+    #[inline]
+    pub(super) const fn is_exhausted(&self, attempts: u32) -> bool {
+        match self.attempts {
+            Some(most) => attempts >= most.get(),
+            None => false,
+        }
+    }
+
+    /// Returns what its delays are made of, and the seed of one run, for who draws them without end.
+    pub(crate) fn endless(&self) -> (Curve, u64) {
+        let seed = self.seed.unwrap_or_else(super::seed::unlike_any_other);
+        (self.curve, seed)
+    }
+
+    pub(crate) const fn has_pauses(&self) -> bool {
+        self.pauses
+    }
+
     pub(super) fn backoff(&self, stream: u64) -> Backoff {
         let seed = self.seed.unwrap_or_else(super::seed::unlike_any_other);
         Backoff::new(&self.curve, seed, stream)

@@ -3,7 +3,9 @@
 //! H1. A copy that failed never ends the race while another one runs or may begin. H2. Copies are polled in the order in
 //! which they were started, so that of two that are ready at once the earlier wins. H3. What loses is dropped before the
 //! result is given; a panic of its destructor goes to the observer, and the result stands. H4. The first copy is always sent; the budget
-//! is asked for each further one. H5. A copy is polled when the task was woken, and when it is new; never in a loop.
+//! is asked for each further one. H5. A copy is polled when the task was woken, and when it is new; never in a loop. H6. The
+//! deadline is read off the clock, not off the timer: a copy that spends the task's turns does not put it off. H7. After a
+//! signal no copy begins; with none running, the call is over. A copy that runs may finish.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -17,10 +19,11 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::attempts::Attempt;
-use super::budget::RetryBudget;
-use super::error::RetryReason;
-use super::hedge::{Delay, Hedge, HedgeEvent, HedgeHook};
+use super::budget::{RetryBudget, Taken};
+use super::error::{Link, RetryReason};
+use super::hedge::{Delay, Hedge, HedgeEvent, HedgeHook, Told};
 use super::latency::Latency;
+use super::listen::Ear;
 use super::verdict::{Judge, Judged, Verdict};
 use crate::observe::DisplacedWhat;
 use crate::panic::catch;
@@ -28,17 +31,20 @@ use crate::runtime::Timer;
 use crate::time::Deadline;
 
 /// The error of a hedged call: why it ended, and how each copy failed that did.
+///
+/// It goes through `?` as a [`RetryError`](crate::RetryError) does; its source says what the error that counts says.
 pub struct HedgeError<E, V = Infallible> {
     reason: RetryReason,
     copies: u32,
     elapsed: Duration,
     /// The one that counts first: the permanent one, else that of the earliest copy.
-    failures: Vec<(u32, Result<V, E>)>,
+    failures: Vec<(u32, Result<V, Link<E>>)>,
 }
 
 impl<E, V> HedgeError<E, V> {
     /// Returns why it ended: [`Permanent`](RetryReason::Permanent), [`Deadline`](RetryReason::Deadline), or all copies
-    /// failed and there were [no more](RetryReason::AttemptsExhausted) or [no budget](RetryReason::BudgetExhausted) for one.
+    /// failed and there were [no more](RetryReason::AttemptsExhausted), [no budget](RetryReason::BudgetExhausted) for
+    /// one, or a [cancel](RetryReason::Cancelled) before it.
     #[must_use]
     pub fn reason(&self) -> RetryReason {
         self.reason
@@ -61,7 +67,7 @@ impl<E, V> HedgeError<E, V> {
     pub fn failures(&self) -> impl Iterator<Item = (u32, Result<&V, &E>)> {
         self.failures
             .iter()
-            .map(|(copy, failure)| (*copy, failure.as_ref()))
+            .map(|(copy, failure)| (*copy, failure.as_ref().map_err(|Link(error)| error)))
     }
 
     /// Returns the error that counts.
@@ -70,6 +76,7 @@ impl<E, V> HedgeError<E, V> {
         self.failures
             .into_iter()
             .find_map(|(_, failure)| failure.err())
+            .map(|Link(error)| error)
     }
 }
 
@@ -100,45 +107,86 @@ impl<E, V> fmt::Display for HedgeError<E, V> {
     }
 }
 
-impl<E: Error + 'static, V> Error for HedgeError<E, V> {
+impl<E: fmt::Debug + fmt::Display + 'static, V> Error for HedgeError<E, V> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.failures()
-            .find_map(|(_, failure)| failure.err())
-            .map(|error| error as _)
+        let mut errors = self
+            .failures
+            .iter()
+            .filter_map(|(_, failure)| failure.as_ref().err());
+        errors.next().map(|link| link as _)
     }
 }
 
 /// What is decided, apart from the copies themselves.
 pub(super) struct Race<'l, E, V> {
     hedge: Hedge<'l>,
-    deadline: Deadline,
-    budget: Option<&'l RetryBudget>,
+    told: Told<'l>,
+    ear: Ear,
     begun: Option<Instant>,
     started: u32,
     running: u32,
     /// When the next copy begins; never, if there is none.
     next: Option<Instant>,
+    /// Why there is no further copy although there could be one.
+    stopped: Option<RetryReason>,
     winner: Option<u32>,
-    failures: Vec<(u32, Result<V, E>)>,
+    failures: Vec<(u32, Result<V, Link<E>>)>,
 }
 
 impl<'l, E, V> Race<'l, E, V> {
-    pub(super) const fn new(
-        hedge: Hedge<'l>,
-        deadline: Deadline,
-        budget: Option<&'l RetryBudget>,
-    ) -> Self {
+    pub(super) const fn new(hedge: Hedge<'l>, told: Told<'l>) -> Self {
         Self {
             hedge,
-            deadline,
-            budget,
+            told,
+            ear: Ear::DEAF,
             begun: None,
             started: 0,
             running: 0,
             next: None,
+            stopped: None,
             winner: None,
             failures: Vec::new(),
         }
+    }
+
+    /// Inherits what the groups around set; says why there is not to be a first copy, if there is not.
+    fn begin(&mut self, now: Instant) -> Option<RetryReason> {
+        self.begun = Some(now);
+        self.told.deadline = self.told.deadline.min(Deadline::current());
+        let around = crate::context::current();
+        self.ear = Ear::new(std::mem::take(&mut self.told.listen), around);
+        if self.is_late(now) {
+            Some(RetryReason::Deadline)
+        } else {
+            self.ear.is_cancelled().then_some(RetryReason::Cancelled)
+        }
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        Deadline::at(now) >= self.told.deadline
+    }
+
+    /// Asks the token and the budget for a further copy; if one refuses, there is none any more.
+    fn refusal(&mut self) -> Option<RetryReason> {
+        let budget = self.told.budget;
+        self.stopped = if self.ear.is_cancelled() {
+            Some(RetryReason::Cancelled) // H7
+        } else if budget.is_none_or(|budget| budget.take().map(Taken::spend).is_some()) {
+            None
+        } else {
+            Some(RetryReason::BudgetExhausted)
+        };
+        self.stopped
+    }
+
+    /// Why it is over, with no copy that runs and none that could begin.
+    fn over(&self) -> RetryReason {
+        let is_late = self.may_start() && self.told.deadline != Deadline::NEVER;
+        self.stopped.unwrap_or(if is_late {
+            RetryReason::Deadline
+        } else {
+            RetryReason::AttemptsExhausted
+        })
     }
 
     fn elapsed(&self) -> Duration {
@@ -146,13 +194,13 @@ impl<'l, E, V> Race<'l, E, V> {
     }
 
     fn may_start(&self) -> bool {
-        self.started < self.hedge.copies
+        self.stopped.is_none() && self.started < self.hedge.copies
     }
 
     /// Puts the next copy off until this; it is none if that is not before the deadline.
     fn schedule(&mut self, delay: Option<Duration>, now: Instant) {
         let at = delay.and_then(|delay| now.checked_add(delay));
-        self.next = at.filter(|at| self.may_start() && Deadline::at(*at) < self.deadline);
+        self.next = at.filter(|at| self.may_start() && !self.is_late(*at));
     }
 }
 
@@ -336,12 +384,9 @@ where
     fn advance(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, RetryReason>> {
         let mut polled = 0;
         if self.race.begun.is_none() {
-            let race = self.as_mut().project().race;
-            race.deadline = race.deadline.min(Deadline::current());
             let now = Instant::now();
-            race.begun = Some(now);
-            if Deadline::at(now) >= race.deadline {
-                return Poll::Ready(Err(RetryReason::Deadline));
+            if let Some(reason) = self.as_mut().project().race.begin(now) {
+                return Poll::Ready(Err(reason));
             }
             self.as_mut().start(now);
         }
@@ -356,22 +401,22 @@ where
             let this = self.as_mut().project();
             let race = this.race;
             let now = Instant::now();
+            if race.is_late(now) {
+                return Poll::Ready(Err(RetryReason::Deadline)); // H6
+            }
             if race.next.is_some_and(|next| next <= now) {
-                if let Some(reason) = self.as_mut().start_hedge(now) {
-                    return Poll::Ready(Err(reason));
-                }
+                self.as_mut().start_hedge(now);
                 continue;
             }
-            if race.running == 0 && race.next.is_none() {
-                return Poll::Ready(Err(
-                    if race.may_start() && race.deadline != Deadline::NEVER {
-                        RetryReason::Deadline
-                    } else {
-                        RetryReason::AttemptsExhausted
-                    },
-                ));
+            if race.running == 0 {
+                if race.next.is_none() {
+                    return Poll::Ready(Err(race.over()));
+                }
+                if race.ear.poll(cx).is_ready() {
+                    return Poll::Ready(Err(RetryReason::Cancelled)); // H7
+                }
             }
-            let Some(at) = race.next.or(race.deadline.instant()) else {
+            let Some(at) = race.next.or(race.told.deadline.instant()) else {
                 return Poll::Pending;
             };
             let mut timer = this.timer;
@@ -380,13 +425,11 @@ where
                 Some(timer) => timer.reset(at),
                 None => timer.set(Some(Timer::at(at))),
             }
-            match timer.as_pin_mut().map(|timer| timer.poll(cx)) {
-                Some(Poll::Ready(())) if race.next.is_none() => {
-                    return Poll::Ready(Err(RetryReason::Deadline));
-                }
-                Some(Poll::Ready(())) => {}
-                Some(Poll::Pending) | None => return Poll::Pending,
-            }
+            ready!(
+                timer
+                    .as_pin_mut()
+                    .map_or(Poll::Pending, |timer| timer.poll(cx))
+            );
         }
     }
 
@@ -398,7 +441,11 @@ where
     ) -> Option<Result<T, RetryReason>> {
         let this = self.project();
         let race = this.race;
-        let Poll::Ready((outcome, began)) = this.copies.poll(index, cx) else {
+        let polled = {
+            let _inside = race.told.budget.map(RetryBudget::enter);
+            this.copies.poll(index, cx)
+        };
+        let Poll::Ready((outcome, began)) = polled else {
             return None;
         };
         race.running -= 1;
@@ -407,14 +454,14 @@ where
                 if let (Delay::Percentile(_, latency), Some(began)) = (race.hedge.delay, began) {
                     latency.record(began.elapsed());
                 }
-                if let Some(budget) = race.budget {
+                if let Some(budget) = race.told.budget {
                     budget.succeeded();
                 }
                 race.winner = Some(index + 1);
                 Some(Ok(value))
             }
             Judged::Not(outcome, verdict) => {
-                race.failures.push((index + 1, outcome));
+                race.failures.push((index + 1, outcome.map_err(Link)));
                 let delay = match verdict {
                     Verdict::Done | Verdict::Permanent => {
                         return Some(Err(RetryReason::Permanent));
@@ -428,26 +475,23 @@ where
         }
     }
 
-    /// Starts a further copy, if the budget pays; says so if that leaves nothing to wait for.
-    fn start_hedge(mut self: Pin<&mut Self>, now: Instant) -> Option<RetryReason> {
+    /// Starts a further copy, if that is worth it.
+    fn start_hedge(mut self: Pin<&mut Self>, now: Instant) {
         let this = self.as_mut().project();
         let race = this.race;
         let number = race.started + 1;
-        if let Some(budget) = race.budget {
-            let Some(taken) = budget.take() else {
-                race.next = None;
-                race.hedge.copies = race.started;
+        if let Some(reason) = race.refusal() {
+            race.next = None;
+            if reason == RetryReason::BudgetExhausted {
                 crate::trace::suppressed(number, || race.elapsed());
                 this.hook
                     .tell(&HedgeEvent::Suppressed(number, race.elapsed()));
-                return (race.running == 0).then_some(RetryReason::BudgetExhausted);
-            };
-            taken.spend();
+            }
+            return;
         }
         crate::trace::hedged(number, || race.elapsed());
         this.hook.tell(&HedgeEvent::Started(number, race.elapsed()));
         self.start(now);
-        None
     }
 
     fn start(self: Pin<&mut Self>, now: Instant) {
@@ -456,7 +500,7 @@ where
         let index = race.started;
         let future = (this.op)(Attempt {
             number: index + 1,
-            deadline: race.deadline,
+            deadline: race.told.deadline,
             elapsed: race.begun.map_or(Duration::ZERO, |begun| now - begun),
             previous_delay: None,
         });

@@ -3,24 +3,24 @@
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::Retry;
-use super::attempts::{
-    Attempt, AttemptTimeout, Engine, Listen, Options, Pause, Waiting, poll_attempt,
-};
+use super::attempts::{Attempt, AttemptTimeout, Engine, Options, Pause};
 use super::budget::RetryBudget;
-use super::error::{RetryError, RetryReason};
+use super::error::RetryError;
 use super::event::{Hook, NoHook, OnEvent, RetryEvent};
-use super::future::{Next, Phase, Reporting, RetryFuture, Telling};
+use super::future::{Apart, Phase, Reporting, RetryFuture, Stage};
 use super::verdict::{AnyError, Classify, Judge, Until, Verdict, When};
+use super::waiting::{Waiting, poll_attempt};
 use crate::cancel::Token;
 use crate::time::Deadline;
 
 /// The closure form of a run, not begun yet: see [`Retry::retry`].
 #[must_use = "a run does nothing unless awaited"]
 pub struct Run<'p, Op, J = AnyError, H = NoHook> {
-    policy: &'p Retry,
+    policy: Retry,
     op: Op,
     judge: J,
     hook: H,
@@ -30,7 +30,7 @@ pub struct Run<'p, Op, J = AnyError, H = NoHook> {
 /// The form of a run that lends something to its operation, not begun yet: see [`Retry::retry_with`].
 #[must_use = "a run does nothing until `run().await`"]
 pub struct RunWith<'p, 'c, C: ?Sized, Op, T, E, J = AnyError, H = NoHook> {
-    policy: &'p Retry,
+    policy: Retry,
     context: &'c mut C,
     op: Op,
     judge: J,
@@ -87,13 +87,13 @@ impl Retry {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn retry<Op, Fut, T, E>(&self, op: Op) -> Run<'_, Op>
+    pub fn retry<'p, Op, Fut, T, E>(&self, op: Op) -> Run<'p, Op>
     where
         Op: FnMut(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
         Run {
-            policy: self,
+            policy: *self,
             op,
             judge: AnyError,
             hook: NoHook,
@@ -129,7 +129,7 @@ impl Retry {
     /// # }
     /// ```
     pub fn retry_with<'p, 'c, C, Op, T, E>(
-        &'p self,
+        &self,
         context: &'c mut C,
         op: Op,
     ) -> RunWith<'p, 'c, C, Op, T, E>
@@ -138,7 +138,7 @@ impl Retry {
         Op: AsyncFnMut(&mut C, Attempt) -> Result<T, E>,
     {
         RunWith {
-            policy: self,
+            policy: *self,
             context,
             op,
             judge: AnyError,
@@ -150,47 +150,46 @@ impl Retry {
 }
 
 macro_rules! options {
-    ($($options:ident).+) => {
+    () => {
         /// Gives up when another attempt could not begin before this; an attempt that runs then is dropped.
         ///
         /// The deadlines of the groups around hold in any case; the earliest counts.
         pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
-            let told = Options::of(&mut self.$($options).+);
+            let told = self.told();
             told.deadline = told.deadline.min(deadline.into());
             self
         }
 
         /// Drops an attempt that takes longer than this, and goes on as after an error that is worth another attempt.
         pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-            Options::of(&mut self.$($options).+).attempt_timeout = AttemptTimeout::Fixed(timeout);
+            self.told().attempt_timeout = AttemptTimeout::Fixed(timeout);
             self
         }
 
         /// As [`attempt_timeout`](Self::attempt_timeout), with a limit that depends on the number of the attempt.
         pub fn attempt_timeout_by(mut self, timeout: fn(u32) -> Duration) -> Self {
-            Options::of(&mut self.$($options).+).attempt_timeout = AttemptTimeout::By(timeout);
+            self.told().attempt_timeout = AttemptTimeout::By(timeout);
             self
         }
 
         /// Takes an attempt that timed out for this; [`Verdict::Retry`] unless given.
         pub fn after_timeout(mut self, verdict: Verdict) -> Self {
-            Options::of(&mut self.$($options).+).after_timeout = verdict;
+            self.told().after_timeout = verdict;
             self
         }
 
         /// Takes a token of this budget before each attempt but the first, and gives up when there is none.
         pub fn budget(mut self, budget: &'p RetryBudget) -> Self {
-            Options::of(&mut self.$($options).+).budget = Some(budget);
+            self.told().budget = Some(budget);
             self
         }
 
         /// Gives up when this token is cancelled, instead of that of the task the run is in; with `None`, with no token: for
-        /// what has to be said within the grace.
+        /// what has to be said within the grace. Deadlines around hold all the same; what has to be said after one goes into a
+        /// [`shield`](crate::shield).
         pub fn cancel_on(mut self, token: impl Into<Option<Token>>) -> Self {
-            Options::of(&mut self.$($options).+).listen = match token.into() {
-                Some(token) => Listen::To(token),
-                None => Listen::Nobody,
-            };
+            let token: Option<Token> = token.into();
+            self.told().listen = token.into();
             self
         }
 
@@ -198,7 +197,7 @@ macro_rules! options {
         ///
         /// Runs that go on at the same time take a number each, and are spread and yet the same in every replay.
         pub fn stream(mut self, stream: u64) -> Self {
-            Options::of(&mut self.$($options).+).stream = stream;
+            self.told().stream = stream;
             self
         }
 
@@ -206,7 +205,7 @@ macro_rules! options {
         ///
         /// Errors that are kept are the one thing that a run allocates for.
         pub fn history(mut self, errors: usize) -> Self {
-            Options::of(&mut self.$($options).+).history = errors;
+            self.told().history = errors;
             self
         }
     };
@@ -214,7 +213,11 @@ macro_rules! options {
 pub(super) use options;
 
 impl<'p, Op, J, H> Run<'p, Op, J, H> {
-    options!(options);
+    options!();
+
+    fn told(&mut self) -> &mut Options<'p> {
+        self.options.get_or_insert_with(Options::new)
+    }
 
     fn judged<K>(self, judge: K) -> Run<'p, Op, K, H> {
         Run {
@@ -326,14 +329,19 @@ where
 
     #[inline(always)]
     fn into_future(self) -> Self::IntoFuture {
+        let (phase, stage) = match self.options {
+            Some(options) => (Phase::Begin, Some(Apart::new(Stage::Told { options }))),
+            None => (Phase::Fresh, None),
+        };
         RetryFuture {
+            policy: self.policy,
             op: self.op,
             judge: self.judge,
-            telling: Telling::new(self.hook),
-            engine: Engine::new(self.policy, self.options),
-            phase: Phase::Begin,
+            hook: self.hook,
+            attempts: 0,
+            phase,
             attempt: None,
-            waiting: None,
+            stage,
         }
     }
 }
@@ -341,13 +349,17 @@ where
 impl<Op, J, H> fmt::Debug for Run<'_, Op, J, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Run")
-            .field("policy", self.policy)
+            .field("policy", &self.policy)
             .finish_non_exhaustive()
     }
 }
 
 impl<'p, 'c, C: ?Sized, Op, T, E, J, H> RunWith<'p, 'c, C, Op, T, E, J, H> {
-    options!(options);
+    options!();
+
+    fn told(&mut self) -> &mut Options<'p> {
+        self.options.get_or_insert_with(Options::new)
+    }
 
     fn judged<K>(self, judge: K) -> RunWith<'p, 'c, C, Op, T, E, K, H> {
         RunWith {
@@ -428,19 +440,19 @@ where
     /// As [`Retry::retry`].
     pub async fn run(self) -> Result<T, RetryError<E, J::Kept>> {
         let Self {
+            policy,
             context,
             mut op,
             mut judge,
-            hook,
+            mut hook,
             ..
         } = self;
-        let mut engine = Engine::new(self.policy, self.options);
-        let mut telling = Telling::new(hook);
+        let mut engine = Engine::after(0, self.options.unwrap_or_else(Options::new));
         let mut waiting = std::pin::pin!(None);
         loop {
             let attempt = match engine.begin() {
                 Ok(attempt) => attempt,
-                Err(reason) => return Err(telling.give_up(&mut engine, reason)),
+                Err(reason) => return Err(engine.give_up(&mut hook, reason)),
             };
             let ended = {
                 let mut future = std::pin::pin!(op(&mut *context, attempt));
@@ -449,19 +461,9 @@ where
                 })
                 .await
             };
-            let verdict = match telling.take(ended, &mut judge, &engine) {
-                Ok(value) => {
-                    engine.succeeded();
-                    return Ok(value);
-                }
-                Err(Next::Decide(verdict)) => verdict,
-                Err(Next::GiveUp) => {
-                    return Err(telling.give_up(&mut engine, RetryReason::Deadline));
-                }
-            };
-            let pause = match telling.next(&mut engine, verdict) {
-                Ok(pause) => pause,
-                Err(reason) => return Err(telling.give_up(&mut engine, reason)),
+            let pause = match engine.take(&policy, (&mut judge, &mut hook), ended)? {
+                ControlFlow::Break(value) => return Ok(value),
+                ControlFlow::Continue(pause) => pause,
             };
             if pause != Pause::Skip {
                 let mut waiting = Waiting::made(waiting.as_mut());
@@ -469,7 +471,7 @@ where
                 let rested =
                     std::future::poll_fn(|cx| waiting.as_mut().poll_pause(&mut engine, cx));
                 if let Err(reason) = rested.await {
-                    return Err(telling.give_up(&mut engine, reason));
+                    return Err(engine.give_up(&mut hook, reason));
                 }
             }
         }
@@ -479,7 +481,7 @@ where
 impl<C: ?Sized, Op, T, E, J, H> fmt::Debug for RunWith<'_, '_, C, Op, T, E, J, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunWith")
-            .field("policy", self.policy)
+            .field("policy", &self.policy)
             .finish_non_exhaustive()
     }
 }

@@ -7,21 +7,24 @@ use std::pin::pin;
 use std::time::Duration;
 
 use super::Retry;
-use super::attempts::{Attempt, AttemptTimeout, Engine, Listen, Options, Pause, Waiting};
+use super::attempts::{Attempt, AttemptTimeout, Engine, Options, Pause};
 use super::budget::RetryBudget;
-use super::error::RetryError;
+use super::error::{RetryError, RetryReason};
 use super::event::{Hook, NoHook, OnEvent, RetryEvent};
-use super::future::Telling;
 use super::run::options;
 use super::verdict::Verdict;
+use super::waiting::Waiting;
 use crate::cancel::Token;
 use crate::time::Deadline;
 
 /// The loop form of a run: see [`Retry::tries`].
 #[must_use = "a run does nothing by itself"]
 pub struct Tries<'p, E, H = NoHook> {
-    engine: Engine<'p>,
-    telling: Telling<H, E, Infallible>,
+    policy: Retry,
+    engine: Engine<'p, E, Infallible>,
+    hook: H,
+    /// Why it gave up. There is no attempt after that.
+    over: Option<RetryReason>,
 }
 
 impl Retry {
@@ -29,7 +32,8 @@ impl Retry {
     ///
     /// [`begin`](Tries::begin) says whether there may be an attempt, [`failed`](Tries::failed) waits for the next one or gives
     /// the error back. The limits are those of [`retry`](Self::retry); only an attempt's time is the caller's to keep, with
-    /// [`timeout_at`](crate::timeout_at) and the attempt's deadline. To leave the loop is to leave the run.
+    /// [`timeout_at`](crate::timeout_at) and the attempt's deadline. To leave the loop is to leave the run. A run that gave
+    /// up stays so: no attempt begins any more, whatever the loop makes of the error.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -54,16 +58,22 @@ impl Retry {
     /// # Ok(())
     /// # }
     /// ```
-    pub const fn tries<E>(&self) -> Tries<'_, E> {
+    pub const fn tries<'p, E>(&self) -> Tries<'p, E> {
         Tries {
-            engine: Engine::new(self, None),
-            telling: Telling::new(NoHook),
+            policy: *self,
+            engine: Engine::after(0, Options::new()),
+            hook: NoHook,
+            over: None,
         }
     }
 }
 
 impl<'p, E, H> Tries<'p, E, H> {
-    options!(engine.options);
+    options!();
+
+    fn told(&mut self) -> &mut Options<'p> {
+        self.engine.options()
+    }
 }
 
 impl<'p, E> Tries<'p, E, NoHook> {
@@ -73,8 +83,10 @@ impl<'p, E> Tries<'p, E, NoHook> {
         F: FnMut(&RetryEvent<'_, E>),
     {
         Tries {
+            policy: self.policy,
             engine: self.engine,
-            telling: Telling::new(OnEvent(tell)),
+            hook: OnEvent(tell),
+            over: self.over,
         }
     }
 }
@@ -84,17 +96,28 @@ impl<E, H: Hook<E, Infallible>> Tries<'_, E, H> {
     ///
     /// # Errors
     ///
-    /// If the deadline has passed or the task was asked to end, with the error of the attempt before if there was one.
+    /// If the deadline has passed or the task was asked to end, with the error of the attempt before if there was one; if
+    /// all attempts were begun; and if the run gave up before, without an error of an attempt, since that was given already.
     pub fn begin(&mut self) -> Result<Attempt, RetryError<E>> {
-        let Self { engine, telling } = self;
-        engine
-            .begin()
-            .map_err(|reason| telling.give_up(engine, reason))
+        if self.over.is_some() {
+            return Err(self.ended(None));
+        }
+        if self.engine.attempts == 0 {
+            // What an attempt does in between is not seen here.
+            self.engine.start_clock();
+        }
+        // Who begins again without a word about the last attempt has an attempt less all the same.
+        if self.policy.is_exhausted(self.engine.attempts) {
+            return Err(self.give_up(RetryReason::AttemptsExhausted));
+        }
+        self.engine.begin().map_err(|reason| self.give_up(reason))
     }
 
-    /// Notes that the attempt succeeded, which feeds the budget, and gives the value back.
-    pub fn succeeded<T>(&mut self, value: T) -> T {
-        self.engine.succeeded();
+    /// Notes that the attempt succeeded, which feeds the budget, and gives the value back. The run is over.
+    pub fn succeeded<T>(mut self, value: T) -> T {
+        if self.over.is_none() {
+            self.engine.succeeded();
+        }
         value
     }
 
@@ -107,33 +130,56 @@ impl<E, H: Hook<E, Infallible>> Tries<'_, E, H> {
     /// # Errors
     ///
     /// [`RetryError`], with this error in it, if there is not to be another attempt.
-    pub async fn failed<V: Into<Verdict>>(
+    pub async fn failed<W: Into<Verdict>>(
         &mut self,
         error: E,
-        judge: impl FnOnce(&E) -> V,
+        judge: impl FnOnce(&E) -> W,
     ) -> Result<(), RetryError<E>> {
-        let Self { engine, telling } = self;
+        if self.over.is_some() {
+            return Err(self.ended(Some(error)));
+        }
         let verdict = judge(&error).into();
-        telling.keep(Err(error), engine.history());
-        let pause = match telling.next(engine, verdict) {
-            Ok(pause) => pause,
-            Err(reason) => return Err(telling.give_up(engine, reason)),
-        };
+        let Self {
+            policy,
+            engine,
+            hook,
+            over,
+        } = self;
+        let pause = engine
+            .failed(policy, hook, Err(error), verdict)
+            .inspect_err(|error| *over = Some(error.reason()))?;
         if pause != Pause::Skip {
             let mut slot = pin!(None);
             let mut waiting = Waiting::made(slot.as_mut());
             waiting.as_mut().pause(pause);
-            poll_fn(|cx| waiting.as_mut().poll_pause(engine, cx))
-                .await
-                .map_err(|reason| telling.give_up(engine, reason))?;
+            let rested = poll_fn(|cx| waiting.as_mut().poll_pause(engine, cx)).await;
+            rested.map_err(|reason| self.give_up(reason))?;
         }
         Ok(())
+    }
+
+    fn give_up(&mut self, reason: RetryReason) -> RetryError<E> {
+        self.over = Some(reason);
+        self.engine.give_up(&mut self.hook, reason)
+    }
+
+    /// The error of a run that has given one already.
+    #[cold]
+    fn ended(&self, last: Option<E>) -> RetryError<E> {
+        let reason = self.over.unwrap_or(RetryReason::AttemptsExhausted);
+        RetryError::again(reason, self.attempts(), self.elapsed(), last)
     }
 
     /// Returns how many attempts were begun.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.engine.attempts
+    }
+
+    /// Returns how long the run has taken so far, from the first attempt on.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.engine.elapsed()
     }
 }
 

@@ -4,6 +4,7 @@ use crate::observe::{Observer, path};
 use crate::state::Core;
 use crate::sync::PlainArc;
 use crate::time::Deadline;
+use crate::trace::Span;
 
 /// What a scope is made with.
 #[derive(Clone, Default)]
@@ -16,8 +17,12 @@ pub(crate) struct Settings {
     pub(crate) gives_up: bool,
     /// Whether the scope is opened in a section that is shielded.
     pub(crate) is_shielded: bool,
+    /// Whether its children live in the task that it was opened in.
+    pub(crate) is_in_task: bool,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) observer: Option<PlainArc<dyn Observer>>,
+    /// What children are polled in.
+    pub(crate) span: Option<Span>,
     /// The member of the parent that the scope was opened in.
     pub(crate) opener: u64,
 }
@@ -27,6 +32,7 @@ pub(crate) struct Inherited {
     pub(super) path: Option<PlainArc<str>>,
     pub(super) deadline: Deadline,
     pub(super) observer: Option<PlainArc<dyn Observer>>,
+    pub(super) span: Option<Span>,
 }
 
 /// Works out what a new scope goes by. Where it sets nothing itself, it shares what is around it.
@@ -35,6 +41,7 @@ pub(super) fn inherit(settings: Settings, parent: Option<&Core>) -> Option<Plain
         name,
         deadline,
         mut observer,
+        span,
         opener,
         is_shielded,
         ..
@@ -53,6 +60,7 @@ pub(super) fn inherit(settings: Settings, parent: Option<&Core>) -> Option<Plain
         && through.is_none()
         && deadline.is_none()
         && observer.is_none()
+        && span.is_none()
         && !is_shielded
     {
         return around.cloned();
@@ -65,6 +73,7 @@ pub(super) fn inherit(settings: Settings, parent: Option<&Core>) -> Option<Plain
         path: path(above.as_ref(), name.as_deref()),
         deadline: deadline.map_or(outer, |own| own.min(outer)),
         observer: observer.or_else(|| around.and_then(|around| around.observer.clone())),
+        span: span.or_else(|| around.and_then(|around| around.span.clone())),
     }))
 }
 

@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use futures::poll;
-use ringfence::{Deadline, Jitter, Retry, RetryBudget, RetryError, RetryReason};
+use ringfence::{Deadline, Hedge, Jitter, Retry, RetryBudget, RetryError, RetryReason};
 use tokio::time::{Instant, advance, sleep};
 
 use crate::support::paused;
@@ -308,4 +308,48 @@ fn a_ratio_that_makes_no_sense_is_refused() {
         100.0,
         "what it holds is still there"
     );
+}
+
+#[test]
+fn a_call_is_credited_once_however_runs_nest() {
+    paused(async || {
+        let budget = RetryBudget::new(0.5).capacity(100).reserve(0);
+        let other = RetryBudget::new(0.5).capacity(100).reserve(0);
+        let good = async |_| {
+            sleep(ms(1)).await;
+            Ok::<_, No>(())
+        };
+        let hedge = Hedge::after(ms(500));
+        let hedged = |_| async {
+            let run = hedge.run(good).budget(&budget);
+            run.await.map_err(|error| error.into_error().unwrap())
+        };
+        let retried = |_| async {
+            let run = EAGER.retry(good).budget(&budget);
+            run.await.map_err(|error| error.into_error().unwrap())
+        };
+        let between = |_| async {
+            let run = EAGER.retry(retried).budget(&other);
+            run.await.map_err(|error| error.into_error().unwrap())
+        };
+        spend(&budget).await;
+        spend(&other).await;
+        assert!(EAGER.retry(hedged).budget(&budget).await.is_ok());
+        assert_eq!(budget.available(), 0.5, "a hedge in a retry");
+        assert!(hedge.run(retried).budget(&budget).await.is_ok());
+        assert_eq!(budget.available(), 1.0, "a retry in a hedge");
+        assert!(EAGER.retry(between).budget(&budget).await.is_ok());
+        assert_eq!((budget.available(), other.available()), (1.5, 0.5));
+        // Whoever does not take the value of the run inside has had no success.
+        let run = EAGER.attempts(1).retry(hedged).until(|()| false);
+        assert!(run.budget(&budget).await.is_err());
+        assert_eq!(budget.available(), 1.5);
+        // Side by side they know nothing of one another.
+        let both = tokio::join!(
+            EAGER.retry(hedged).into_future(),
+            EAGER.retry(retried).into_future()
+        );
+        assert!(matches!(both, (Ok(()), Ok(()))));
+        assert_eq!(budget.available(), 2.5);
+    });
 }

@@ -1,6 +1,7 @@
 //! Fault and abuse: scenarios that break peers. Here: panics and destructors.
 
 mod lifetime;
+mod observer;
 mod runtime;
 mod scale;
 mod waker;

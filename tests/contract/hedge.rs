@@ -16,7 +16,7 @@ use ringfence::{
 };
 use tokio::time::{Instant, advance, sleep};
 
-use crate::support::{DropGuard, Drops, PanicOnDrop, caught, paused};
+use crate::support::{DropGuard, Drops, PanicOnDrop, caught, paused, spawn};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -534,4 +534,148 @@ fn a_hedge_that_makes_no_sense_is_refused() {
         refusal(|| drop(Latency::new().window(Duration::ZERO))),
         window
     );
+}
+
+#[test]
+fn a_copy_that_spends_every_turn_does_not_put_the_deadline_off() {
+    paused(async || {
+        let run = HEDGE.copies(1).run(|_| async {
+            advance(ms(30)).await;
+            // It ends in the end, so that a failure is none to wait for.
+            for _ in 0..100_000 {
+                tokio::task::coop::consume_budget().await;
+            }
+            Err::<(), _>(Oops(0))
+        });
+        let error = run.deadline(Deadline::after(ms(20))).await.unwrap_err();
+        assert_eq!((error.reason(), error.copies()), (RetryReason::Deadline, 1));
+    });
+}
+
+/// A hedged call in a task that is asked to end after so long; says how the call ended, and when.
+async fn signalled<F, T>(after: u64, call: impl FnOnce() -> F + Send) -> (T, u128)
+where
+    F: Future<Output = T> + Send,
+    T: Send + 'static,
+{
+    let start = Instant::now();
+    let mut ended = None;
+    let scope = Scope::new().grace(ms(60_000));
+    let run = scope.run(async |group: &TaskGroup<Oops>| {
+        let cancel = async {
+            sleep(ms(after)).await;
+            group.cancel();
+        };
+        let call = async {
+            if after == 0 {
+                sleep(ms(1)).await;
+            }
+            call().await
+        };
+        ended = Some((tokio::join!(call, cancel).0, start.elapsed().as_millis()));
+        Ok(())
+    });
+    assert!(run.await.is_err());
+    ended.unwrap()
+}
+
+#[test]
+fn after_a_signal_no_copy_begins() {
+    paused(async || {
+        // The wait for a hint ends.
+        let hint = |outcome: &Result<(), Oops>| match outcome {
+            Ok(()) => Verdict::Done,
+            Err(_) => Verdict::RetryAfter(ms(20_000)),
+        };
+        let (ended, at) = signalled(50, || {
+            let run = HEDGE.run(|_| async { Err::<(), _>(Oops(7)) });
+            run.classify(hint).report().into_future()
+        })
+        .await;
+        let error = ended.result.unwrap_err();
+        assert_eq!(
+            (error.reason(), error.copies(), at),
+            (RetryReason::Cancelled, 1, 50)
+        );
+        assert_eq!(error.into_error(), Some(Oops(7)));
+        // What runs may finish, and is not hedged any more.
+        for good in [true, false] {
+            let (ended, at) = signalled(50, || {
+                let run = HEDGE.run(move |_| async move {
+                    sleep(ms(300)).await;
+                    if good { Ok(1) } else { Err(Oops(2)) }
+                });
+                run.report().into_future()
+            })
+            .await;
+            assert_eq!((ended.copies, at), (1, 300));
+            let ended = ended.result.map_err(|error| error.reason());
+            let expected = if good {
+                Ok(1)
+            } else {
+                Err(RetryReason::Cancelled)
+            };
+            assert_eq!(ended, expected);
+        }
+        // What begins after it calls nothing, unless it was told to listen to no token.
+        for listens in [true, false] {
+            let (ended, _) = signalled(0, || {
+                let run = HEDGE.run(|_| async { Ok::<_, Oops>(1) });
+                let run = if listens { run } else { run.cancel_on(None) };
+                run.report().into_future()
+            })
+            .await;
+            let ended = (ended.copies, ended.result.map_err(|error| error.reason()));
+            let refused = (0, Err(RetryReason::Cancelled));
+            assert_eq!(ended, if listens { refused } else { (1, Ok(1)) });
+        }
+    });
+}
+
+#[test]
+fn a_borrowing_call_can_be_spawned() {
+    paused(async || {
+        let task = spawn(async {
+            let (url, budget) = (String::from("12345"), RetryBudget::new(0.1));
+            let mut told = 0;
+            let fetch = async |attempt: Attempt| {
+                sleep(ms(if attempt.number == 1 { 300 } else { 20 })).await;
+                Ok::<_, Oops>(url.len())
+            };
+            let run = HEDGE.run(fetch).when(|error| error.0 > 0).budget(&budget);
+            let length = run.on_event(|_| told += 1).await.unwrap();
+            let run = Retry::DEFAULT
+                .retry(|_| HEDGE.run(fetch).budget(&budget).into_future())
+                .budget(&budget);
+            length + run.await.unwrap() + told
+        });
+        assert_eq!(task.await.unwrap(), 11);
+    });
+}
+
+#[test]
+fn two_copies_allocate_nothing() {
+    paused(async || {
+        let call = async || {
+            let plan = Cell::new(0);
+            let run = HEDGE.run(|attempt| {
+                plan.set(plan.get() + 1);
+                async move {
+                    sleep(ms(if attempt.number == 1 { 300 } else { 20 })).await;
+                    Ok::<_, Oops>(attempt.number)
+                }
+            });
+            (run.await.unwrap(), plan.get())
+        };
+        assert_eq!(call().await, (2, 2)); // the first timer of a runtime, and what else is made once
+        let mut counted = std::pin::pin!(call());
+        let mut allocations = 0;
+        let ended = std::future::poll_fn(|cx| {
+            let mut polled = std::task::Poll::Pending;
+            let info = allocation_counter::measure(|| polled = counted.as_mut().poll(cx));
+            allocations += info.count_total;
+            polled
+        });
+        assert_eq!((ended.await, allocations), ((2, 2), 0));
+    });
 }

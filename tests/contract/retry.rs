@@ -8,6 +8,7 @@ mod nesting;
 mod outcome;
 mod pace;
 mod ruin;
+mod trace;
 
 use std::{cell::Cell, future::Future, time::Duration};
 

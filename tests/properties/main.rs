@@ -1,14 +1,16 @@
-//! Properties: random programs against a model, cuts at every await, chaos on real threads.
+//! Properties: random programs and runs against models, cuts at every await, chaos on real threads.
 //!
 //! `RINGFENCE_CASES` sets how many random programs there are, `RINGFENCE_SEED` which ones.
 
 mod chaos;
 mod cuts;
 mod fan;
+mod hedge;
 mod lockstep;
 mod model;
 mod program;
 mod queue;
+mod retry;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;

@@ -168,6 +168,19 @@ fn an_operation_can_change_what_it_is_lent() {
         name: &'a str,
         calls: u32,
     }
+    #[derive(Default)]
+    struct Counter(u32);
+    impl Counter {
+        async fn step(&mut self, attempt: Attempt) -> Result<u32, Oops> {
+            self.0 += 1;
+            tokio::task::yield_now().await;
+            if attempt.number == 1 {
+                Err(Oops(self.0))
+            } else {
+                Ok(self.0)
+            }
+        }
+    }
     async fn step(borrows: &mut Borrows<'_>, _: Attempt) -> Result<usize, Oops> {
         borrows.calls += 1;
         tokio::task::yield_now().await;
@@ -195,6 +208,15 @@ fn an_operation_can_change_what_it_is_lent() {
                 .run()
                 .await
                 .unwrap();
+            // A method as it is, and a closure with captures of its own.
+            let own = std::sync::Arc::new(3);
+            let mut counter = Counter::default();
+            let run = AT_ONCE.retry_with(&mut counter, Counter::step).run();
+            assert_eq!(run.await.unwrap(), 2);
+            let run = AT_ONCE.retry_with(&mut counter, async move |counter, attempt| {
+                counter.step(attempt).await.map(|steps| steps + *own)
+            });
+            assert_eq!(run.run().await.unwrap(), 7);
             (client.sent, length, borrows.calls)
         });
         assert_eq!(task.await.unwrap(), (3, 4, 2));
@@ -311,7 +333,6 @@ async fn courses(policy: &Retry, failures: u32, limit: Duration, tokens: u32) ->
         }
     };
     let ended = ended.await.map_err(parts);
-    drop(tries);
     let driven = course(&flaky, ended, &purse);
     [closure, lent, driven]
 }
@@ -460,5 +481,71 @@ fn in_a_group_with_a_grace_a_pausing_run_allocates_once() {
                 Ok(())
             });
         assert!(ended.await.is_ok());
+    });
+}
+
+#[test]
+fn a_loop_that_gave_up_begins_no_attempt() {
+    paused(async || {
+        // Whoever only logs the error does not loop for ever.
+        let told = RefCell::new(Vec::new());
+        let mut tries = STEADY
+            .tries()
+            .on_event(|event: &RetryEvent<'_, Oops>| told.borrow_mut().push(format!("{event:?}")));
+        let mut begun = 0;
+        while tries.begin().is_ok() {
+            begun += 1;
+            let _logged = tries.failed(Oops(begun), |_| begun < 2).await;
+        }
+        let error = tries.begin().unwrap_err();
+        assert_eq!(
+            (begun, error.reason(), error.attempts(), error.last()),
+            (2, RetryReason::Permanent, 2, None)
+        );
+        let error = tries.failed(Oops(9), |_| true).await.unwrap_err();
+        assert_eq!(
+            (error.reason(), error.into_error()),
+            (RetryReason::Permanent, Some(Oops(9)))
+        );
+        drop(tries);
+        assert_eq!(told.into_inner().len(), 2, "a pause, and one end");
+    });
+}
+
+#[test]
+fn a_loop_that_says_nothing_has_no_more_attempts() {
+    paused(async || {
+        let mut tries = STEADY.tries::<Oops>();
+        let mut begun = 0;
+        let error = loop {
+            match tries.begin() {
+                Ok(_) => begun += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((begun, error.reason()), (3, RetryReason::AttemptsExhausted));
+    });
+}
+
+#[test]
+fn a_loop_tells_its_time() {
+    paused(async || {
+        // The policy need not live as long as the loop.
+        let mut tries = STEADY.attempts(2).tries();
+        tokio::time::sleep(ms(70)).await; // not in it
+        for took in [ms(5000), ms(300)] {
+            assert!(tries.begin().is_ok());
+            tokio::time::sleep(took).await;
+            if let Err(error) = tries.failed(Oops(0), |_| true).await {
+                assert_eq!((error.elapsed(), tries.elapsed()), (ms(5400), ms(5400)));
+            }
+        }
+        assert_eq!(tries.attempts(), 2);
+        // What an attempt computes counts as well: nothing waits here.
+        let mut tries = STEADY.tries();
+        assert!(tries.begin().is_ok());
+        tokio::time::advance(ms(40)).await;
+        let error = tries.failed(Oops(0), |_| false).await.unwrap_err();
+        assert_eq!(error.elapsed(), ms(40));
     });
 }

@@ -2,7 +2,9 @@
 
 use std::{cell::Cell, future::pending, sync::Arc, time::Duration};
 
-use ringfence::{Cause, Deadline, Retry, RetryReason, Scope, TaskGroup, scope, token};
+use ringfence::{
+    Cause, Deadline, OwnedGroup, Retry, RetryReason, Scope, TaskGroup, Verdict, scope, token,
+};
 use tokio::time::{Instant, sleep};
 
 use super::{Flaky, Oops, STEADY, ms};
@@ -238,5 +240,32 @@ fn a_pause_leaves_nothing_with_the_group() {
                 Ok(token().is_cancelled())
             });
         assert!(!ended.await.unwrap());
+    });
+}
+
+#[test]
+fn the_shutdown_of_a_long_lived_group_ends_a_pause() {
+    paused(async || {
+        let group = OwnedGroup::<Oops>::new();
+        let (start, log) = (Instant::now(), Log::new());
+        let inner = log.clone();
+        group.spawn(async move {
+            let error = SLOW
+                .cap(ms(60_000))
+                .retry(|_| async { Err::<(), _>(Oops(4)) })
+                .classify(|_| Verdict::RetryAfter(ms(15_000)))
+                .await
+                .unwrap_err();
+            inner.push((error.reason(), error.into_error(), start.elapsed()));
+            Ok(())
+        });
+        sleep(ms(50)).await;
+        let report = group.shutdown(ms(10_000)).await;
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(
+            log.entries(),
+            [(RetryReason::Cancelled, Some(Oops(4)), ms(50))]
+        );
+        assert_eq!(start.elapsed(), ms(50));
     });
 }

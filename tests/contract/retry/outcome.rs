@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, cell::RefCell, error::Error, time::Duration};
 
-use ringfence::{Retry, RetryEvent, RetryReason, Verdict};
+use ringfence::{BoxError, Hedge, Retry, RetryError, RetryEvent, RetryReason, Verdict};
 
 use super::{Flaky, Oops, STEADY, ms};
 use crate::support::paused;
@@ -235,7 +235,7 @@ fn the_error_carries_what_happened() {
         assert!(
             through
                 .unwrap_err()
-                .downcast_ref::<ringfence::RetryError<Oops>>()
+                .downcast_ref::<RetryError<Oops>>()
                 .is_some()
         );
         let boxed: Result<u32, Box<dyn Error + Send + Sync>> =
@@ -274,5 +274,66 @@ fn a_hook_may_borrow_and_change() {
             .on_event(|_| pauses += text.len());
         assert!(run.await.is_ok());
         assert_eq!(pauses, 20);
+    });
+}
+
+#[test]
+fn every_kind_of_error_goes_through_the_question_mark() {
+    type StdBox = Box<dyn Error + Send + Sync>;
+    /// One kind of error, into each kind that a caller may have.
+    macro_rules! through {
+        ($error:ty, $make:expr) => {{
+            async fn fetch() -> Result<u32, $error> {
+                Err($make)
+            }
+            async fn into_anyhow() -> anyhow::Result<u32> {
+                Ok(STEADY.retry(|_| fetch()).await?)
+            }
+            async fn into_std() -> Result<u32, Box<dyn Error>> {
+                Ok(STEADY.retry(async |_| fetch().await).await?)
+            }
+            async fn into_ours() -> Result<u32, BoxError> {
+                Ok(Hedge::after(ms(1)).run(|_| fetch()).await?)
+            }
+            async fn in_a_loop() -> Result<u32, StdBox> {
+                let mut tries = STEADY.tries();
+                loop {
+                    tries.begin()?;
+                    match fetch().await {
+                        Ok(value) => return Ok(tries.succeeded(value)),
+                        Err(error) => tries.failed(error, |_| true).await?,
+                    }
+                }
+            }
+            let error = into_anyhow().await.unwrap_err();
+            assert!(error.is::<RetryError<$error>>());
+            let gave_up = "gave up after 3 attempts in 200ms: no attempts left";
+            assert_eq!(format!("{error:#}"), format!("{gave_up}: no. 7"));
+            assert_eq!(into_std().await.unwrap_err().to_string(), gave_up);
+            let error = in_a_loop().await.unwrap_err();
+            assert_eq!(
+                error.source().map(ToString::to_string),
+                Some("no. 7".into())
+            );
+            let error = into_ours().await.unwrap_err();
+            let source = error.source().map(ToString::to_string);
+            assert_eq!(source, Some("no. 7".into()));
+        }};
+    }
+    paused(async || {
+        through!(Oops, Oops(7));
+        through!(std::io::Error, std::io::Error::other(Oops(7)));
+        through!(anyhow::Error, Oops(7).into());
+        through!(BoxError, Oops(7).into());
+        through!(StdBox, Oops(7).into());
+        through!(String, Oops(7).to_string());
+        // A chain inside is said in full by what can say it.
+        let error = STEADY
+            .retry(|_| async { Err::<(), _>(anyhow::anyhow!("the cause").context("the effect")) })
+            .await
+            .unwrap_err();
+        let source = error.source().unwrap();
+        assert_eq!(source.to_string(), "the effect: the cause");
+        assert!(source.source().is_none());
     });
 }

@@ -7,6 +7,10 @@
 
 #[path = "models/adoption.rs"]
 mod adoption;
+#[path = "models/borrow.rs"]
+mod borrow;
+#[path = "models/budget.rs"]
+mod budget;
 #[path = "models/cancel.rs"]
 mod cancel;
 #[path = "models/crew.rs"]
@@ -17,16 +21,24 @@ mod end;
 mod limit;
 #[path = "models/owned.rs"]
 mod owned;
+#[path = "models/pause.rs"]
+mod pause;
 #[path = "models/queue.rs"]
 mod queue;
+#[path = "models/single_flight.rs"]
+mod single_flight;
 #[path = "models/slots.rs"]
 mod slots;
 #[path = "models/spawn.rs"]
 mod spawn;
+#[path = "models/start.rs"]
+mod start;
 #[path = "models/token.rs"]
 mod token;
 #[path = "models/wait.rs"]
 mod wait;
+#[path = "models/watched.rs"]
+mod watched;
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
