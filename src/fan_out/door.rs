@@ -13,10 +13,9 @@
 //!
 //! Q1. The lock of the input is taken before that of the crew, and nobody waits for it: who finds it taken for long is idle.
 //! Q2. Who is idle for that reason has shown KNOCKED, or somebody else has, before it looks at the lock once more; who gives
-//! the lock back looks for it after, or for CALL if it has an item. Both are read-modify-writes of one word: so one of the two
-//! finds the other. Q3. Somebody is inside
-//! from before the lock of the input is given back until he has his item. Q4. On one thread a worker keeps the input while
-//! its items are ready at once: nobody else can want it meanwhile.
+//! the lock back looks for it after, or for CALL if it has an item. Both are read-modify-writes of one word: so one of the
+//! two finds the other. Q3. Somebody is inside from before the lock of the input is given back until he has his item. Q4. On
+//! one thread a worker keeps the input while its items are ready at once: nobody else can want it meanwhile.
 
 use std::task::{Context, Poll, Waker, ready};
 
