@@ -23,6 +23,8 @@ use crate::limit::waiters::{Left, Seat, Waiters};
 pub(crate) const INSIDE: u64 = 1;
 pub(crate) const CALL: u64 = 1 << 1;
 pub(crate) const STOPPED: u64 = 1 << 2;
+/// Somebody is idle because the input was taken, and may have missed that it was given back.
+pub(crate) const KNOCKED: u64 = 1 << 3;
 
 pub(crate) struct Crew<T> {
     limit: usize,
@@ -33,6 +35,7 @@ pub(crate) struct Crew<T> {
     is_inside: bool,
     /// Of the one inside, if it waits for the input.
     inside: Option<Waker>,
+    has_knocked: bool,
     is_stopped: bool,
     /// It was stopped before the input was over.
     is_cut: bool,
@@ -87,6 +90,7 @@ impl<T> Crew<T> {
             idle: Waiters::new(),
             is_inside: false,
             inside: None,
+            has_knocked: false,
             is_stopped: false,
             is_cut: false,
             is_torn: false,
@@ -98,13 +102,15 @@ impl<T> Crew<T> {
     /// What is to be shown of it.
     pub(crate) fn flags(&self) -> u64 {
         if self.is_stopped {
-            STOPPED
-        } else if self.is_inside {
-            INSIDE
+            return STOPPED;
+        }
+        let knocked = if self.has_knocked { KNOCKED } else { 0 };
+        if self.is_inside {
+            knocked | INSIDE
         } else if self.may_call() && (!self.idle.is_empty() || self.started < self.limit) {
-            CALL
+            knocked | CALL
         } else {
-            0
+            knocked
         }
     }
 
@@ -166,6 +172,20 @@ impl<T> Crew<T> {
         }
         badge.seat = Some(self.idle.push(1, waker));
         Ok(())
+    }
+
+    /// Has a worker wait because another one has the input, which will look for that.
+    pub(crate) fn knock(&mut self, badge: &mut Badge, waker: Waker) -> Result<(), Waker> {
+        self.wait_idle(badge, waker)?;
+        self.has_knocked = true;
+        Ok(())
+    }
+
+    /// Finds somebody to look again, if anybody found the input taken by one that took nothing.
+    pub(crate) fn answer(&mut self) -> Option<Waker> {
+        std::mem::take(&mut self.has_knocked)
+            .then(|| self.wake_one())
+            .flatten()
     }
 
     /// Finds who is to take the next item (V2).

@@ -9,16 +9,18 @@
 //! | INSIDE  | somebody waits for the input, or with an item in hand: take nothing      | under the crew's lock    |
 //! | CALL    | whoever has taken an item wakes, or starts, the next                      | under the crew's lock    |
 //! | STOPPED | nothing more is taken                                                    | under the crew's lock    |
+//! | KNOCKED | whoever gives the input back without an item wakes somebody              | under the crew's lock    |
 //!
 //! Q1. The lock of the input is taken before that of the crew, and nobody waits for it: who finds it taken for long is idle.
-//! Q2. Who is idle for that reason has shown CALL, or somebody else has, before it looks at the lock once more; who gives the
-//! lock back looks for CALL after. Both are read-modify-writes of one word: so one of the two finds the other. Q3. Somebody is inside
+//! Q2. Who is idle for that reason has shown KNOCKED, or somebody else has, before it looks at the lock once more; who gives
+//! the lock back looks for it after, or for CALL if it has an item. Both are read-modify-writes of one word: so one of the two
+//! finds the other. Q3. Somebody is inside
 //! from before the lock of the input is given back until he has his item. Q4. On one thread a worker keeps the input while
 //! its items are ready at once: nobody else can want it meanwhile.
 
 use std::task::{Context, Poll, Waker, ready};
 
-use crate::fan_out::crew::{Badge, CALL, Crew, INSIDE, Next, STOPPED};
+use crate::fan_out::crew::{Badge, CALL, Crew, INSIDE, KNOCKED, Next, STOPPED};
 use crate::fan_out::hand::{Hand, Pass, Toll};
 use crate::fan_out::input::Input;
 use crate::fan_out::intake::{Intake, Taken, Ticket};
@@ -179,6 +181,7 @@ impl<S: Input<Item = T>, T> Door<S, T> {
                 Step::End
             } else if flags & INSIDE != 0 {
                 *lease = None;
+                self.gave_back();
                 self.seek(visit, cx)
             } else {
                 let polled = polled.take().unwrap_or_else(|| intake.pull(cx));
@@ -192,7 +195,12 @@ impl<S: Input<Item = T>, T> Door<S, T> {
                 self.without_item(&polled, intake, &mut visit.badge, cx)
             };
             match step {
-                Step::Wait => return Poll::Pending,
+                Step::Wait => {
+                    if lease.take().is_some() {
+                        self.gave_back();
+                    }
+                    return Poll::Pending;
+                }
                 Step::End => return Poll::Ready(None),
                 Step::Again | Step::Pull | Step::Hold(_) => {}
             }
@@ -247,6 +255,8 @@ impl<S: Input<Item = T>, T> Door<S, T> {
                 return Poll::Ready(None);
             };
             if self.flags.load(Ordering::Relaxed) & (INSIDE | STOPPED) != 0 {
+                drop(intake);
+                self.gave_back();
                 continue;
             }
             let polled = intake.pull(cx);
@@ -270,7 +280,11 @@ impl<S: Input<Item = T>, T> Door<S, T> {
                 continue;
             }
             match self.without_item(&polled, &mut intake, badge, cx) {
-                Step::Wait => return Poll::Pending,
+                Step::Wait => {
+                    drop(intake);
+                    self.gave_back();
+                    return Poll::Pending;
+                }
                 Step::End => return Poll::Ready(None),
                 Step::Again | Step::Pull | Step::Hold(_) => {}
             }
@@ -368,7 +382,7 @@ impl<S: Input<Item = T>, T> Door<S, T> {
         }
         // The input takes its time: this thread has other things to do.
         let waker = cx.waker().clone();
-        if let Err(waker) = self.change(|crew| crew.wait_idle(badge, waker)) {
+        if let Err(waker) = self.change(|crew| crew.knock(badge, waker)) {
             drop(waker);
             return Poll::Ready(None);
         }
@@ -383,19 +397,31 @@ impl<S: Input<Item = T>, T> Door<S, T> {
         drop(self.change(|crew| crew.arrive(badge)));
     }
 
-    /// Finds who is to take the item after the one that was just taken.
+    /// Reads the word after the input was given back.
     #[inline]
-    fn call(&self) -> Next {
-        let flags = if self.is_parallel {
+    fn flags_after(&self) -> u64 {
+        if self.is_parallel {
             // AcqRel pairs with that of `change`: who was idle by then is seen, and who is not has seen the lock free (Q2).
             self.flags.fetch_or(0, Ordering::AcqRel)
         } else {
             self.flags.load(Ordering::Relaxed)
-        };
-        if flags & CALL == 0 {
+        }
+    }
+
+    /// Finds who is to take the item after the one that was just taken.
+    #[inline]
+    fn call(&self) -> Next {
+        if self.flags_after() & CALL == 0 {
             Next::Nothing
         } else {
             self.change(Crew::next)
+        }
+    }
+
+    /// Has somebody look again who found the input taken. It was given back without an item.
+    fn gave_back(&self) {
+        if self.flags_after() & KNOCKED != 0 {
+            wake(self.change(Crew::answer));
         }
     }
 

@@ -49,8 +49,8 @@ pub struct Scope {
     give_up: Option<Duration>,
     panics_as_errors: bool,
     observer: Option<Arc<dyn Observer>>,
-    span: Option<Span>,
     is_apart: bool,
+    span: Option<Span>,
 }
 
 impl Scope {
@@ -108,19 +108,19 @@ impl Scope {
         self
     }
 
+    /// Does not hand a cancel of the groups around down to its children: whoever runs the scope listens for that, and tells
+    /// them in his own time. What forces it does so all the same.
+    pub(crate) fn apart(mut self) -> Self {
+        self.is_apart = true;
+        self
+    }
+
     /// Has all children of this scope, and of those opened in it, polled in the `tracing` span that is current now (feature `tracing`).
     ///
     /// Without it a child begins in no span: it may outlast the one that it was spawned in.
     #[cfg(feature = "tracing")]
     pub fn in_current_span(mut self) -> Self {
         self.span = Some(Span::current());
-        self
-    }
-
-    /// Does not hand a cancel of the groups around down to its children: whoever runs the scope listens for that, and tells
-    /// them in his own time. What forces it does so all the same.
-    pub(crate) fn apart(mut self) -> Self {
-        self.is_apart = true;
         self
     }
 

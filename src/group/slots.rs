@@ -21,6 +21,7 @@ use std::task::{Context, Poll, Waker, ready};
 use pin_project_lite::pin_project;
 
 use crate::cancel::{Cancelled, Token};
+use crate::detail::{self, WaitsFor};
 use crate::group::spawn::Birth;
 use crate::observe::{CancelReason, TaskId, wake};
 use crate::state::Core;
@@ -455,6 +456,7 @@ impl Future for Taking<'_> {
         };
         drop(state);
         drop(old);
+        detail::waits_for(WaitsFor::Slot);
         if me.signals.is_some() {
             return Poll::Pending; // they have this waker already
         }

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use crate::cancel::{Cancelled, Token, token};
+use crate::detail::{self, WaitsFor};
 use crate::limit::permits::{Permits, UNLIMITED};
 use crate::limit::waiters::{Left, Seat, Waiters};
 use crate::observe::{CancelReason, DisplacedWhat, displace};
@@ -266,6 +267,7 @@ impl Wait {
         }
         let signalled = self.signal.as_mut().map(|signal| signal.poll(cx));
         let Some(Poll::Ready(reason)) = signalled else {
+            detail::waits_for(WaitsFor::Permit);
             return Poll::Pending;
         };
         let was_granted = self.seat.take().is_some_and(|seat| gate.leave(seat));

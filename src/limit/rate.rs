@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::detail::{self, WaitsFor};
 use crate::limit::gate::Signal;
 use crate::limit::gcra::{Gcra, Time};
 use crate::limit::waiters::{Left, Seat, Waiters};
@@ -249,6 +250,7 @@ impl RateWait {
             }
             let signal = self.signal.get_or_insert_with(Signal::new);
             let Poll::Ready(reason) = signal.poll(cx) else {
+                detail::waits_for(WaitsFor::Rate);
                 return Poll::Pending;
             };
             self.abandon(meter);

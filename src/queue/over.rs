@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use super::shared::{Shared, Wait};
 use super::state::{Effects, State};
 use super::waiters::Waiters;
+use crate::detail::WaitsFor;
 
 #[derive(Clone, Copy)]
 pub(crate) enum What {
@@ -41,6 +42,7 @@ impl<'a, T> Over<'a, T> {
 
 impl<T> Wait<T> for Over<'_, T> {
     type Output = ();
+    const WAITS_FOR: WaitsFor = WaitsFor::Done;
 
     fn attempt(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<()> {
         let is_over = match (self.what, self.key) {

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use super::error::SendError;
 use super::shared::{Shared, Wait};
 use super::state::{Effects, Refusal, State};
+use crate::detail::WaitsFor;
 use crate::sync::Arc;
 use std::task::Waker;
 
@@ -127,6 +128,7 @@ pub(crate) struct RoomTurn<'a> {
 
 impl<T> Wait<T> for RoomTurn<'_> {
     type Output = Result<(), Refusal>;
+    const WAITS_FOR: WaitsFor = WaitsFor::Room;
 
     fn attempt(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<Self::Output> {
         match state.permit_turn(self.key, self.weight, effects) {

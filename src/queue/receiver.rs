@@ -13,6 +13,7 @@ use super::shared::{Shared, Wait};
 use super::state::{Effects, State, Turn};
 use super::stats::Stats;
 use super::store::Tag;
+use crate::detail::WaitsFor;
 use crate::sync::Arc;
 use crate::time::timeout;
 
@@ -412,6 +413,7 @@ struct TakeTurn<'a, F> {
 
 impl<T, F: Take<T>> Wait<T> for TakeTurn<'_, F> {
     type Output = Result<F::Output, RecvError>;
+    const WAITS_FOR: WaitsFor = WaitsFor::Item;
 
     #[inline]
     fn attempt_alone(&mut self, state: &mut State<T>) -> Option<Self::Output> {
@@ -518,6 +520,7 @@ struct BatchTurn<'a> {
 
 impl<T> Wait<T> for BatchTurn<'_> {
     type Output = Result<bool, RecvError>;
+    const WAITS_FOR: WaitsFor = WaitsFor::Item;
 
     fn attempt(&mut self, state: &mut State<T>, _: &mut Effects<T>) -> Option<Self::Output> {
         match state.batch_turn(*self.key, self.want) {

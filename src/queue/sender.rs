@@ -14,6 +14,7 @@ use super::shared::{Shared, Wait};
 use super::state::{Effects, Refusal, State};
 use super::stats::Stats;
 use super::store::Place;
+use crate::detail::WaitsFor;
 use crate::sync::Arc;
 use crate::time::timeout;
 
@@ -328,6 +329,7 @@ impl<T> SendTurn<T> {
 
 impl<T> Wait<T> for SendTurn<T> {
     type Output = Result<(), SendError<T>>;
+    const WAITS_FOR: WaitsFor = WaitsFor::Room;
 
     #[inline]
     fn attempt_alone(&mut self, state: &mut State<T>) -> Option<Self::Output> {
@@ -411,6 +413,7 @@ impl<T> SendingMany<'_, T> {
 
 impl<T> Wait<T> for SendingMany<'_, T> {
     type Output = Result<(), Refusal>;
+    const WAITS_FOR: WaitsFor = WaitsFor::Room;
 
     fn attempt(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<Self::Output> {
         state

@@ -4,6 +4,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use super::state::{Discarded, Effects, Overflow, State};
 use crate::context;
+use crate::detail::{self, WaitsFor};
 use crate::observe::{DisplacedWhat, displace};
 use crate::panic::catch;
 use crate::runtime::poll_step;
@@ -113,6 +114,8 @@ impl<T> Shared<T> {
         let polled = self.poll_among_others(state, cx, wait);
         if polled.is_ready() {
             budget.made_progress();
+        } else {
+            detail::waits_for(W::WAITS_FOR);
         }
         polled
     }
@@ -152,6 +155,7 @@ impl<T> Shared<T> {
 /// Something that may have to wait its turn. All of it runs under the lock.
 pub(crate) trait Wait<T> {
     type Output;
+    const WAITS_FOR: WaitsFor;
 
     /// Does it, if it is its turn and concerns nobody else: the short way.
     #[inline]

@@ -272,8 +272,8 @@ impl Retry {
     }
 
     pub(super) fn backoff(&self, stream: u64) -> Backoff {
-        let (curve, seed) = self.endless();
-        Backoff::new(&curve, seed, stream)
+        let seed = self.seed.unwrap_or_else(super::seed::unlike_any_other);
+        Backoff::new(&self.curve, seed, stream)
     }
 
     #[track_caller]

@@ -227,11 +227,14 @@ fn spawn_from_another_thread_x_drop_of_the_scope() {
                 let _guard = guard;
                 pending::<()>().await;
             };
-            spawner.try_spawn(child).is_ok()
+            let accepted = spawner.try_spawn(child).is_ok();
+            (accepted, spawner)
         });
         drop(scope);
-        let accepted = spawning.join().unwrap();
+        let (accepted, spawner) = spawning.join().unwrap();
+        // While the spawner is there, so is the inbox.
         assert!(gone.is(), "nobody dropped the child");
+        assert!(!spawner.is_open());
         seen.note(if accepted { "accepted" } else { "refused" });
     });
 }

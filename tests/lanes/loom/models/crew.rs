@@ -189,6 +189,25 @@ fn deliver_x_a_worker_that_finds_it_full() {
 }
 
 #[test]
+fn deliver_x_two_workers_that_find_it_full() {
+    explore(&["full", "in time"], |seen| {
+        let fan = fan(2, 2, 1, None);
+        let taker = thread::spawn({
+            let fan = fan.clone();
+            move || {
+                fan.door.deliver(1);
+                fan.door.deliver(1);
+            }
+        });
+        work(&fan);
+        join(&fan);
+        taker.join().unwrap();
+        assert_eq!(fan.done.load(Ordering::Relaxed), 2);
+        seen.note(if waited(&fan) { "full" } else { "in time" });
+    });
+}
+
+#[test]
 fn stop_x_workers_that_wait() {
     explore(&["none", "one", "two"], |seen| {
         let gap = PlainArc::<Gap>::default();
