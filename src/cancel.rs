@@ -91,6 +91,11 @@ impl Token {
         }
     }
 
+    /// Asks whether it will never tell anything: outside every group, and inside a shield.
+    pub(crate) const fn is_silent(&self) -> bool {
+        self.place.is_none()
+    }
+
     /// Asks whether the task was asked to end.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {

@@ -33,6 +33,14 @@ impl Context {
         })
     }
 
+    /// Puts another member of the same group in its place, and returns the one before.
+    fn exchange(&mut self, serial: u64, seat: Option<Arc<Seat>>) -> (u64, Option<Arc<Seat>>) {
+        (
+            std::mem::replace(&mut self.serial, serial),
+            std::mem::replace(&mut self.seat, seat),
+        )
+    }
+
     /// Notes what it waits for. Returns that.
     #[cold]
     pub(crate) fn note(&self) -> Option<WaitsFor> {
@@ -100,12 +108,17 @@ impl Relay {
 
     fn shift(&mut self, inner: Option<&Arc<Seat>>) {
         let is_up = inner.is_some_and(|seat| seat.is_shielded());
+        self.hold(is_up, || inner.is_some_and(|seat| seat.is_overrun()));
+    }
+
+    /// Shields the task, or does so no more: `is_overrun` says whether that is because it lasted too long.
+    pub(crate) fn hold(&mut self, is_up: bool, is_overrun: impl FnOnce() -> bool) {
         match self.0.take() {
             None if is_up => {
                 self.0 = with(|context| context.seat().clone());
                 self.0.iter().for_each(|seat| seat.raise());
             }
-            Some(outer) if !is_up => outer.lower(inner.is_some_and(|seat| seat.is_overrun())),
+            Some(outer) if !is_up => outer.lower(is_overrun()),
             same => self.0 = same,
         }
     }
@@ -125,6 +138,33 @@ fn with<R>(read: impl FnOnce(&mut Context) -> R) -> Option<R> {
         current.set(context);
         found
     })
+}
+
+/// Runs `call`, which does not throw, as the child `serial` of `core`, in the caller's turn. Returns also the child's seat.
+pub(crate) fn as_child<R>(
+    core: &Arc<Core>,
+    serial: u64,
+    call: impl FnOnce() -> R,
+) -> (R, Option<Arc<Seat>>) {
+    let outer = with(|context| {
+        let is_same = Arc::ptr_eq(&context.core, core);
+        is_same.then(|| context.exchange(serial, None))
+    });
+    let Some((outer, seat)) = outer.flatten() else {
+        let mut context = Some(Context {
+            core: core.clone(),
+            serial,
+            seat: None,
+        });
+        let result = {
+            let _inside = Enter::new(&mut context);
+            call()
+        };
+        return (result, context.and_then(|context| context.seat));
+    };
+    let result = call();
+    let inner = with(|context| context.exchange(outer, seat));
+    (result, inner.and_then(|(_, seat)| seat))
 }
 
 /// Returns the group that the caller runs in, and its serial there.

@@ -25,6 +25,8 @@ pub enum WaitsFor {
     Room,
     /// An item of a [queue](crate::queue).
     Item,
+    /// The end of all work of a [queue](crate::queue): its `join`.
+    Done,
     /// A permit of a [`Limiter`](crate::Limiter).
     Permit,
     /// The next moment that a [`RateLimiter`](crate::RateLimiter) allows.
@@ -43,6 +45,7 @@ impl fmt::Display for WaitsFor {
             Self::Slot => f.write_str("a slot"),
             Self::Room => f.write_str("room in a queue"),
             Self::Item => f.write_str("an item of a queue"),
+            Self::Done => f.write_str("the end of a queue's work"),
             Self::Permit => f.write_str("a permit"),
             Self::Rate => f.write_str("its rate"),
             Self::Backoff => f.write_str("its next attempt"),

@@ -3,13 +3,16 @@
 //! F1. At most `limit` items run; at most as many more are taken from the input; memory is that of the limit and of the results
 //! asked for. F2. Workers are children of one group: all that holds of a scope holds here. F3. Nothing here keeps an item's
 //! future that only the caller could poll, but the local form, which gives no stream. F4. `next` of the input, and the
-//! functions of key and weight, run under the intake's own lock, which nothing else takes; all other user code under none.
+//! functions of key and weight, run under the intake's own lock, which nothing else takes and nobody waits for (`door`).
+//! F5. Whatever ends it, each error of an item is in what it comes back with, or is told to the observer.
 
-mod crew;
+pub(crate) mod crew;
+pub(crate) mod door;
 mod engine;
 mod forms;
+pub(crate) mod hand;
 pub(crate) mod input;
-mod intake;
+pub(crate) mod intake;
 mod lanes;
 pub(crate) mod local;
 mod ordered;
@@ -21,10 +24,11 @@ pub(crate) mod results;
 mod worker;
 
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, Hash, RandomState};
 
+use crate::fan_out::hand::Toll;
 use crate::fan_out::input::{Input, IntoInput};
-use crate::fan_out::intake::Steps;
+use crate::fan_out::intake::Asks;
 use crate::fan_out::local::LocalFanOut;
 use crate::fan_out::progress::Progress;
 use crate::group::options::Scope;
@@ -90,7 +94,7 @@ where
         weight: None,
         key: None,
         progress: None,
-        scope: Scope::new(),
+        scope: None,
     }
 }
 
@@ -110,7 +114,7 @@ pub struct FanOut<S, T> {
     weight: Option<intake::WeightOf<T>>,
     key: Option<intake::KeyOf<T>>,
     progress: Option<Progress>,
-    scope: Scope,
+    scope: Option<Scope>,
 }
 
 /// Options.
@@ -144,7 +148,10 @@ where
     /// fan-outs share, that is changed while it runs, or that adapts itself. An [adaptive](Limiter::adaptive) one learns
     /// that an item went well, or was too much, from whether it succeeds or fails.
     ///
-    /// The permit goes back when the item ends, whoever takes its result and when.
+    /// The permit goes back when the item ends, whoever takes its result and when. An item that waits for another fan-out inside
+    /// it, with the same limiter, lends its permit to one item of that at a time: fan-outs inside one another go on, however
+    /// low the limit. (Not from a [local](Self::local) one to what is inside it, whose items have no tasks of their own.) An
+    /// item that asks the limiter itself for another permit does not lend: where all who have one do that, none goes on.
     pub fn limiter(mut self, limiter: &Limiter) -> Self {
         self.limiter = Some(limiter.clone());
         self.weight = None;
@@ -199,30 +206,44 @@ where
 
     /// Runs its group with the options of `scope`: a name, a deadline, a grace, an observer, panics as errors.
     pub fn scope(mut self, scope: Scope) -> Self {
-        self.scope = scope;
+        self.scope = Some(scope);
         self
     }
 
     /// Runs the items in the caller's task instead of tasks of their own: they may borrow, and need not be `Send`.
     ///
-    /// There is no group of tasks then, so [`scope`](Self::scope) and [`buffer`](Self::buffer) have no effect: put a `timeout`
-    /// around it, or use it in a scope with a deadline.
+    /// There is no group of tasks then, and no name, deadline or grace of its own: put a [`timeout`](crate::timeout) around
+    /// it, or use it in a scope that has them.
+    ///
+    /// # Panics
+    ///
+    /// If a [`scope`](Self::scope) or a [`buffer`](Self::buffer) was given, which only the spawned form has.
     #[track_caller]
     pub fn local(self) -> LocalFanOut<S, T> {
+        assert!(
+            self.scope.is_none(),
+            "ringfence: a local fan-out has no group, so it takes no `scope`"
+        );
+        assert!(
+            self.buffer.is_none(),
+            "ringfence: a local fan-out keeps no results ready, so it takes no `buffer`"
+        );
         LocalFanOut::new(self)
     }
 
-    /// Makes the steps between the input and the function, if there are any.
-    fn steps(&mut self) -> Option<Box<Steps<T>>> {
-        let has_any = self.rate.is_some() || self.limiter.is_some() || self.key.is_some();
-        has_any.then(|| {
-            let mut steps = Box::new(Steps::new(self.limit));
-            steps.rate = self.rate.take().map(|rate| rate.meter().clone());
-            steps.limiter = self.limiter.take().map(|limiter| limiter.core().clone());
-            steps.weight = self.weight.take();
-            steps.key = self.key.take();
-            steps
-        })
+    /// What is asked of each item, and what it has to get.
+    fn steps(&mut self) -> (Option<Box<Asks<T>>>, Toll) {
+        let toll = Toll::new(
+            self.rate.take().map(|rate| rate.meter().clone()),
+            self.limiter.take().map(|limiter| limiter.core().clone()),
+        );
+        let asks = Asks {
+            key: self.key.take(),
+            weight: self.weight.take(),
+            hasher: RandomState::new(),
+        };
+        let has_any = asks.key.is_some() || asks.weight.is_some();
+        (has_any.then(|| Box::new(asks)), toll)
     }
 
     fn bound(&self) -> usize {

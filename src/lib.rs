@@ -156,8 +156,8 @@ pub use group::error::{
     BoxError, Cause, Failure, FailureKind, GroupError, SpawnError, StartError, TrySpawnError,
 };
 pub use group::handle::{Outcome, OutcomeHandle, TaskHandle};
-pub use group::join::{IntoResult, TryJoin};
-pub use group::limited::{Limited, LimitedSpawner};
+pub use group::join::{AsCompleted, IntoResult, TryJoin};
+pub use group::limited::{Limited, LimitedNamed, LimitedSpawner};
 pub use group::options::Scope;
 pub use group::output::{FnReturn, Never, TaskOutput};
 pub use group::owned::OwnedGroup;

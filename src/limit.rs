@@ -9,6 +9,7 @@ pub(crate) mod concurrency;
 pub(crate) mod gate;
 pub(crate) mod gcra;
 pub(crate) mod keyed;
+pub(crate) mod loan;
 pub(crate) mod permits;
 pub(crate) mod rate;
 pub(crate) mod waiters;

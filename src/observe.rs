@@ -6,6 +6,7 @@
 use std::fmt;
 use std::panic::Location;
 use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 
 use crate::panic::{PanicPayload, catch};
 
@@ -124,7 +125,7 @@ pub enum CancelReason {
     ScopeDropped,
     /// The group was shut down: [`OwnedGroup::shutdown`](crate::OwnedGroup::shutdown).
     Shutdown,
-    /// The child was cancelled through its handle.
+    /// The child was cancelled through its handle; or it was being [started](crate::TaskGroup::start), and nobody waits any more.
     Handle,
     /// The children were cancelled, the body was not: [`TaskGroup::cancel_children`](crate::TaskGroup::cancel_children).
     ChildrenCancelled,
@@ -325,6 +326,14 @@ pub(crate) fn process() -> Option<&'static Arc<dyn Observer>> {
 pub(crate) fn tell(observer: Option<&Arc<dyn Observer>>, event: impl FnOnce(&dyn Observer)) {
     if let Some(observer) = observer {
         drop(catch(|| event(&**observer)));
+    }
+}
+
+/// Wakes somebody whose waker may be anything, and may throw: that is observed, and harms neither who wakes nor anybody else.
+pub(crate) fn wake(waker: Option<Waker>) {
+    let Some(waker) = waker else { return };
+    if let Err(panic) = catch(|| waker.wake()) {
+        displace(None, None, DisplacedWhat::Panic(panic));
     }
 }
 

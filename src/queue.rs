@@ -61,6 +61,7 @@
 mod delivery;
 mod error;
 mod over;
+mod permit;
 mod receiver;
 mod sender;
 mod shared;
@@ -73,8 +74,9 @@ pub(crate) mod waiters;
 
 pub use delivery::Delivery;
 pub use error::{RecvError, SendError, TryRecvError};
+pub use permit::{OwnedPermit, Permit};
 pub use receiver::Receiver;
-pub use sender::{Permit, Sender};
+pub use sender::Sender;
 pub use state::{Discarded, Overflow};
 pub use stats::Stats;
 #[cfg(feature = "stream")]
@@ -212,18 +214,22 @@ impl<T> Queue<T> {
 
     /// As [`unbounded`].
     pub fn unbounded() -> Self {
-        Self::new(Capacity::Limit(usize::MAX))
+        Self::new(Capacity::Unbounded)
     }
 
-    /// One item, the latest: each send replaces what is there.
+    /// One item, the latest: whatever is sent replaces what is there, and there is always room.
+    ///
+    /// A delivery does not keep its room, so that the latest item is there for whoever comes next, however long someone
+    /// works on an older one. What comes back from a [delivery](Self::redeliver) after something newer was sent gives way to
+    /// that.
     pub fn latest() -> Self {
-        Self::bounded(1).overflow(Overflow::DropOldest)
+        Self::new(Capacity::Latest).overflow(Overflow::DropOldest)
     }
 
     /// Counts `weight(item)` against the capacity, instead of 1 for each item; bytes, for instance.
     ///
     /// It is asked once, when the item is sent. What weighs 0 counts as 1; what weighs more than the capacity is refused
-    /// as [too heavy](SendError::TooHeavy). Weights mean nothing to a rendezvous.
+    /// as [too heavy](SendError::TooHeavy). Weights mean nothing to a rendezvous, nor to [`latest`](Self::latest).
     pub fn weight(mut self, weight: impl Fn(&T) -> usize + Send + Sync + 'static) -> Self {
         self.config.weight = Some(Box::new(weight));
         self
@@ -266,7 +272,8 @@ impl<T> Queue<T> {
 
     /// Hands what the queue drops to `hook`: overflow, what is left when the last receiver goes, dead letters.
     ///
-    /// Each such item gets there exactly once, outside every lock; a panic in it goes to the [observer](crate::observe).
+    /// Each such item gets there exactly once, outside every lock, before anybody is told that it is finished. A panic in the hook goes to the observer of the group
+    /// that it happens in: see [`observe`](crate::observe).
     pub fn on_discard(mut self, hook: impl Fn(T, Discarded) + Send + Sync + 'static) -> Self {
         self.config.on_discard = Some(Box::new(hook));
         self
@@ -283,7 +290,7 @@ impl<T> Queue<T> {
         let is_sorted = config.weight.is_some()
             || config.rank.is_some()
             || config.attempts > 0
-            || capacity == Capacity::Rendezvous;
+            || !capacity.is_weighed();
         let store = match (is_sorted, is_lifo) {
             (true, _) => Store::sorted(),
             (false, true) => Store::Lifo(VecDeque::new()),

@@ -1,8 +1,8 @@
 //! Shields: sections that run to their end although their group is cancelled.
 //!
 //! H1. A shield is up from the first poll of its section until that has ended, is dropped, or has lasted too long; meanwhile the
-//! task is not dropped where it is parked: in the body of a scope, nor is the one that the scope is in. H2. The bound counts
-//! from the moment in which the task would have been dropped, which stands in its seat or its group: so sections one after
+//! task is not dropped where it is parked: in the body of a scope, or in a child that borrows, nor is the one that the scope is
+//! in. H2. The bound counts from the moment in which the task would have been dropped, which stands in its seat or its group: so sections one after
 //! another do not outlast the longest bound. H3. Whether code is inside is set around each poll, so that other branches of
 //! the same task are not. H4. It listens for that moment by itself, since whatever polls it may not look at it otherwise.
 
@@ -31,7 +31,7 @@ use crate::sync::Arc;
 /// opened there.
 ///
 /// It shields against the cancel of the task that the caller runs in, whether it came through a handle, the group, or a group
-/// around it; in the body of a scope also against that of the task that the scope is in. It does not shield against its own future
+/// around it; in the body of a scope, or in a child that borrows, also against that of the task that the scope is in. It does not shield against its own future
 /// being dropped, by a `timeout` around it or a `select!`, nor against the end of the runtime. Children that are
 /// spawned in it are not in it. Outside every group it does nothing.
 ///
@@ -116,10 +116,11 @@ impl Guard {
         })
     }
 
-    /// Returns the members that the section is in: the body of a scope is in the member that this was opened in.
+    /// Returns the members that the section is in: who shares the task in which a scope was opened is in the member that
+    /// opened it.
     fn around(&self) -> impl Iterator<Item = (&Core, u64)> {
         std::iter::successors(Some((&*self.core, self.serial)), |(core, serial)| {
-            core.exposed_in().filter(|_| *serial == 0)
+            core.exposed_in().filter(|_| core.shares_task(*serial))
         })
     }
 

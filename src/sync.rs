@@ -88,39 +88,6 @@ impl<T> Lock<T> {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Takes the lock where it is held for a few instructions at a time, and wanted often: looks a few times again before
-    /// it lets the thread sleep, which costs more than the wait.
-    #[cfg(not(any(ringfence_loom, ringfence_shuttle)))]
-    #[inline]
-    pub(crate) fn lock_soon(&self) -> MutexGuard<'_, T> {
-        use std::sync::TryLockError;
-        match self.0.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => self.lock_patiently(),
-        }
-    }
-
-    #[cfg(not(any(ringfence_loom, ringfence_shuttle)))]
-    #[cold]
-    fn lock_patiently(&self) -> MutexGuard<'_, T> {
-        // Longer each time: whoever has the lock is left alone with its cache for a while, and gets much done.
-        for round in 0..11_u32 {
-            for _ in 0..1 << round {
-                std::hint::spin_loop();
-            }
-            if let Ok(guard) = self.0.try_lock() {
-                return guard;
-            }
-        }
-        self.lock()
-    }
-
-    #[cfg(any(ringfence_loom, ringfence_shuttle))]
-    pub(crate) fn lock_soon(&self) -> MutexGuard<'_, T> {
-        self.lock()
-    }
-
     /// Takes the lock if nobody has it.
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.0.try_lock() {
@@ -134,5 +101,104 @@ impl<T> Lock<T> {
         self.0
             .get_mut()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A lock that is held for a few dozen instructions at a time, never by the user's code, and wanted for every item.
+///
+/// It costs one locked operation: its release is a plain store. A lock that wakes who sleeps needs two. Who finds it taken
+/// looks again, less often each time, gives way to other threads, and sleeps at last: a holder whose thread was taken off
+/// its core costs the others a little time, and no core.
+#[cfg(not(any(ringfence_loom, ringfence_shuttle)))]
+mod short {
+    use std::hint::spin_loop;
+    use std::thread;
+    use std::time::Duration;
+
+    use spin::mutex::{SpinMutex, SpinMutexGuard};
+
+    pub(crate) type ShortGuard<'a, T> = SpinMutexGuard<'a, T>;
+
+    pub(crate) struct ShortLock<T>(SpinMutex<T>);
+
+    impl<T> ShortLock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(SpinMutex::new(value))
+        }
+
+        #[inline]
+        pub(crate) fn lock(&self) -> ShortGuard<'_, T> {
+            match self.0.try_lock() {
+                Some(guard) => guard,
+                None => self.lock_patiently(),
+            }
+        }
+
+        #[cold]
+        fn lock_patiently(&self) -> ShortGuard<'_, T> {
+            let mut round = 0;
+            loop {
+                wait(round);
+                round = (round + 1).min(SLEEPS);
+                // Looks first, which leaves the lock where it is, in the cache of who has it.
+                if !self.0.is_locked() {
+                    if let Some(guard) = self.0.try_lock() {
+                        return guard;
+                    }
+                }
+            }
+        }
+    }
+
+    const YIELDS: u32 = 11;
+    const SLEEPS: u32 = 32;
+
+    /// Longer each time: whoever has the lock is left alone with its cache for a while, and gets much done.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the holder's thread does not run: no clock of a test matters, nor does anybody wait for a time"
+    )]
+    fn wait(round: u32) {
+        match round {
+            0..YIELDS => (0..1 << round).for_each(|_| spin_loop()),
+            YIELDS..SLEEPS => thread::yield_now(),
+            _ => thread::sleep(Duration::from_micros(100)),
+        }
+    }
+}
+
+/// One that the lanes know of.
+#[cfg(any(ringfence_loom, ringfence_shuttle))]
+mod short {
+    pub(crate) type ShortGuard<'a, T> = super::MutexGuard<'a, T>;
+    pub(crate) type ShortLock<T> = super::Lock<T>;
+}
+
+pub(crate) use short::{ShortGuard, ShortLock};
+
+#[cfg(all(test, not(any(ringfence_loom, ringfence_shuttle))))]
+mod tests {
+    use super::ShortLock;
+
+    #[test]
+    fn a_short_lock_excludes_more_threads_than_there_are_cores() {
+        let lock = ShortLock::new((0_u32, false));
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    for turn in 0..1_000 {
+                        let mut inside = lock.lock();
+                        assert!(!std::mem::replace(&mut inside.1, true));
+                        if turn % 100 == 0 {
+                            // As if it were taken off its core.
+                            std::thread::yield_now();
+                        }
+                        inside.0 += 1;
+                        inside.1 = false;
+                    }
+                });
+            }
+        });
+        assert_eq!(lock.lock().0, 16_000);
     }
 }

@@ -3,21 +3,25 @@
 //! W1. A delivery is done when the handler gives it back, and only then; an error, a panic, a timeout or a cancel drops it,
 //! and what that means is the source's to say (a queue made with redelivery delivers it again). W2. No end of a handler
 //! ends its worker. W3. When the group around a pool is cancelled with a grace, the source is told to stop, and the workers
-//! finish what it still has. W4. A pool ends when its source has ended and every worker is idle.
+//! finish what it still has. W4. A pool ends when its source has ended and every worker is idle. W5. A panic that there is no
+//! hook for, and one of the hook itself, harms no work: it is kept until the pool has ended, and goes on in the caller then.
+//! Further ones, and what a dropped handler's destructors throw, go to the observer, with the worker's name.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::panic::Location;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use crate::cancel::token;
-use crate::group::error::{BoxError, GroupError};
+use crate::context;
+use crate::group::error::{BoxError, FailureKind, GroupError};
 use crate::group::{TaskGroup, scope};
-use crate::observe::{DisplacedWhat, displace};
+use crate::observe::{DisplacedWhat, TaskInfo, displace};
 use crate::panic::{PanicPayload, catch};
 use crate::queue::{Delivery, Receiver, RecvError};
-use crate::sync::{AtomicU64, Ordering, PlainArc};
+use crate::sync::{AtomicU64, Lock, Ordering, PlainArc};
 use crate::time::{Elapsed, timeout};
 
 /// Where a pool's deliveries come from: a [`queue::Receiver`](Receiver) in this process, or a broker.
@@ -96,7 +100,7 @@ impl<T: Send + 'static> Deliverable for Delivery<T> {
 pub enum WorkFailure<E> {
     /// The handler failed.
     Error(E),
-    /// The handler panicked.
+    /// The handler panicked; or the destructor of an item that was done.
     Panicked(PanicPayload),
     /// The handler took longer than [`timeout`](Workers::timeout) allows.
     TimedOut(Elapsed),
@@ -147,6 +151,7 @@ pub struct Workers<E> {
     count: usize,
     timeout: Duration,
     on_failure: Option<Hook<E>>,
+    location: &'static Location<'static>,
 }
 
 impl<E: Send + 'static> Workers<E> {
@@ -162,6 +167,7 @@ impl<E: Send + 'static> Workers<E> {
             count: crate::smallest::capacity(count),
             timeout: Duration::MAX,
             on_failure: None,
+            location: Location::caller(),
         }
     }
 
@@ -171,7 +177,13 @@ impl<E: Send + 'static> Workers<E> {
         self
     }
 
-    /// Hands each failure to `hook`. Without one, panics go to the [observer](crate::observe), and errors are counted.
+    /// Hands each failure to `hook`, in the worker, when the delivery is gone.
+    ///
+    /// The handler had the delivery by value, so the item is not in the failure: put what names it into the error. What became
+    /// of it is the source's to tell, as a queue does with [`on_discard`](crate::queue::Queue::on_discard).
+    ///
+    /// Without one, errors and timeouts are counted, and the first panic goes on in the caller when the pool has ended; others
+    /// go to the [observer](crate::Scope::observer) of the group around. A panic of the hook is no different.
     pub fn on_failure(mut self, hook: impl Fn(WorkFailure<E>) + Send + Sync + 'static) -> Self {
         self.on_failure = Some(PlainArc::new(hook));
         self
@@ -181,7 +193,7 @@ impl<E: Send + 'static> Workers<E> {
     ///
     /// The handler is given each delivery by value. It gives it back to say that it is done; whatever else happens to it
     /// drops it, and the source delivers it again if it can. A handler that fails or panics ends neither its worker nor
-    /// the pool.
+    /// the pool: see [`on_failure`](Self::on_failure) for who is told.
     ///
     /// To stop, close the queue: the workers finish what is in it. If the group around the pool is cancelled with a grace,
     /// the pool does that by itself. What is left when the grace has run out is in the queue, also what was being worked
@@ -194,6 +206,10 @@ impl<E: Send + 'static> Workers<E> {
     /// # Errors
     ///
     /// [`GroupError`], if the source failed, with its error; the other workers are cancelled then.
+    ///
+    /// # Panics
+    ///
+    /// With what a handler panicked with, when everything has ended, if there is no hook for it.
     pub async fn run<S, F, W>(self, source: S, handler: F) -> Result<Tally, GroupError<S::Error>>
     where
         S: Source,
@@ -203,7 +219,8 @@ impl<E: Send + 'static> Workers<E> {
         let done = PlainArc::new(AtomicU64::new(0));
         let failed = PlainArc::new(AtomicU64::new(0));
         let handler = PlainArc::new(handler);
-        scope(async |group: &TaskGroup<S::Error>| {
+        let panic = PlainArc::new(FirstPanic(Lock::new(None)));
+        let ended = scope(async |group: &TaskGroup<S::Error>| {
             for number in 1..=self.count {
                 let worker = Worker {
                     handler: handler.clone(),
@@ -211,6 +228,8 @@ impl<E: Send + 'static> Workers<E> {
                     on_failure: self.on_failure.clone(),
                     done: done.clone(),
                     failed: failed.clone(),
+                    panic: panic.clone(),
+                    location: self.location,
                 };
                 let source = source.clone();
                 drop(
@@ -227,7 +246,18 @@ impl<E: Send + 'static> Workers<E> {
             }));
             Ok(())
         })
-        .await?;
+        .await;
+        // W5, G4: it outranks the source's error.
+        if let Some(panic) = panic.take() {
+            for failure in ended.err().into_iter().flatten() {
+                let task = failure.task().cloned();
+                if let FailureKind::Error(error) = failure.into_kind() {
+                    displace_here(task, DisplacedWhat::Error(Box::new(error)));
+                }
+            }
+            panic.resume();
+        }
+        ended?;
         Ok(Tally {
             done: done.load(Ordering::Relaxed),
             failed: failed.load(Ordering::Relaxed),
@@ -250,9 +280,11 @@ struct Worker<F, E> {
     on_failure: Option<Hook<E>>,
     done: PlainArc<AtomicU64>,
     failed: PlainArc<AtomicU64>,
+    panic: PlainArc<FirstPanic>,
+    location: &'static Location<'static>,
 }
 
-impl<F, E: Send + 'static> Worker<F, E> {
+impl<F: Send + Sync, E: Send + 'static> Worker<F, E> {
     async fn work<S, W>(self, mut source: S) -> Result<(), S::Error>
     where
         S: Source,
@@ -261,11 +293,16 @@ impl<F, E: Send + 'static> Worker<F, E> {
     {
         while let Some(delivery) = source.deliver().await? {
             match self.handle(delivery).await {
-                Ok(delivery) => match delivery.done().await {
-                    Ok(()) => {
+                Ok(delivery) => match self
+                    .guard(Duration::MAX, async { delivery.done().await })
+                    .await
+                {
+                    Ok(Ok(Ok(()))) => {
                         self.done.fetch_add(1, Ordering::Relaxed);
                     }
-                    Err(error) => self.fail(WorkFailure::NotMarked(error.into())),
+                    Ok(Ok(Err(error))) => self.fail(WorkFailure::NotMarked(error.into())),
+                    Ok(Err(panic)) => self.fail(WorkFailure::Panicked(panic)),
+                    Err(elapsed) => self.fail(WorkFailure::TimedOut(elapsed)),
                 },
                 Err(failure) => self.fail(failure),
             }
@@ -280,36 +317,88 @@ impl<F, E: Send + 'static> Worker<F, E> {
         W: Future<Output = Result<D, E>> + Send,
     {
         let work = catch(|| (self.handler)(delivery)).map_err(WorkFailure::Panicked)?;
+        match self.guard(self.timeout, work).await {
+            Ok(Ok(result)) => result.map_err(WorkFailure::Error),
+            Ok(Err(panic)) => Err(WorkFailure::Panicked(panic)),
+            Err(elapsed) => Err(WorkFailure::TimedOut(elapsed)),
+        }
+    }
+
+    /// Runs the user's part, whatever it throws (W2).
+    async fn guard<W: Future<Output: Send> + Send>(
+        &self,
+        limit: Duration,
+        work: W,
+    ) -> Result<Result<W::Output, PanicPayload>, Elapsed> {
         let mut work = pin!(Some(work));
         let ended = poll_fn(|cx| match work.as_mut().as_pin_mut() {
             Some(work) => match catch(|| work.poll(cx)) {
-                Ok(polled) => polled.map_err(WorkFailure::Error),
-                Err(panic) => Poll::Ready(Err(WorkFailure::Panicked(panic))),
+                Ok(polled) => polled.map(Ok),
+                Err(panic) => Poll::Ready(Err(panic)),
             },
             None => Poll::Pending,
         });
-        let result = timeout(self.timeout, ended)
-            .await
-            .unwrap_or_else(|elapsed| Err(WorkFailure::TimedOut(elapsed)));
-        // W2: what its destructors throw is no more than that.
+        let result = timeout(limit, ended).await;
         if let Err(panic) = catch(|| work.set(None)) {
-            displace(None, None, DisplacedWhat::Panic(panic));
+            self.displace(panic);
         }
         result
     }
 
     fn fail(&self, failure: WorkFailure<E>) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        match (&self.on_failure, failure) {
-            (Some(hook), failure) => {
-                if let Err(panic) = catch(|| hook(failure)) {
-                    displace(None, None, DisplacedWhat::Panic(panic));
-                }
-            }
-            (None, WorkFailure::Panicked(panic)) => {
-                displace(None, None, DisplacedWhat::Panic(panic));
-            }
-            (None, _) => {}
+        let told = match (&self.on_failure, failure) {
+            (Some(hook), failure) => catch(|| hook(failure)),
+            (None, WorkFailure::Panicked(panic)) => Err(panic),
+            (None, failure) => catch(|| drop(failure)),
+        };
+        // W5.
+        if let Err(Some(panic)) = told.map_err(|panic| self.panic.keep(panic)) {
+            self.displace(panic);
         }
     }
+
+    /// Tells the observer of what has nobody else to go to.
+    fn displace(&self, panic: PanicPayload) {
+        let task = context::current().map(|(core, serial)| {
+            let name = core.name_of(serial);
+            core.info(serial, name, self.location)
+        });
+        displace_here(task, DisplacedWhat::Panic(panic));
+    }
+}
+
+/// The first panic of a pool that there was no hook for.
+struct FirstPanic(Lock<Option<PanicPayload>>);
+
+impl FirstPanic {
+    /// Keeps it if it is the first; else hands it back.
+    fn keep(&self, panic: PanicPayload) -> Option<PanicPayload> {
+        let mut first = self.0.lock();
+        if first.is_some() {
+            return Some(panic);
+        }
+        *first = Some(panic);
+        None
+    }
+
+    fn take(&self) -> Option<PanicPayload> {
+        self.0.lock().take()
+    }
+}
+
+impl Drop for FirstPanic {
+    fn drop(&mut self) {
+        // The pool was dropped, or cancelled, before its end.
+        if let Some(panic) = self.take() {
+            displace_here(None, DisplacedWhat::Panic(panic));
+        }
+    }
+}
+
+/// Tells the observer of the group that this happens in.
+fn displace_here(task: Option<TaskInfo>, what: DisplacedWhat) {
+    let place = context::current();
+    let observer = place.as_ref().and_then(|(core, _)| core.observer());
+    displace(observer, task, what);
 }

@@ -139,6 +139,16 @@ impl Callgrind {
         })
     }
 
+    /// Counts the instructions of a contender of a row at one size, all in all.
+    ///
+    /// # Errors
+    ///
+    /// As [`count`](Self::count).
+    pub fn total(&mut self, row: &Row, contender: &Contender, n: usize) -> Result<u64, Missing> {
+        let run = self.start(row, contender, n)?;
+        Ok(self.finish(run)?.0)
+    }
+
     fn start(&self, row: &Row, contender: &Contender, n: usize) -> Result<Run, Missing> {
         let file =
             self.units

@@ -1,8 +1,10 @@
 //! The rows, in the order of the report.
 
 pub mod cancel;
+pub mod eager;
 pub mod fan;
 pub mod free;
+pub mod joins;
 pub mod laden;
 pub mod local;
 pub mod many;
@@ -11,6 +13,7 @@ pub mod queue;
 pub mod ready;
 pub mod result;
 pub mod retry;
+pub mod slots;
 pub mod small;
 pub mod tree;
 pub mod void;
@@ -29,6 +32,10 @@ pub static ALL: &[&Row] = &[
     &tree::ROW,
     &local::ROW,
     &local::YIELDS,
+    &eager::ROW,
+    &slots::ROW,
+    &joins::ALL,
+    &joins::FIRST,
     &ready::ROW,
     &many::ROW,
     &free::ROW,

@@ -7,20 +7,24 @@
 //! cargo run --release --example linkcheck -- --faults --seed 7 # the same with a bad server
 //! ```
 //!
-//! Everything that runs at the same time is a child of one scope, in `check`:
+//! Everything that runs at the same time is inside one scope, in `check`:
 //!
 //! ```text
 //! linkcheck                     ends when the body has its report, on Ctrl-C, or at the deadline
-//! ├── worker (64)               fetch, parse, note, next
+//! ├── the pool, in the body
+//! │   └── worker (64)           fetch, parse, note, next
 //! ├── server (background)       when the site is a folder
 //! │   └── connections           a scope of its own: they end with the server
 //! ├── client's connections      (background) hyper asks for tasks, and the group provides them
 //! └── progress (background)     the bar
 //! ```
 //!
-//! There is no code to shut any of it down. Background children end with the last worker; Ctrl-C
-//! cancels the children, the deadline cancels the scope, and in every case nothing is left running
-//! when the scope has ended. What the workers found is in the `Crawl`, which outlives them.
+//! The pages that are found but not yet fetched are in a queue that feeds itself: a page brings new
+//! ones, and when nothing is in it and nothing in flight, it ends, and so do the workers.
+//!
+//! There is no code to shut any of it down. Background children end with the body; Ctrl-C ends the
+//! body, and with it the pool; the deadline cancels the scope, and in every case nothing is left
+//! running when the scope has ended. What the workers found is in the `Crawl`, which outlives them.
 
 #![expect(clippy::print_stderr, reason = "a program talks to its user")]
 
@@ -28,7 +32,6 @@ mod cli;
 mod client;
 mod crawl;
 mod faults;
-mod frontier;
 mod hash;
 mod html;
 mod ledger;
@@ -45,7 +48,8 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, bail};
-use ringfence::{Cause, Deadline, Scope, TaskGroup};
+use ringfence::queue::{self, Delivery, SendError};
+use ringfence::{Cause, Deadline, Scope, TaskGroup, Workers};
 use tokio::select;
 use tokio::signal::ctrl_c;
 use tokio::time::Instant;
@@ -55,6 +59,7 @@ use cli::{Options, Site};
 use client::Client;
 use crawl::Crawl;
 use faults::Dice;
+use ledger::Job;
 use report::{End, Report};
 use server::Server;
 
@@ -92,17 +97,18 @@ async fn check(options: &Options) -> anyhow::Result<Report> {
             let start = serve(group, site, options).await?;
             let client = Client::new(group.spawner(), options.in_flight.into(), options.timeout);
             let page_cap = options.pages.map_or(usize::MAX, NonZeroUsize::get);
-            let crawl = crawl.get_or_init(|| Arc::new(Crawl::new(start, page_cap, client)));
+            let (new, first) = Crawl::new(start, page_cap, client);
+            let crawl = crawl.get_or_init(|| Arc::new(new));
             select! {
                 // First of all, so that Ctrl-C is taken care of before there is work to stop.
                 biased;
                 signal = ctrl_c() => {
                     signal.context("cannot wait for Ctrl-C")?;
-                    // Not the scope: then its result would be an error, and this is none.
-                    group.cancel_children();
+                    // The pool ends here and now, with everybody else. Not by a cancel of the scope: then
+                    // its result would be an error, and this is none.
                     Ok(End::Interrupted)
                 }
-                () = work(group, crawl, options.in_flight) => Ok(End::Finished),
+                worked = work(group, crawl, first, options.in_flight) => worked.map(|()| End::Finished),
             }
         })
         .await;
@@ -150,22 +156,35 @@ async fn serve(
     Ok(start)
 }
 
-/// Does the work, with as many workers as there may be requests in flight.
-async fn work(group: &TaskGroup<anyhow::Error>, crawl: &Arc<Crawl>, in_flight: u16) {
+/// Does the work, with as many workers as there may be requests in flight: that is all it takes to
+/// limit them.
+async fn work(
+    group: &TaskGroup<anyhow::Error>,
+    crawl: &Arc<Crawl>,
+    first: Job,
+    in_flight: u16,
+) -> anyhow::Result<()> {
     let shared = Arc::clone(crawl);
     group
         .named("progress")
         .spawn_background(async move { progress::draw(&shared).await });
 
-    let workers: Vec<_> = (1..=in_flight)
-        .map(|number| {
-            let crawl = Arc::clone(crawl);
-            group
-                .named(format!("worker {number}"))
-                .spawn(async move { crawl.work().await })
-        })
-        .collect();
-    for worker in workers {
-        worker.await;
-    }
+    let (seed, frontier) = queue::unbounded();
+    seed.try_send(first)?;
+    // From here on only pages bring pages. One in flight is a delivery: it keeps the queue from
+    // ending until it has sent what it found, also when its worker is cancelled in the middle.
+    drop(seed);
+
+    let crawl = Arc::clone(crawl);
+    let visit = move |page: Delivery<Job>| {
+        let crawl = Arc::clone(&crawl);
+        async move {
+            for found in crawl.visit(&page).await {
+                page.send(found)?;
+            }
+            Ok::<_, SendError<Job>>(page)
+        }
+    };
+    Workers::new(in_flight.into()).run(frontier, visit).await?;
+    Ok(())
 }

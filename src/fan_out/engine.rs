@@ -10,15 +10,17 @@
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use crate::fan_out::FanOut;
+use crate::fan_out::hand::{Hand, Pass, Toll};
 use crate::fan_out::input::Input;
-use crate::fan_out::intake::{Intake, Pass, Taken};
+use crate::fan_out::intake::{Intake, Taken, Ticket};
+use crate::fan_out::lanes::Lanes;
 use crate::fan_out::output::ItemOutput;
 use crate::fan_out::pace::Pace;
 use crate::fan_out::progress::{End, Progress};
-use crate::observe::{DisplacedWhat, displace};
+use crate::observe::{CancelReason, DisplacedWhat, displace};
 use crate::panic::catch;
 use crate::sync::{AtomicU64, Lock, Ordering, PlainArc};
 
@@ -32,8 +34,8 @@ struct Block {
 /// Which blocks have somebody woken.
 struct Board {
     rung: Vec<usize>,
-    /// The caller's, while it is away.
-    waker: Option<Waker>,
+    /// The caller's, while it is away. Shared, so that nobody clones it under the lock.
+    waker: Option<PlainArc<Waker>>,
     is_away: bool,
 }
 
@@ -64,8 +66,21 @@ impl Wake for Bell {
             }
         };
         if let Some(waker) = waker {
-            waker.wake();
+            waker.wake_by_ref();
         }
+    }
+}
+
+/// The way of items that have a key, a rate or permits to wait for.
+struct Steps<T> {
+    hand: Hand<T>,
+    toll: Toll,
+    lanes: Lanes<Ticket<T>>,
+}
+
+impl<T> Drop for Steps<T> {
+    fn drop(&mut self) {
+        drop(self.hand.abandon(&self.toll));
     }
 }
 
@@ -84,9 +99,14 @@ pub(crate) struct Engine<S, T, F, Fut> {
     board: PlainArc<Lock<Board>>,
     rung: Vec<usize>,
     limit: usize,
+    /// The future of an item that has ended is being dropped.
+    is_ending: bool,
     pace: Pace,
     progress: Option<Progress>,
-    pub(crate) intake: Intake<S, T>,
+    intake: Intake<S, T>,
+    steps: Option<Box<Steps<T>>>,
+    /// Why nothing more is taken, though there may be more.
+    cut: Option<CancelReason>,
     may_have_more: bool,
     function: F,
 }
@@ -106,7 +126,11 @@ where
         if let Some(progress) = &options.progress {
             progress.expect(options.source.size_hint());
         }
-        let steps = options.steps();
+        let (asks, mut toll) = options.steps();
+        if let Some((core, serial)) = crate::context::current() {
+            toll.borrow_from(Some((&*core, serial)));
+        }
+        let has_steps = asks.is_some() || !toll.is_free();
         Self {
             lanes: Vec::new(),
             free: Vec::new(),
@@ -118,9 +142,18 @@ where
             })),
             rung: Vec::new(),
             limit: options.limit,
+            is_ending: false,
             pace: Pace::new(),
             progress: options.progress,
-            intake: Intake::new(options.source, steps, usize::MAX),
+            intake: Intake::new(options.source, asks, usize::MAX),
+            steps: has_steps.then(|| {
+                Box::new(Steps {
+                    hand: Hand::new(),
+                    toll,
+                    lanes: Lanes::new(options.limit),
+                })
+            }),
+            cut: None,
             may_have_more: true,
             function,
         }
@@ -182,7 +215,7 @@ where
         let is_known = matches!(&board.waker, Some(waker) if waker.will_wake(cx.waker()));
         if !is_known {
             drop(board);
-            let fresh = cx.waker().clone();
+            let fresh = PlainArc::new(cx.waker().clone());
             board = self.board.lock();
             old = board.waker.replace(fresh);
         }
@@ -207,10 +240,66 @@ where
         !self.free.is_empty() || self.lanes.len() < self.limit
     }
 
-    /// Takes an item from the intake, and gives it a lane.
+    /// Takes nothing more, for this reason if there is anything left.
+    pub(crate) fn cut(&mut self, reason: CancelReason) {
+        let is_clear = |steps: &Steps<T>| steps.hand.is_empty() && steps.lanes.is_empty();
+        let is_over = self.intake.is_over() && self.steps.as_deref().is_none_or(is_clear);
+        if !is_over && self.may_have_more {
+            self.cut = Some(reason);
+        }
+        self.may_have_more = false;
+        self.steps = None; // what waits there never runs
+    }
+
+    pub(crate) fn why_cut(&mut self) -> Option<CancelReason> {
+        self.cut.take()
+    }
+
+    /// Takes the next item that may run.
+    fn poll_next(&mut self, pass: &mut Pass, cx: &mut Context<'_>) -> Poll<Taken<T>> {
+        let Some(steps) = &mut self.steps else {
+            let polled = self.intake.pull(cx);
+            pass.index = self.intake.taken().wrapping_sub(1);
+            return polled;
+        };
+        let Steps { hand, toll, lanes } = &mut **steps;
+        loop {
+            if !hand.is_empty() {
+                return match ready!(hand.poll(toll, pass, cx)) {
+                    Ok(item) => Poll::Ready(Taken::Item(item)),
+                    Err(reason) => {
+                        self.cut(reason);
+                        Poll::Ready(Taken::End)
+                    }
+                };
+            }
+            if let Some(ticket) = lanes.next() {
+                hand.put(ticket);
+                continue;
+            }
+            if lanes.is_full() {
+                return Poll::Ready(Taken::Full);
+            }
+            let ticket = match ready!(self.intake.pull(cx)) {
+                Taken::Item(item) => self.intake.ticket(item),
+                // Those who run bring on those who are parked.
+                Taken::End if lanes.has_parked() => return Poll::Ready(Taken::Full),
+                none => return Poll::Ready(none),
+            };
+            let ticket = match ticket.key {
+                Some(key) => lanes.admit(key, ticket),
+                None => Some(ticket),
+            };
+            if let Some(ticket) = ticket {
+                hand.put(ticket);
+            }
+        }
+    }
+
+    /// Takes an item, and gives it a lane.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<Option<usize>> {
         let mut pass = Pass::default();
-        let item = match self.intake.poll(true, &mut pass, cx) {
+        let item = match self.poll_next(&mut pass, cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Taken::Full) => return Poll::Ready(None),
             Poll::Ready(Taken::End) => {
@@ -271,7 +360,10 @@ where
             let Poll::Ready(output) = running.poll(&mut Context::from_waker(waker)) else {
                 return Step::Continue(true);
             };
+            // Should that throw, the result goes with it: it may borrow, so nobody else can be told of it.
+            self.is_ending = true;
             future.set(None);
+            self.is_ending = false;
             let result = output.into_item();
             let Pass { index, permit, key } = std::mem::take(pass);
             if let Some(permit) = permit {
@@ -280,16 +372,12 @@ where
                     Err(_) => permit.overloaded(),
                 }
             }
-            if let Some(key) = key {
-                self.intake.done(key);
+            if let (Some(key), Some(steps)) = (key, &mut self.steps) {
+                steps.lanes.done(key);
             }
             self.free.push(lane);
             if let Some(progress) = &self.progress {
-                progress.end(if result.is_ok() {
-                    End::Done
-                } else {
-                    End::Failed
-                });
+                progress.end(End::of(&result));
             }
             if let Step::Break(end) = step(index, result) {
                 return Step::Break(end);
@@ -311,6 +399,9 @@ where
 impl<S, T, F, Fut> Engine<S, T, F, Fut> {
     /// Drops what runs (X4). What it throws then goes to the observer.
     pub(crate) fn clear(&mut self) {
+        if let (true, Some(progress)) = (std::mem::take(&mut self.is_ending), &self.progress) {
+            progress.end(End::Cancelled);
+        }
         for lane in &mut self.lanes {
             if lane.future.is_none() {
                 continue;

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, pending, poll_fn};
+use std::marker::PhantomData;
 use std::panic::Location;
 use std::pin::pin;
+use std::task::Poll;
 
 use crate::fan_out::FanOut;
-use crate::fan_out::crew::Crew;
+use crate::fan_out::door::Door;
 use crate::fan_out::input::Input;
 use crate::fan_out::intake::Intake;
 use crate::fan_out::outlet::{
@@ -14,11 +16,12 @@ use crate::fan_out::outlet::{
 };
 use crate::fan_out::output::ItemOutput;
 use crate::fan_out::results::{Results, Slot};
-use crate::fan_out::worker::{Closing, Door, Shared, Worker, fail};
+use crate::fan_out::worker::{Closing, Shared, Worker};
 use crate::group::TaskGroup;
 use crate::group::error::GroupError;
 use crate::limit::gate::Signal;
-use crate::sync::{AtomicBool, Lock, Ordering, PlainArc};
+use crate::observe::CancelReason;
+use crate::sync::{Lock, PlainArc};
 
 /// What becomes of the results.
 impl<S, T> FanOut<S, T>
@@ -52,7 +55,7 @@ where
             usize::MAX,
             function,
             |_| Nowhere,
-            |shared| async move { shared.closing.closed().await },
+            |shared| async move { shared.done().await },
         )
     }
 
@@ -85,7 +88,7 @@ where
             function,
             |hint| Values(InOrder::new(hint)),
             |shared| async move {
-                shared.closing.closed().await;
+                shared.done().await;
                 shared.outlet.0.take()
             },
         )
@@ -120,7 +123,7 @@ where
             function,
             |hint| AsFinished(Lock::new(with_room(hint))),
             |shared| async move {
-                shared.closing.closed().await;
+                shared.done().await;
                 std::mem::take(&mut *shared.outlet.0.lock())
             },
         )
@@ -182,8 +185,9 @@ where
                     for value in ready.drain(..) {
                         made = combine(made, value);
                     }
-                    shared.deliver(n);
+                    shared.door.deliver(n);
                 }
+                shared.done().await;
                 made
             },
         )
@@ -221,17 +225,18 @@ where
             function,
             |_| First::new(),
             |shared| async move {
+                let _rest = Rest::of(&shared);
                 match poll_fn(|cx| shared.outlet.poll_won(cx)).await {
                     Ok(value) => {
-                        shared.stop();
+                        shared.door.stop(None);
                         shared.core.cancel_children();
                         Some(value)
                     }
-                    Err(errors) if errors.is_empty() => None,
                     Err(errors) => {
-                        for (index, error) in errors {
-                            fail(&shared.core, shared.location, index, error);
+                        if !shared.cut_if_torn() && errors.is_empty() {
+                            return None;
                         }
+                        shared.tell(errors);
                         pending().await
                     }
                 }
@@ -269,7 +274,11 @@ where
             function,
             |hint| Outcomes(InOrder::new(hint)),
             |shared| async move {
-                shared.closing.closed().await;
+                let _rest = Rest::of(&shared);
+                shared.done().await;
+                if shared.core.word().read().is_cancelled() {
+                    return Vec::new(); // nobody would be given it: its errors are told
+                }
                 shared.outlet.0.take()
             },
         )
@@ -321,7 +330,7 @@ where
             |_| channel,
             |shared| async move {
                 place.fill(shared.clone());
-                shared.closing.closed().await;
+                shared.done().await;
             },
         );
         Results::new(Box::pin(run), slot)
@@ -345,7 +354,7 @@ where
         D: Future<Output = R>,
     {
         let location = Location::caller();
-        let steps = self.steps();
+        let (asks, mut toll) = self.steps();
         let hint = self.source.size_hint();
         if let Some(progress) = &self.progress {
             progress.expect(hint);
@@ -358,47 +367,81 @@ where
             scope,
             ..
         } = self;
-        scope.run(async move |_: &TaskGroup<E>| {
-            let Some((core, _)) = crate::context::current() else {
-                unreachable!("the body of a scope is in its group")
-            };
-            let runtime = crate::runtime::current();
-            let shared = PlainArc::new(Shared {
-                is_parallel: crate::runtime::is_parallel(runtime.as_ref()),
-                has_steps: steps.is_some(),
-                door: Lock::new(Door {
-                    intake: Intake::new(source, steps, bound),
-                    crew: Crew::new(limit),
-                }),
-                is_stopped: AtomicBool::new(false),
-                closing: Closing::new(),
-                function,
-                outlet,
-                progress,
-                core,
-                runtime,
-                location,
-            });
-            Worker::start(shared.clone(), 0);
-            let value = until_signalled(&shared.is_stopped, drive(shared.clone())).await;
-            let cut = shared.door.lock().intake.why_cut();
-            if let Some(reason) = cut {
-                shared.core.cancel_now(reason);
-                pending::<()>().await;
-            }
-            Ok(value)
-        })
+        scope
+            .unwrap_or_default()
+            .run(async move |_: &TaskGroup<E>| {
+                let Some((core, _)) = crate::context::current() else {
+                    unreachable!("the body of a scope is in its group")
+                };
+                toll.borrow_from(core.opened_in());
+                let runtime = crate::runtime::current();
+                let is_parallel = crate::runtime::is_parallel(runtime.as_ref());
+                let has_steps = asks.is_some() || !toll.is_free();
+                let intake = Intake::new(source, asks, bound);
+                let shared = PlainArc::new(Shared {
+                    door: Door::new(intake, limit, has_steps, toll, is_parallel),
+                    is_parallel,
+                    closing: Closing::new(),
+                    function,
+                    outlet,
+                    progress,
+                    core,
+                    runtime,
+                    location,
+                });
+                Worker::start(shared.clone());
+                let on_signal = |reason| shared.door.stop(Some(reason));
+                Ok(until_signalled(on_signal, drive(shared.clone())).await)
+            })
     }
 }
 
-/// Lets nothing more be taken when the task is asked to end.
-async fn until_signalled<T>(is_stopped: &AtomicBool, drive: impl Future<Output = T>) -> T {
+/// Tells the group of the errors that are still kept when the body is dropped: nobody will take them.
+struct Rest<'a, S: Input, F, V, E, O>
+where
+    O: Outlet<V, E>,
+    E: Send + 'static,
+{
+    shared: &'a Shared<S, F, O>,
+    results: PhantomData<fn() -> Result<V, E>>,
+}
+
+impl<'a, S: Input, F, V, E, O> Rest<'a, S, F, V, E, O>
+where
+    O: Outlet<V, E>,
+    E: Send + 'static,
+{
+    fn of(shared: &'a Shared<S, F, O>) -> Self {
+        Self {
+            shared,
+            results: PhantomData,
+        }
+    }
+}
+
+impl<S: Input, F, V, E, O> Drop for Rest<'_, S, F, V, E, O>
+where
+    O: Outlet<V, E>,
+    E: Send + 'static,
+{
+    fn drop(&mut self) {
+        self.shared.tell(self.shared.outlet.cut());
+    }
+}
+
+/// Calls `on_signal` when the task is asked to end.
+async fn until_signalled<T>(
+    on_signal: impl FnOnce(CancelReason),
+    drive: impl Future<Output = T>,
+) -> T {
     let mut drive = pin!(drive);
-    let mut signal = Some(Signal::new());
+    let mut signal = Some((Signal::new(), on_signal));
     poll_fn(|cx| {
-        if signal.as_mut().is_some_and(|s| s.poll(cx).is_ready()) {
-            signal = None;
-            is_stopped.store(true, Ordering::Relaxed);
+        if let Some((mut listening, on_signal)) = signal.take() {
+            match listening.poll(cx) {
+                Poll::Ready(reason) => on_signal(reason),
+                Poll::Pending => signal = Some((listening, on_signal)),
+            }
         }
         drive.as_mut().poll(cx)
     })

@@ -69,6 +69,10 @@ impl<T> Lanes<T> {
         self.parked > 0
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parked == 0 && self.ready.is_empty()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.parked >= self.bound
     }

@@ -114,7 +114,7 @@ where
         let mut alarm = Alarm::new();
         let ended = poll_fn(|cx| {
             if let Some(reason) = alarm.poll(cx) {
-                engine.0.intake.cut(Some(reason));
+                engine.0.cut(reason);
             }
             catch(|| engine.0.poll(cx, &mut step)).unwrap_or_else(|panic| {
                 engine.0.clear();
@@ -123,7 +123,7 @@ where
         })
         .await;
         engine.0.clear();
-        match (ended, engine.0.intake.why_cut()) {
+        match (ended, engine.0.why_cut()) {
             (None, Some(reason)) => Err(reason),
             (ended, _) => Ok(ended),
         }
@@ -301,7 +301,11 @@ where
         });
         match run.await {
             Ok(_) => Ok(out),
-            Err(reason) => Err(cancelled(reason, Vec::new(), location)),
+            Err(reason) => {
+                let all = out.into_iter().enumerate().chain(ordered.into_rest());
+                let errors = all.filter_map(|(index, result)| Some((index, result.err()?)));
+                Err(cancelled(reason, errors.collect(), location))
+            }
         }
     }
 

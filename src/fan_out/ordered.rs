@@ -23,20 +23,36 @@ impl<R> Ordered<R> {
     /// Takes the result of one index, and gives `out` all those whose turn has come.
     pub(crate) fn put(&mut self, index: usize, result: R, mut out: impl FnMut(R)) {
         let place = index - self.next;
-        if place == 0 && self.window.is_empty() {
+        if place > 0 {
+            return self.keep(place, result);
+        }
+        self.next += 1;
+        out(result);
+        // The place of the one that was missing, and then those that waited for it.
+        self.window.pop_front();
+        while let Some(result) = self.window.front_mut().and_then(Option::take) {
             self.next += 1;
-            return out(result);
+            out(result);
+            self.window.pop_front();
         }
-        if self.window.len() <= place {
-            self.window.resize_with(place + 1, || None);
+    }
+
+    fn keep(&mut self, place: usize, result: R) {
+        if let Some(slot) = self.window.get_mut(place) {
+            *slot = Some(result);
+            return;
         }
-        self.window[place] = Some(result);
-        while let Some(Some(_)) = self.window.front() {
-            self.next += 1;
-            if let Some(Some(result)) = self.window.pop_front() {
-                out(result);
-            }
+        while self.window.len() < place {
+            self.window.push_back(None);
         }
+        self.window.push_back(Some(result));
+    }
+
+    /// Returns what waits for its turn.
+    pub(crate) fn into_rest(self) -> impl Iterator<Item = (usize, R)> {
+        let next = self.next;
+        let rest = self.window.into_iter().enumerate();
+        rest.filter_map(move |(place, result)| Some((next + place, result?)))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Where results go: one type for each form.
 //!
 //! Z1. Results move under the lock of the outlet, and nothing of theirs runs there. Z2. A worker keeps up to [`BATCH`] results
-//! and hands them over together, where nobody looks before the end; and before it waits for anything. Z3. `put` never waits: an outlet whose taker may be slow has
-//! its bound kept at the intake.
+//! and hands them over together, where nobody looks before the end; and when it lets others run. Z3. `put` never waits: an
+//! outlet whose taker may be slow has its bound kept at the intake. Z4. An outlet that keeps errors until the end gives them
+//! back when it is cut, and all that come later: they are the group's then.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -11,18 +12,25 @@ use crate::fan_out::ordered::Ordered;
 use crate::sync::Lock;
 
 /// How many results a worker keeps.
-const BATCH: usize = 8;
+const BATCH: usize = 4;
 
 /// Where results go.
 pub(crate) trait Outlet<V, E>: Send + Sync + 'static {
     /// What a worker keeps.
     type Kept: Default + Send;
 
-    /// Takes the result of an item; gives back the error that ends it all.
+    /// Takes the result of an item; gives back an error that is the group's.
     fn put(&self, kept: &mut Self::Kept, index: usize, result: Result<V, E>) -> Option<E>;
 
-    /// Takes what a worker has kept, because it ends or has to wait.
-    fn flush(&self, _: &mut Self::Kept) {}
+    /// Takes what a worker has kept, because it ends or lets others run; gives back errors that are the group's.
+    fn flush(&self, _: &mut Self::Kept) -> Vec<(usize, E)> {
+        Vec::new()
+    }
+
+    /// Gives back the errors it keeps: nobody will take them (Z4).
+    fn cut(&self) -> Vec<(usize, E)> {
+        Vec::new()
+    }
 
     /// Notes that the last worker has ended.
     fn close(&self) {}
@@ -48,6 +56,7 @@ pub(crate) struct InOrder<R> {
 struct Sorted<R> {
     ordered: Ordered<R>,
     out: Vec<R>,
+    is_cut: bool,
 }
 
 impl<R> InOrder<R> {
@@ -56,6 +65,7 @@ impl<R> InOrder<R> {
             state: Lock::new(Sorted {
                 ordered: Ordered::new(),
                 out: with_room(hint),
+                is_cut: false,
             }),
         }
     }
@@ -64,28 +74,41 @@ impl<R> InOrder<R> {
         std::mem::take(&mut self.state.lock().out)
     }
 
-    fn keep(&self, kept: &mut Vec<(usize, R)>, index: usize, result: R) {
+    /// Returns whether it is time to hand over.
+    #[inline]
+    fn keep(kept: &mut Vec<(usize, R)>, index: usize, result: R) -> bool {
         if kept.capacity() == 0 {
             kept.reserve_exact(BATCH);
         }
         kept.push((index, result));
-        if kept.len() == BATCH {
-            self.hand_over(kept);
-        }
+        kept.len() == BATCH
     }
 
-    #[inline]
-    fn flush(&self, kept: &mut Vec<(usize, R)>) {
-        if !kept.is_empty() {
-            self.hand_over(kept);
-        }
-    }
-
+    /// Takes what was kept. Cut off, it leaves it.
     fn hand_over(&self, kept: &mut Vec<(usize, R)>) {
-        let Sorted { ordered, out } = &mut *self.state.lock();
-        for (index, result) in kept.drain(..) {
-            ordered.put(index, result, |result| out.push(result));
+        let Sorted {
+            ordered,
+            out,
+            is_cut,
+        } = &mut *self.state.lock();
+        if !*is_cut {
+            for (index, result) in kept.drain(..) {
+                ordered.put(index, result, |result| out.push(result));
+            }
         }
+    }
+
+    /// Gives back all it has, and takes nothing any more.
+    fn cut(&self) -> Vec<(usize, R)> {
+        let mut state = self.state.lock();
+        state.is_cut = true;
+        let out = std::mem::take(&mut state.out);
+        let ordered = std::mem::replace(&mut state.ordered, Ordered::new());
+        drop(state);
+        out.into_iter()
+            .enumerate()
+            .chain(ordered.into_rest())
+            .collect()
     }
 }
 
@@ -108,7 +131,9 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Values<V> {
     fn put(&self, kept: &mut Self::Kept, index: usize, result: Result<V, E>) -> Option<E> {
         match result {
             Ok(value) => {
-                self.0.keep(kept, index, value);
+                if InOrder::keep(kept, index, value) {
+                    self.0.hand_over(kept);
+                }
                 None
             }
             Err(error) => Some(error),
@@ -116,8 +141,11 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Values<V> {
     }
 
     #[inline]
-    fn flush(&self, kept: &mut Self::Kept) {
-        self.0.flush(kept);
+    fn flush(&self, kept: &mut Self::Kept) -> Vec<(usize, E)> {
+        if !kept.is_empty() {
+            self.0.hand_over(kept);
+        }
+        Vec::new()
     }
 }
 
@@ -129,14 +157,31 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Outcomes<V, E> {
 
     #[inline]
     fn put(&self, kept: &mut Self::Kept, index: usize, result: Result<V, E>) -> Option<E> {
-        self.0.keep(kept, index, result);
+        if InOrder::keep(kept, index, result) {
+            self.0.hand_over(kept);
+        }
         None
     }
 
     #[inline]
-    fn flush(&self, kept: &mut Self::Kept) {
-        self.0.flush(kept);
+    fn flush(&self, kept: &mut Self::Kept) -> Vec<(usize, E)> {
+        if kept.is_empty() {
+            return Vec::new();
+        }
+        self.0.hand_over(kept);
+        errors(std::mem::take(kept))
     }
+
+    fn cut(&self) -> Vec<(usize, E)> {
+        errors(self.0.cut())
+    }
+}
+
+fn errors<V, E>(results: Vec<(usize, Result<V, E>)>) -> Vec<(usize, E)> {
+    let errors = results
+        .into_iter()
+        .map(|(index, result)| Some((index, result.err()?)));
+    errors.flatten().collect()
 }
 
 /// The values of all, as they come.
@@ -208,9 +253,7 @@ impl<V> Channel<V> {
                 flow.taker.take()
             }
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
 }
 
@@ -242,8 +285,22 @@ pub(crate) struct First<V, E> {
 struct Race<V, E> {
     value: Option<V>,
     errors: Vec<(usize, E)>,
-    is_closed: bool,
+    phase: Phase,
     taker: Option<Waker>,
+}
+
+/// | phase  | a value | an error                 | left when                   |
+/// |--------|---------|--------------------------|-----------------------------|
+/// | open   | wins    | is kept                  | it is won, closed, or cut   |
+/// | won    | late    | is of no interest        |                             |
+/// | closed |         |                          |                             |
+/// | cut    | late    | is the group's           |                             |
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Won,
+    Closed,
+    Cut,
 }
 
 /// How a race ended: with a value, or with the errors of all.
@@ -255,7 +312,7 @@ impl<V, E> First<V, E> {
             state: Lock::new(Race {
                 value: None,
                 errors: Vec::new(),
-                is_closed: false,
+                phase: Phase::Open,
                 taker: None,
             }),
         }
@@ -267,7 +324,7 @@ impl<V, E> First<V, E> {
         if let Some(value) = race.value.take() {
             return Poll::Ready(Ok(value));
         }
-        if race.is_closed {
+        if race.phase == Phase::Closed {
             return Poll::Ready(Err(std::mem::take(&mut race.errors)));
         }
         let old = race.taker.replace(fresh);
@@ -275,12 +332,11 @@ impl<V, E> First<V, E> {
         drop(old);
         Poll::Pending
     }
+}
 
-    fn wake(&self) {
-        let waker = self.state.lock().taker.take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+fn wake(taker: Option<Waker>) {
+    if let Some(waker) = taker {
+        waker.wake();
     }
 }
 
@@ -289,23 +345,46 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for First<V, E> {
 
     fn put(&self, (): &mut (), index: usize, result: Result<V, E>) -> Option<E> {
         let mut race = self.state.lock();
-        match result {
-            Ok(value) if race.value.is_none() => {
+        match (result, race.phase) {
+            (Ok(value), Phase::Open) => {
                 race.value = Some(value);
+                race.phase = Phase::Won;
+                let (taker, errors) = (race.taker.take(), std::mem::take(&mut race.errors));
                 drop(race);
-                self.wake();
+                wake(taker);
+                drop(errors);
+                None
             }
-            late @ Ok(_) => {
+            (Err(error), Phase::Open) => {
+                race.errors.push((index, error));
+                None
+            }
+            (Err(error), Phase::Cut) => Some(error),
+            (late, _) => {
                 drop(race);
                 drop(late);
+                None
             }
-            Err(error) => race.errors.push((index, error)),
         }
-        None
+    }
+
+    fn cut(&self) -> Vec<(usize, E)> {
+        let mut race = self.state.lock();
+        // A winner that nobody took is dropped with the outlet.
+        if race.phase != Phase::Won {
+            race.phase = Phase::Cut;
+        }
+        std::mem::take(&mut race.errors)
     }
 
     fn close(&self) {
-        self.state.lock().is_closed = true;
-        self.wake();
+        let taker = {
+            let mut race = self.state.lock();
+            if race.phase == Phase::Open {
+                race.phase = Phase::Closed;
+            }
+            race.taker.take()
+        };
+        wake(taker);
     }
 }

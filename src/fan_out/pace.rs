@@ -1,7 +1,8 @@
 //! How long a worker goes on before it lets others run.
 //!
 //! Items that are ready at once never return to the scheduler by themselves. A worker yields after 64 of them, or after
-//! 100 µs of them, and reads the clock as seldom as the items allow: after one, two, four … up to 64 of them.
+//! 100 µs of them, and reads the clock as seldom as the items allow: after one, two, four … up to 64 of them; and not for the one
+//! that it was woken for, if the next one has to wait again.
 
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ impl Pace {
     /// Notes that the worker has to wait anyway.
     #[inline]
     pub(crate) fn pause(&mut self) {
-        self.left = self.stride;
+        self.left = self.stride.max(2);
         self.since = None;
     }
 

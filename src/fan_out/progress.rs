@@ -44,6 +44,16 @@ pub(crate) enum End {
     Cancelled,
 }
 
+impl End {
+    pub(crate) fn of<V, E>(result: &Result<V, E>) -> Self {
+        if result.is_ok() {
+            Self::Done
+        } else {
+            Self::Failed
+        }
+    }
+}
+
 impl Progress {
     /// Nothing done so far.
     #[must_use]
@@ -99,9 +109,13 @@ impl Progress {
 
     pub(crate) fn expect(&self, hint: (usize, Option<usize>)) {
         if hint.1 == Some(hint.0) {
-            let known = self.total().unwrap_or(0);
-            let total = known.saturating_add(hint.0 as u64).saturating_add(1);
-            self.counts.total.store(total, Ordering::Relaxed);
+            // Several fan-outs may do so at a time.
+            let more = hint.0 as u64;
+            let add = |known: u64| Some(known.max(1).saturating_add(more));
+            let _ = self
+                .counts
+                .total
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
         }
     }
 

@@ -29,7 +29,7 @@ where
     }
 
     fn deliver(&self) {
-        Self::deliver(self, 1);
+        self.door.deliver(1);
     }
 }
 

@@ -20,6 +20,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::pin::Pin;
+use std::sync::Weak;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use tokio::runtime::Handle;
@@ -180,8 +181,8 @@ impl<F: Send + 'static, R: TaskOutput<E> + Send + 'static, E: Send + 'static> Ca
         match old {
             Phase::Running(waker) => {
                 drop(waker);
-                let me = PlainArc::downgrade(self);
-                self.core.watch(self.info.id.serial, me);
+                let me: Weak<dyn GiveUp> = PlainArc::downgrade(self) as _;
+                self.core.watch(self.info.id.serial, &me);
             }
             Phase::Done(result) => self.displace(result),
             other => drop(other),
@@ -253,6 +254,7 @@ impl<F: Send, R: Send, E> GiveUp for Call<F, R, E> {
         };
         match old {
             Phase::Adopted(owner) => {
+                self.core.unwatch(self.info.id.serial); // the others that might have given it up
                 let is_marked = self.seat.as_ref().is_some_and(|seat| seat.is_marked());
                 let why = self.core.why(self.info.id.serial, is_marked);
                 Some((self.info.clone(), self.core.reason_why(why), owner))

@@ -133,8 +133,18 @@ enum State<T> {
     Spawned(JoinHandle<Settled<T>>),
     /// A child in the task of its scope.
     InTask(Reader<T>),
+    /// A child that had ended when it was spawned: eagerly.
+    Ended(Pin<Box<dyn Keeps<T> + Send>>),
     /// `None` once it has yielded.
     Known(Option<Box<Known<T>>>),
+}
+
+/// Where the outcome lies of a child that ended where it was spawned: in the box that was its future's, so that the handle is
+/// small whatever the value.
+pub(crate) trait Keeps<T> {
+    fn take(self: Pin<&mut Self>) -> Settled<T>;
+
+    fn look(&self) -> &Settled<T>;
 }
 
 enum Known<T> {
@@ -169,6 +179,7 @@ impl<T> Join<T> {
                 Poll::Pending => return self.pending(core),
                 Poll::Ready(settled) => settled,
             },
+            State::Ended(kept) => kept.as_mut().take(),
             State::Known(known) => match known.take().map(|known| *known) {
                 Some(Known::Ended(settled)) => settled,
                 Some(Known::Refused(reason)) => return Poll::Ready(Outcome::Cancelled(reason)),
@@ -191,7 +202,7 @@ impl<T> Join<T> {
             core.cancel_child(self.serial);
             let bell = match &*self.state.lock() {
                 State::InTask(reader) => reader.bell(),
-                State::Spawned(_) | State::Known(_) => None,
+                State::Spawned(_) | State::Ended(_) | State::Known(_) => None,
             };
             if let Some(bell) = bell {
                 bell.wake();
@@ -204,7 +215,7 @@ impl<T> Join<T> {
             // The runtime needs a moment to put a task away after its group was left.
             State::Spawned(join) => join.is_finished() || core.word().read().live() == 0,
             State::InTask(reader) => reader.is_ended(),
-            State::Known(_) => true,
+            State::Ended(_) | State::Known(_) => true,
         }
     }
 
@@ -233,6 +244,7 @@ impl<T> Join<T> {
                 Some(ended) => ended,
                 None => self.describe_running(core),
             },
+            State::Ended(kept) => kept.look().describe(),
             State::Known(None) => "taken",
             State::Known(Some(known)) => match &**known {
                 Known::Refused(_) => "refused",
@@ -308,10 +320,13 @@ impl<'g, T> TaskHandle<'g, T> {
         }
     }
 
-    pub(crate) fn ended(settled: Settled<T>, serial: u64, core: &'g Arc<Core>) -> Self {
-        let known = Box::new(Known::Ended(settled));
+    pub(crate) fn ended(
+        kept: Pin<Box<dyn Keeps<T> + Send>>,
+        serial: u64,
+        core: &'g Arc<Core>,
+    ) -> Self {
         Self {
-            join: Join::new(State::Known(Some(known)), serial, None),
+            join: Join::new(State::Ended(kept), serial, None),
             core,
         }
     }

@@ -5,8 +5,9 @@
 //! started, and the group waits for it. J4. A helper never waits for what cannot come: where a child that it needs was
 //! cancelled by others, it awaits that child's handle, which ends the body (H2). J5. Each end costs constant time.
 
+mod completed;
+
 use std::collections::VecDeque;
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -14,11 +15,13 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
+pub use self::completed::AsCompleted;
 use crate::group::TaskGroup;
 use crate::group::borrow::{BorrowGroup, LocalGroup};
 use crate::group::handle::{Outcome, TaskHandle};
+use crate::observe::{CancelReason, wake};
 use crate::sync::{Lock, PlainArc};
-use crate::time::timeout;
+use crate::time::{Deadline, timeout, timeout_at};
 
 /// Who has ended, in that order.
 struct Ends<T>(Lock<Done<T>>);
@@ -36,9 +39,7 @@ impl<T> Ends<T> {
             done.ends.push_back((place, output));
             done.waker.take()
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
 
     fn poll_next(&self, cx: &Context<'_>) -> Poll<(usize, Option<T>)> {
@@ -95,11 +96,7 @@ impl<F: Future> Future for Racer<F> {
 }
 
 /// The children of one helper.
-#[expect(
-    unnameable_types,
-    reason = "it is in a hidden method of a trait that nobody else implements"
-)]
-pub struct Racers<'g, T> {
+struct Racers<'g, T> {
     ends: PlainArc<Ends<T>>,
     /// Each at its place; none where it has ended.
     handles: Vec<Option<TaskHandle<'g, ()>>>,
@@ -173,14 +170,6 @@ impl<'g, T> Racers<'g, T> {
 
     fn cancel(&self) {
         self.handles.iter().flatten().for_each(TaskHandle::cancel);
-    }
-}
-
-impl<T> fmt::Debug for Racers<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Racers")
-            .field("running", &self.running)
-            .finish_non_exhaustive()
     }
 }
 
@@ -272,26 +261,40 @@ impl<T> Drop for Unfinished<'_, T> {
     }
 }
 
+impl<T> Unfinished<'_, T> {
+    /// Waits for the rest, in their order.
+    async fn settle(&mut self, outcomes: &mut Vec<Outcome<T>>) {
+        while let Some(handle) = self.0.front_mut() {
+            outcomes.push(poll_fn(|cx| handle.poll_outcome(cx)).await);
+            self.0.pop_front();
+        }
+    }
+}
+
 async fn settle_all<T>(mut handles: Unfinished<'_, T>) -> Vec<Outcome<T>> {
     let mut outcomes = Vec::with_capacity(handles.0.len());
-    while let Some(handle) = handles.0.front_mut() {
-        outcomes.push(poll_fn(|cx| handle.poll_outcome(cx)).await);
-        handles.0.pop_front();
-    }
+    handles.settle(&mut outcomes).await;
     outcomes
 }
 
-/// Where one value of a tuple is put.
-#[expect(
-    unnameable_types,
-    reason = "it is in a hidden type of a trait that nobody else implements"
-)]
-pub struct Place<T>(PlainArc<Lock<Option<T>>>);
-
-impl<T> fmt::Debug for Place<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").finish_non_exhaustive()
+async fn settle_all_by<T>(mut handles: Unfinished<'_, T>, deadline: Deadline) -> Vec<Outcome<T>> {
+    let mut outcomes = Vec::with_capacity(handles.0.len());
+    if timeout_at(deadline, handles.settle(&mut outcomes))
+        .await
+        .is_ok()
+    {
+        return outcomes;
     }
+    let in_time = outcomes.len();
+    handles.0.iter().for_each(TaskHandle::cancel);
+    handles.settle(&mut outcomes).await;
+    for outcome in &mut outcomes[in_time..] {
+        // Nobody else has the handles.
+        if matches!(outcome, Outcome::Cancelled(CancelReason::Handle)) {
+            *outcome = Outcome::Cancelled(CancelReason::Deadline);
+        }
+    }
+    outcomes
 }
 
 /// A tuple of two to six futures that a group can run as its children: see [`TaskGroup::try_join`].
@@ -300,26 +303,28 @@ impl<T> fmt::Debug for Place<T> {
 pub trait TryJoin<G, X> {
     /// The values, as a tuple.
     type Output;
-    /// Where they are put until all are there.
-    #[doc(hidden)]
-    type Places;
+
+    /// What [`TaskGroup::try_join`] returns: boxed, so that whether it is `Send` does not hang on what it was given.
+    type Joining<'g>: Future<Output = Result<Self::Output, X>>
+    where
+        G: 'g;
 
     #[doc(hidden)]
-    fn start<'g>(self, group: &'g G) -> (Racers<'g, Result<(), X>>, Self::Places);
-
-    #[doc(hidden)]
-    fn take(places: Self::Places) -> Option<Self::Output>;
+    fn join<'g>(self, group: &'g G) -> Self::Joining<'g>;
 }
 
+type Boxed<'g, T> = Pin<Box<dyn Future<Output = T> + Send + 'g>>;
+type BoxedLocal<'g, T> = Pin<Box<dyn Future<Output = T> + 'g>>;
+
 macro_rules! tuples {
-    ([$($env:lifetime)?] $Group:ty, $Send:path, $life:lifetime) => {
-        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b }
-        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b, C c }
-        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b, C c, D d }
-        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b, C c, D d, F f }
-        tuples! { @ [$($env)?] $Group, $Send, $life, A a, B b, C c, D d, F f, H h }
+    ([$($env:lifetime)?] $Group:ty, $Boxed:ident, $Send:path, $life:lifetime) => {
+        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, A a, B b }
+        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, A a, B b, C c }
+        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, A a, B b, C c, D d }
+        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, A a, B b, C c, D d, F f }
+        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, A a, B b, C c, D d, F f, H h }
     };
-    (@ [$($env:lifetime)?] $Group:ty, $Send:path, $life:lifetime, $($F:ident $f:ident),*) => {
+    (@ [$($env:lifetime)?] $Group:ty, $Boxed:ident, $Send:path, $life:lifetime, $($F:ident $f:ident),*) => {
         impl<$($env,)? E, X, $($F,)*> TryJoin<$Group, X> for ($($F,)*)
         where
             E: Send + 'static,
@@ -328,31 +333,33 @@ macro_rules! tuples {
         {
             type Output = ($($F::Value,)*);
 
-            type Places = ($(Place<$F::Value>,)*);
+            type Joining<'g>
+                = $Boxed<'g, Result<Self::Output, X>>
+            where
+                $Group: 'g;
 
-            fn start<'g>(
-                self,
-                group: &'g $Group,
-            ) -> (Racers<'g, Result<(), X>>, Self::Places) {
-                let ($($f,)*) = self;
-                let mut racers = Racers::new();
-                $(
-                    let place = Place(PlainArc::new(Lock::new(None)));
-                    let inside = place.0.clone();
-                    let child = async move {
-                        let value = $f.await?;
-                        *inside.lock() = Some(value);
-                        Ok(())
-                    };
-                    racers.start(child, |racer| group.spawn(racer));
-                    let $f = place;
-                )*
-                (racers, ($($f,)*))
-            }
-
-            fn take(places: Self::Places) -> Option<Self::Output> {
-                let ($($f,)*) = places;
-                Some(($($f.0.lock().take()?,)*))
+            fn join<'g>(self, group: &'g $Group) -> Self::Joining<'g> {
+                Box::pin(async move {
+                    let ($($f,)*) = self;
+                    let mut racers = Racers::new();
+                    $(
+                        let place = PlainArc::new(Lock::new(None));
+                        let inside = place.clone();
+                        let child = async move {
+                            let value = $f.await?;
+                            *inside.lock() = Some(value);
+                            Ok(())
+                        };
+                        racers.start(child, |racer| group.spawn(racer));
+                        let $f = place;
+                    )*
+                    try_join_all(racers).await?;
+                    $(let $f = $f.lock().take();)*
+                    match ($($f,)*) {
+                        ($(Some($f),)*) => Ok(($($f,)*)),
+                        _ => stuck(None).await,
+                    }
+                })
             }
         }
     };
@@ -368,14 +375,13 @@ impl<F: Future<Output = Result<T, X>>, T, X> IntoResult<X> for F {
     type Value = T;
 }
 
-tuples! { [] TaskGroup<E>, Send, 'static }
-tuples! { ['env] BorrowGroup<'env, E>, Send, 'env }
-tuples! { ['env] LocalGroup<'env, E>, Sized, 'env }
+tuples! { [] TaskGroup<E>, Boxed, Send, 'static }
+tuples! { ['env] BorrowGroup<'env, E>, Boxed, Send, 'env }
+tuples! { ['env] LocalGroup<'env, E>, BoxedLocal, Sized, 'env }
 
 macro_rules! joins {
     ([$($life:lifetime)?] $Group:ty, [$($bound:tt)*] $(, $lint:meta)?) => {
         impl<$($life,)? E: Send + 'static> $Group {
-            $(#[$lint])?
             /// Runs a tuple of two to six futures as children, and returns their values, or the first error when the
             /// others are gone.
             ///
@@ -388,16 +394,11 @@ macro_rules! joins {
             /// # Errors
             ///
             /// With the first error, after all the others have been cancelled and are gone.
-            pub async fn try_join<J, X>(&self, futures: J) -> Result<J::Output, X>
+            pub fn try_join<J, X>(&self, futures: J) -> J::Joining<'_>
             where
                 J: TryJoin<Self, X>,
             {
-                let (racers, places) = futures.start(self);
-                try_join_all(racers).await?;
-                match J::take(places) {
-                    Some(values) => Ok(values),
-                    None => stuck(None).await,
-                }
+                futures.join(self)
             }
 
             $(#[$lint])?
@@ -443,6 +444,50 @@ macro_rules! joins {
             {
                 let start = |future: F| self.spawn(async move { Ok(future.await) });
                 settle_all(Unfinished(futures.into_iter().map(start).collect())).await
+            }
+
+            $(#[$lint])?
+            /// Runs futures as children until `deadline`, and returns how each ended, in the order of the futures.
+            ///
+            /// As [`settle_all`](Self::settle_all), but partial: whoever has not ended by then is cancelled, with
+            /// [`CancelReason::Deadline`](crate::CancelReason::Deadline) as its outcome, and is gone; the group goes on.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropped early, it cancels what it has started, and the group waits for it.
+            ///
+            /// # Panics
+            ///
+            /// When it has to wait outside a tokio runtime with a time driver.
+            pub async fn settle_all_by<I, F, T>(
+                &self,
+                deadline: impl Into<Deadline>,
+                futures: I,
+            ) -> Vec<Outcome<T>>
+            where
+                I: IntoIterator<Item = F>,
+                F: Future<Output = T> + $($bound)*,
+                T: $($bound)*,
+            {
+                let deadline = deadline.into();
+                let start = |future: F| self.spawn(async move { Ok(future.await) });
+                settle_all_by(Unfinished(futures.into_iter().map(start).collect()), deadline).await
+            }
+
+            /// Runs futures as children, and hands out how each ended, as they end.
+            ///
+            /// What a future returns is its value, also if that is a `Result`.
+            pub fn as_completed<I, F, T>(&self, futures: I) -> AsCompleted<'_, T>
+            where
+                I: IntoIterator<Item = F>,
+                F: Future<Output = T> + $($bound)*,
+                T: $($bound)*,
+            {
+                let mut racers = Racers::new();
+                for future in futures {
+                    racers.start(future, |racer| self.spawn(racer));
+                }
+                AsCompleted::new(racers)
             }
 
             $(#[$lint])?

@@ -11,11 +11,13 @@ use crate::group::output::TaskOutput;
 use crate::group::slots::{Gate, Slot, Slots, WithSlot};
 use crate::group::spawn::{Birth, Spawner};
 use crate::state::word::Kind;
+use crate::sync::PlainArc;
 
 /// A [`TaskGroup`] with a limit: at most so many of the children spawned through it run at once.
 ///
 /// A slot is taken before the child exists, so what waits is the one who spawns, and memory stays that of the children that
-/// run. It comes back when the child's future is dropped, whatever the way. From [`TaskGroup::limit`].
+/// run. It comes back when the child's future is dropped, whatever the way. From [`TaskGroup::limit`]: call that once, before
+/// the loop that spawns, since each call with a number makes a limit of its own.
 ///
 /// # Fairness
 ///
@@ -56,15 +58,27 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        let birth = Birth::here(Kind::Normal);
-        async move {
-            let slot = match self.gate.take(self.group.core(), &birth).await {
-                Ok(slot) => slot,
-                Err(reason) => return self.group.refuse(SpawnError::new(future, reason)),
-            };
-            let started = self.group.launch(WithSlot::new(future, slot), birth);
-            started.unwrap_or_else(|refused| self.group.refuse(unslotted(refused)))
-        }
+        self.launch(future, Birth::here(Kind::Normal))
+    }
+
+    /// Waits for a slot, and spawns a background child that has it: see [`TaskGroup::spawn_background`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`spawn`](Self::spawn).
+    ///
+    /// # Panics
+    ///
+    /// As [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn spawn_background<F>(
+        &self,
+        future: F,
+    ) -> impl Future<Output = TaskHandle<'g, <F::Output as TaskOutput<E>>::Value>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        self.launch(future, Birth::here(Kind::Background))
     }
 
     /// Waits for a slot, and spawns a child that blocks a thread: see [`TaskGroup::spawn_blocking`].
@@ -114,12 +128,15 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        let Some(slot) = self.gate.try_take() else {
-            return Err(TrySpawnError::Full(future));
-        };
-        self.group
-            .launch(WithSlot::new(future, slot), Birth::here(Kind::Normal))
-            .map_err(|refused| TrySpawnError::Closing(unslotted(refused)))
+        self.try_launch(future, Birth::here(Kind::Normal))
+    }
+
+    /// Names the next child, for errors, events and snapshots: `limited.named("fetch").spawn(…).await`.
+    pub fn named(&self, name: impl Into<PlainArc<str>>) -> LimitedNamed<'_, 'g, E> {
+        LimitedNamed {
+            limited: self,
+            name: name.into(),
+        }
     }
 
     /// Returns how many children may run at once.
@@ -133,6 +150,45 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
     pub fn free(&self) -> usize {
         self.gate.slots().free()
     }
+
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an `async fn` would have room for `future` twice"
+    )]
+    fn launch<F>(
+        &self,
+        future: F,
+        birth: Birth,
+    ) -> impl Future<Output = TaskHandle<'g, <F::Output as TaskOutput<E>>::Value>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        async move {
+            let slot = match self.gate.take(self.group.core(), &birth).await {
+                Ok(slot) => slot,
+                Err(reason) => return self.group.refuse(SpawnError::new(future, reason)),
+            };
+            let started = self.group.launch(WithSlot::new(future, slot), birth);
+            started.unwrap_or_else(|refused| self.group.refuse(unslotted(refused)))
+        }
+    }
+
+    #[track_caller]
+    fn try_launch<F>(
+        &self,
+        future: F,
+        birth: Birth,
+    ) -> Result<TaskHandle<'g, <F::Output as TaskOutput<E>>::Value>, TrySpawnError<F>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let Some(slot) = self.gate.try_take() else {
+            return Err(TrySpawnError::Full(future));
+        };
+        self.group
+            .launch(WithSlot::new(future, slot), birth)
+            .map_err(|refused| TrySpawnError::Closing(unslotted(refused)))
+    }
 }
 
 impl<E> fmt::Debug for Limited<'_, E> {
@@ -141,6 +197,85 @@ impl<E> fmt::Debug for Limited<'_, E> {
             .field("group", self.group)
             .field("slots", self.gate.slots())
             .finish()
+    }
+}
+
+/// Names the next child of a limited group: see [`Limited::named`].
+pub struct LimitedNamed<'l, 'g, E> {
+    limited: &'l Limited<'g, E>,
+    name: PlainArc<str>,
+}
+
+impl<'g, E: Send + 'static> LimitedNamed<'_, 'g, E> {
+    /// As [`Limited::spawn`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Limited::spawn`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Limited::spawn`].
+    #[track_caller]
+    pub fn spawn<F>(
+        self,
+        future: F,
+    ) -> impl Future<Output = TaskHandle<'g, <F::Output as TaskOutput<E>>::Value>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let birth = Birth::of(Kind::Normal, Some(self.name));
+        self.limited.launch(future, birth)
+    }
+
+    /// As [`Limited::spawn_background`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Limited::spawn`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Limited::spawn`].
+    #[track_caller]
+    pub fn spawn_background<F>(
+        self,
+        future: F,
+    ) -> impl Future<Output = TaskHandle<'g, <F::Output as TaskOutput<E>>::Value>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let birth = Birth::of(Kind::Background, Some(self.name));
+        self.limited.launch(future, birth)
+    }
+
+    /// As [`Limited::try_spawn`].
+    ///
+    /// # Errors
+    ///
+    /// [`TrySpawnError`]: no slot is free, or others wait for one; or the group is closing.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn try_spawn<F>(
+        self,
+        future: F,
+    ) -> Result<TaskHandle<'g, <F::Output as TaskOutput<E>>::Value>, TrySpawnError<F>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let birth = Birth::of(Kind::Normal, Some(self.name));
+        self.limited.try_launch(future, birth)
+    }
+}
+
+impl<E> fmt::Debug for LimitedNamed<'_, '_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LimitedNamed")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -177,15 +312,27 @@ impl<E: Send + 'static> LimitedSpawner<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        let birth = Birth::here(Kind::Normal);
-        async move {
-            let slot = match self.gate.take(&self.spawner.core, &birth).await {
-                Ok(slot) => slot,
-                Err(reason) => return self.spawner.refuse(SpawnError::new(future, reason)),
-            };
-            let started = self.spawner.launch(WithSlot::new(future, slot), birth);
-            started.unwrap_or_else(|refused| self.spawner.refuse(unslotted(refused)))
-        }
+        self.launch(future, Birth::here(Kind::Normal))
+    }
+
+    /// Waits for a slot, and spawns a background child that has it: see [`TaskGroup::spawn_background`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`spawn`](Self::spawn).
+    ///
+    /// # Panics
+    ///
+    /// As [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn spawn_background<F>(
+        &self,
+        future: F,
+    ) -> impl Future<Output = OutcomeHandle<<F::Output as TaskOutput<E>>::Value>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        self.launch(future, Birth::here(Kind::Background))
     }
 
     /// Waits for a slot, and spawns a child that blocks a thread: see [`Limited::spawn_blocking`].
@@ -251,6 +398,28 @@ impl<E: Send + 'static> LimitedSpawner<E> {
     #[must_use]
     pub fn free(&self) -> usize {
         self.gate.slots().free()
+    }
+
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an `async fn` would have room for `future` twice"
+    )]
+    fn launch<F>(
+        &self,
+        future: F,
+        birth: Birth,
+    ) -> impl Future<Output = OutcomeHandle<<F::Output as TaskOutput<E>>::Value>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        async move {
+            let slot = match self.gate.take(&self.spawner.core, &birth).await {
+                Ok(slot) => slot,
+                Err(reason) => return self.spawner.refuse(SpawnError::new(future, reason)),
+            };
+            let started = self.spawner.launch(WithSlot::new(future, slot), birth);
+            started.unwrap_or_else(|refused| self.spawner.refuse(unslotted(refused)))
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use crate::group::output::TaskOutput;
 use crate::observe::{CancelReason, DisplacedWhat, Ended, Straggler, TaskInfo, displace, tell};
 use crate::panic::{PanicPayload, catch};
 use crate::pulse;
+use crate::state::owner::Seat;
 use crate::state::registry::Mark;
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind, Why};
@@ -125,6 +126,25 @@ where
         }
     }
 
+    /// Wraps what is left of a child that was polled before it was counted in.
+    pub(crate) fn resumed(
+        core: Arc<Core>,
+        serial: u64,
+        seat: Option<Arc<Seat>>,
+        location: &'static Location<'static>,
+        future: Option<F>,
+    ) -> Self {
+        Self {
+            context: Some(Context { core, serial, seat }),
+            location,
+            kind: Kind::Normal,
+            registered: false,
+            parked: false,
+            future,
+            error: std::marker::PhantomData,
+        }
+    }
+
     fn poll_settled(self: Pin<&mut Self>, cx: &TaskContext<'_>) -> Poll<Settled<V>> {
         let this = self.project();
         let seat = this
@@ -171,7 +191,11 @@ where
     }
 
     /// The user's future is gone: records how, and ends the child unless it has to wait for scopes that it dropped.
-    fn settle(self: Pin<&mut Self>, why: Cause<V>, cx: &TaskContext<'_>) -> Poll<Settled<V>> {
+    pub(super) fn settle(
+        self: Pin<&mut Self>,
+        why: Cause<V>,
+        cx: &TaskContext<'_>,
+    ) -> Poll<Settled<V>> {
         let mut this = self.project();
         let Some(context) = this.context.as_mut() else {
             return Poll::Ready(Settled::RuntimeGone);
@@ -234,6 +258,12 @@ where
         relay: &mut Relay,
     ) -> Poll<Option<Result<F::Output, PanicPayload>>> {
         let mut this = self.as_mut().project();
+        if this.context.as_ref().is_some_and(|context| {
+            let word = context.core.word().read();
+            context.core.is_forced(word, context.serial) && !context.is_shielded()
+        }) {
+            return Poll::Ready(None);
+        }
         let polled = {
             let _inside = Enter::new(this.context);
             let future = this.future.as_mut().as_pin_mut();
@@ -270,17 +300,22 @@ where
         let (core, serial) = (context.core.clone(), context.serial);
         let entry = core.registry().remove(serial);
         let is_marked = entry.as_ref().is_some_and(|entry| entry.mark > Mark::None);
-        let reason = core.reason_why(core.why(serial, is_marked));
+        // Nobody may have asked it to end: then whoever waited for it to be ready does no more.
+        let reason = if core.is_signalled(serial, || is_marked) {
+            core.reason_why(core.why(serial, is_marked))
+        } else {
+            CancelReason::Handle
+        };
         let name = entry.and_then(|entry| entry.name().cloned());
         let info = core.info(serial, name, this.location);
-        if let Err(panic) = dropped {
-            displace(
-                core.observer(),
-                Some(info.clone()),
-                DisplacedWhat::Panic(panic),
-            );
-        }
-        let how = how.unwrap_or_else(|| Ended::Cancelled(reason.clone()));
+        let how = match dropped {
+            Ok(()) => how.unwrap_or_else(|| Ended::Cancelled(reason.clone())),
+            Err(panic) => {
+                let what = DisplacedWhat::Panic(panic);
+                displace(core.observer(), Some(info.clone()), what);
+                Ended::Panicked
+            }
+        };
         tell(core.observer(), |o| o.ended(&info, &how));
         let leaves = match context.seat.take() {
             Some(seat) => seat.inherit(core, *this.kind),
@@ -338,7 +373,7 @@ where
     /// After a panic: drops the future, and reports what comes of that. If the future had returned, and its destructor threw
     /// then, an error that it returned must not be lost.
     #[cold]
-    fn displace_rest(mut self: Pin<&mut Self>, output: Option<F::Output>) {
+    pub(crate) fn displace_rest(mut self: Pin<&mut Self>, output: Option<F::Output>) {
         let mut displaced = Vec::new();
         if let Err(second) = self.as_mut().drop_future() {
             displaced.push(DisplacedWhat::Panic(second));
@@ -357,7 +392,7 @@ where
         }
     }
 
-    fn drop_future(self: Pin<&mut Self>) -> Result<(), PanicPayload> {
+    pub(crate) fn drop_future(self: Pin<&mut Self>) -> Result<(), PanicPayload> {
         let mut this = self.project();
         let _inside = Enter::new(this.context); // M1
         catch(|| this.future.set(None))

@@ -155,35 +155,42 @@ where
     E: Send + 'static,
     F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
 {
-    let (group, clock, panics_as_errors) = open(options);
+    let (group, clock, panics_as_errors) = open(options, false);
     Driver::new(&group, || body(&group), clock, panics_as_errors).await
 }
 
 /// Makes a long-lived group.
 pub(crate) fn open_owned<E: Send + 'static>(name: Option<Arc<str>>) -> TaskGroup<E> {
-    let group = open_plain(name, true);
+    let group = open_plain(Settings {
+        name,
+        is_long_lived: true,
+        ..Settings::default()
+    });
     listing::add_long_lived(group.core(), group.runtime().map(Handle::id));
     group
 }
 
-fn open_plain<E: Send + 'static>(name: Option<Arc<str>>, is_long_lived: bool) -> TaskGroup<E> {
+fn open_plain<E: Send + 'static>(settings: Settings) -> TaskGroup<E> {
     let (parent, opener) = crate::context::current().unzip();
     let settings = Settings {
-        name,
-        is_long_lived,
         is_shielded: crate::context::is_inside_shield(),
         opener: opener.unwrap_or(0),
-        ..Settings::default()
+        ..settings
     };
     TaskGroup::new(Core::new(settings, parent), crate::runtime::current())
 }
 
-/// Makes the group of a scope that is first polled now.
+/// Makes the group of a scope that is first polled now. `is_in_task` says whether its children live in the caller's task.
 pub(super) fn open<E: Send + 'static>(
     options: Option<Box<Scope>>,
+    is_in_task: bool,
 ) -> (TaskGroup<E>, Option<Box<Clock>>, bool) {
     let Some(options) = options else {
-        return (open_plain(None, false), None, false);
+        let settings = Settings {
+            is_in_task,
+            ..Settings::default()
+        };
+        return (open_plain(settings), None, false);
     };
     let (parent, opener) = crate::context::current().unzip();
     let settings = Settings {
@@ -192,6 +199,7 @@ pub(super) fn open<E: Send + 'static>(
         is_long_lived: false,
         gives_up: options.give_up.is_some(),
         is_shielded: options.is_apart || crate::context::is_inside_shield(),
+        is_in_task,
         // A scope that is apart still tells its children of the deadline around it.
         deadline: options
             .deadline

@@ -12,7 +12,7 @@
 //! L5. Wakers are woken and dropped outside the lock, and one that throws harms nobody. L6. Nobody waits for a slot that it has
 //! itself: whoever has one waits only where it can lend it, and is refused elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -21,9 +21,9 @@ use std::task::{Context, Poll, Waker, ready};
 use pin_project_lite::pin_project;
 
 use crate::cancel::{Cancelled, Token};
+use crate::detail::{self, WaitsFor};
 use crate::group::spawn::Birth;
-use crate::observe::{CancelReason, DisplacedWhat, TaskId, displace};
-use crate::panic::catch;
+use crate::observe::{CancelReason, TaskId, wake};
 use crate::state::Core;
 use crate::sync::{Arc, Lock};
 
@@ -133,8 +133,8 @@ struct State {
     /// Those who wait, first come first.
     queue: BTreeMap<u64, Waiter>,
     /// Slots that were given to somebody who has not come for them yet.
-    granted: HashMap<u64, Kind>,
-    lenders: HashMap<TaskId, Lender>,
+    granted: BTreeMap<u64, Kind>,
+    lenders: BTreeMap<TaskId, Lender>,
     next: u64,
 }
 
@@ -177,6 +177,14 @@ impl State {
         }
         self.free = self.free.checked_sub(1)?;
         Some(Kind::Own)
+    }
+
+    /// Takes a slot for somebody who comes now, or the one that was given to who waits.
+    fn claim(&mut self, ticket: Option<u64>, lender: Option<TaskId>) -> Option<Kind> {
+        match ticket {
+            None => self.take(lender),
+            Some(ticket) => self.granted.remove(&ticket),
+        }
     }
 
     fn enqueue(&mut self, lender: Option<TaskId>, waker: Waker) -> u64 {
@@ -278,15 +286,7 @@ impl Drop for Slot {
             }
             state.give_back(self.kind)
         };
-        wake(waker);
-    }
-}
-
-/// L5.
-fn wake(waker: Option<Waker>) {
-    let Some(waker) = waker else { return };
-    if let Err(panic) = catch(|| waker.wake()) {
-        displace(None, None, DisplacedWhat::Panic(panic));
+        wake(waker); // L5
     }
 }
 
@@ -296,10 +296,12 @@ pub(crate) struct Gate {
     slots: Slots,
     /// The child with a slot that the group is in.
     lender: Option<TaskId>,
+    /// The group's.
+    token: Token,
 }
 
 impl Gate {
-    pub(crate) fn new(slots: Slots, core: &Core) -> Self {
+    pub(crate) fn new(slots: Slots, core: &Arc<Core>) -> Self {
         let lender = slots.is_shared.then(|| {
             let state = slots.pool.state.lock();
             state.holder(core.opened_in())
@@ -307,11 +309,12 @@ impl Gate {
         Self {
             slots,
             lender: lender.flatten(),
+            token: Token::of(core.clone(), 0),
         }
     }
 
     /// The same for a view that children can take along.
-    pub(crate) fn shared(slots: Slots, core: &Core) -> Self {
+    pub(crate) fn shared(slots: Slots, core: &Arc<Core>) -> Self {
         let is_shared = true;
         Self::new(Slots { is_shared, ..slots }, core)
     }
@@ -369,14 +372,14 @@ struct Signals {
 }
 
 impl Signals {
-    fn new(core: &Arc<Core>, caller: Option<&(Arc<Core>, u64)>) -> Self {
+    fn new(group: &Token, core: &Arc<Core>, caller: Option<&(Arc<Core>, u64)>) -> Self {
         let listen = |token: Token| {
             let cancelled = token.cancelled();
             (token, cancelled)
         };
         let is_body = |(here, serial): &(Arc<Core>, u64)| *serial == 0 && Arc::ptr_eq(here, core);
         Self {
-            group: listen(Token::of(core.clone(), 0)),
+            group: listen(group.clone()),
             caller: (!caller.is_none_or(is_body)).then(|| listen(crate::cancel::token())),
         }
     }
@@ -398,7 +401,7 @@ impl Future for Taking<'_> {
         let me = &mut *self;
         let polled = match &mut me.signals {
             Some(signals) => signals.poll(cx),
-            None => match Token::of(me.core.clone(), 0).reason() {
+            None => match me.gate.token.reason() {
                 Some(reason) => Poll::Ready(reason),
                 None => Poll::Pending,
             },
@@ -407,11 +410,16 @@ impl Future for Taking<'_> {
             return Poll::Ready(Err(reason)); // what was granted is given back when this is dropped
         }
         let step = ready!(crate::runtime::poll_step(cx));
-        let waker = cx.waker().clone();
         let is_first = me.signals.is_none();
-        let caller = is_first.then(crate::context::current).flatten();
-        let mut state = me.gate.slots.pool.state.lock();
-        if is_first && me.gate.is_circle(&state, caller.as_ref()) {
+        let is_shared = me.gate.slots.is_shared;
+        let caller = (is_first && is_shared).then(crate::context::current);
+        let pool = &me.gate.slots.pool;
+        let mut state = pool.state.lock();
+        if is_first
+            && me
+                .gate
+                .is_circle(&state, caller.as_ref().and_then(Option::as_ref))
+        {
             drop(state);
             panic!(
                 "ringfence: a child that has a slot of this limit waits for another one, at {}: once all do that, none goes \
@@ -419,32 +427,41 @@ impl Future for Taking<'_> {
                 me.birth.location
             );
         }
-        let kind = match me.ticket {
-            None => state.take(me.gate.lender),
-            Some(ticket) => state.granted.remove(&ticket),
-        };
+        let mut kind = state.claim(me.ticket, me.gate.lender);
+        let mut waker = None;
+        if kind.is_none() {
+            // A waker is cloned outside the lock, and only if there is somebody to wake.
+            drop(state);
+            waker = Some(cx.waker().clone());
+            state = pool.state.lock();
+            kind = state.claim(me.ticket, me.gate.lender);
+        }
         if let Some(kind) = kind {
             drop(state);
+            drop(waker);
             me.ticket = None;
             step.made_progress();
             return Poll::Ready(Ok(me.gate.slot(kind)));
         }
-        let old = match me.ticket {
-            None => {
+        let old = match (me.ticket, waker) {
+            (None, Some(waker)) => {
                 me.ticket = Some(state.enqueue(me.gate.lender, waker));
                 None
             }
-            Some(ticket) => {
+            (Some(ticket), Some(waker)) => {
                 let waiter = state.queue.get_mut(&ticket);
                 waiter.map(|waiter| std::mem::replace(&mut waiter.waker, waker))
             }
+            (_, None) => None,
         };
         drop(state);
         drop(old);
+        detail::waits_for(WaitsFor::Slot);
         if me.signals.is_some() {
             return Poll::Pending; // they have this waker already
         }
-        let signals = Signals::new(me.core, caller.as_ref());
+        let caller = caller.unwrap_or_else(crate::context::current);
+        let signals = Signals::new(&me.gate.token, me.core, caller.as_ref());
         me.signals.insert(signals).poll(cx).map(Err)
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! N1. Until it is ready, a child is polled where its spawner waits, in a context of its own; it is counted in all the while.
 //! N2. What ends it before that comes out there, and the group hears nothing of it. N3. Once ready, it becomes a task, and is a
-//! child like all others.
+//! child like all others. N4. A child that is started eagerly is counted in after its first step, and only if there is more to it than
+//! a value: meanwhile the body, whose turn it is, holds the group open.
 
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -13,13 +15,15 @@ use pin_project_lite::pin_project;
 
 use crate::context::Relay;
 use crate::group::TaskGroup;
-use crate::group::error::StartError;
-use crate::group::handle::TaskHandle;
-use crate::group::member::Member;
+use crate::group::error::{SpawnError, StartError};
+use crate::group::handle::{Keeps, Kept, Settled, TaskHandle};
+use crate::group::member::{Cause, Member};
 use crate::group::output::TaskOutput;
 use crate::group::spawn::{self, Birth};
-use crate::observe::Ended;
-use crate::panic::PanicPayload;
+use crate::observe::{Ended, tell, wake};
+use crate::panic::{PanicPayload, catch};
+use crate::pulse;
+use crate::state::owner::Seat;
 use crate::state::word::Kind;
 use crate::sync::{Arc, Lock};
 
@@ -65,9 +69,7 @@ impl<R> Ready<R> {
             signal.state = said;
             signal.waker.take()
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
 }
 
@@ -214,25 +216,169 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// If it has to wait, outside a tokio runtime.
     #[track_caller]
-    pub fn spawn_eager<F>(&self, future: F) -> TaskHandle<'_, <F::Output as TaskOutput<E>>::Value>
+    pub fn spawn_eager<F>(&self, future: F) -> TaskHandle<'_, Value<F, E>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let (core, location) = (self.core(), Location::caller());
+        let serial = match core.announce() {
+            Ok(serial) => serial,
+            Err(reason) => return self.refuse(SpawnError::new(future, reason)),
+        };
+        let is_observed = core.observer().is_some();
+        if is_observed {
+            let info = core.info(serial, None, location);
+            tell(core.observer(), |o| o.spawned(&info));
+        }
+        let mut eager = Box::pin(Eager::Running { future });
+        let mut output = None;
+        let timed = pulse::begin(core, serial, location);
+        let (polled, seat) =
+            crate::context::as_child(core, serial, || catch(|| eager.as_mut().first(&mut output)));
+        drop(timed);
+        let why = match (polled, output) {
+            (Ok(()), None) => None,
+            (Ok(()), Some(output)) => Some(match catch(|| output.into_result()) {
+                Ok(Ok(value)) => {
+                    // N4. The common end, as a member's: nobody has to know more than that it has one.
+                    if seat.is_none() && !is_observed && core.word().read().is_calm() {
+                        let settled = Settled::Completed(Kept::new(value, core));
+                        eager.set(Eager::Ended { settled });
+                        return TaskHandle::ended(eager, serial, core);
+                    }
+                    Cause::Returned(value)
+                }
+                Ok(Err(error)) => Cause::Failed(Box::new(error)),
+                Err(panic) => Cause::Panicked(panic),
+            }),
+            (Err(panic), output) => {
+                return self.threw(panic, output, (eager, seat, serial, location));
+            }
+        };
+        self.go_on(why, (eager, seat, serial, location))
+    }
+
+    /// Ends a child whose first step threw.
+    #[cold]
+    fn threw<F>(
+        &self,
+        panic: PanicPayload,
+        output: Option<F::Output>,
+        (eager, seat, serial, location): Polled<F, E>,
+    ) -> TaskHandle<'_, Value<F, E>>
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
         let core = self.core();
-        let admitted = spawn::admit::<_, E, _>(core, Box::pin(future), &Birth::here(Kind::Normal));
-        let (mut member, serial) = match admitted {
-            Ok(admitted) => admitted,
-            Err(refused) => return self.refuse(refused),
-        };
-        // Nobody has to be woken: if it is pending, it is polled again as a task.
+        core.word().adopt(); // N4
+        let mut member: Resumed<F, E> =
+            Member::resumed(core.clone(), serial, seat, location, Some(eager));
+        Pin::new(&mut member).displace_rest(output);
+        self.hand_over(member, Some(Cause::Panicked(panic)), serial)
+    }
+
+    /// Makes a member of what was polled once, unless its end is the common one.
+    fn go_on<F>(
+        &self,
+        why: Option<Cause<Value<F, E>>>,
+        (eager, seat, serial, location): Polled<F, E>,
+    ) -> TaskHandle<'_, Value<F, E>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let core = self.core();
+        core.word().adopt(); // N4
+        let future = why.is_none().then_some(eager);
+        let member: Resumed<F, E> = Member::resumed(core.clone(), serial, seat, location, future);
+        self.hand_over(member, why, serial)
+    }
+
+    fn hand_over<F>(
+        &self,
+        mut member: Resumed<F, E>,
+        why: Option<Cause<Value<F, E>>>,
+        serial: u64,
+    ) -> TaskHandle<'_, Value<F, E>>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let core = self.core();
+        // Nobody has to be woken: what is not over is polled again as a task.
         let mut nobody = Context::from_waker(Waker::noop());
-        match Pin::new(&mut member).poll(&mut nobody) {
-            Poll::Ready(settled) => TaskHandle::ended(settled, serial, core),
-            Poll::Pending => {
-                Pin::new(&mut member).unpark();
-                let join = crate::runtime::spawn(self.spawner.runtime.as_ref(), member);
-                TaskHandle::spawned(join, serial, None, core)
+        let settled = match why {
+            Some(why) => Pin::new(&mut member).settle(why, &nobody),
+            // It was told to end in its first step: it ends where it would wait.
+            None if core.is_forced(core.word().read(), serial) => {
+                Pin::new(&mut member).poll(&mut nobody)
             }
+            None => Poll::Pending,
+        };
+        if let Poll::Ready(settled) = settled {
+            let kept = Box::pin(Eager::<F, _>::Ended { settled });
+            return TaskHandle::ended(kept, serial, core);
+        }
+        Pin::new(&mut member).unpark();
+        let join = crate::runtime::spawn(self.spawner.runtime.as_ref(), member);
+        TaskHandle::spawned(join, serial, None, core)
+    }
+}
+
+type Value<F, E> = <<F as Future>::Output as TaskOutput<E>>::Value;
+
+/// A child that was polled once: its box, its seat, its serial and its place.
+type Polled<F, E> = (
+    Pin<Box<Eager<F, Value<F, E>>>>,
+    Option<Arc<Seat>>,
+    u64,
+    &'static Location<'static>,
+);
+
+type Resumed<F, E> = Member<Pin<Box<Eager<F, Value<F, E>>>>, E>;
+
+pin_project! {
+    /// The future of a child that is started eagerly, and its outcome if it ended at once.
+    #[project = EagerProj]
+    enum Eager<F, T> {
+        Running { #[pin] future: F },
+        Ended { settled: Settled<T> },
+        Gone,
+    }
+}
+
+impl<F: Future, T> Eager<F, T> {
+    /// Polls it once, and drops the future if that was all.
+    fn first(mut self: Pin<&mut Self>, output: &mut Option<F::Output>) {
+        let mut nobody = Context::from_waker(Waker::noop());
+        if let Poll::Ready(ready) = self.as_mut().poll(&mut nobody) {
+            *output = Some(ready);
+            self.set(Self::Gone);
+        }
+    }
+}
+
+impl<F: Future, T> Future for Eager<F, T> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        match self.project() {
+            EagerProj::Running { future } => future.poll(cx),
+            EagerProj::Ended { .. } | EagerProj::Gone => Poll::Pending,
+        }
+    }
+}
+
+impl<F, T> Keeps<T> for Eager<F, T> {
+    fn take(mut self: Pin<&mut Self>) -> Settled<T> {
+        match self.as_mut().project() {
+            EagerProj::Ended { settled } => std::mem::replace(settled, Settled::RuntimeGone),
+            EagerProj::Running { .. } | EagerProj::Gone => Settled::RuntimeGone,
+        }
+    }
+
+    fn look(&self) -> &Settled<T> {
+        match self {
+            Self::Ended { settled } => settled,
+            Self::Running { .. } | Self::Gone => &Settled::RuntimeGone,
         }
     }
 }
@@ -272,7 +418,23 @@ where
         let Some(mut member) = self.member.take() else {
             return Poll::Ready(Err(StartError::NotReady));
         };
-        let member = Pin::new(&mut member);
+        let mut member = Pin::new(&mut member);
+        // What its destructor throws is its panic, too (G20); the first one goes on, all else is observed.
+        let ended = match ended {
+            Some(Some(Err(panic))) => {
+                member.as_mut().displace_rest(None);
+                Some(Some(Err(panic)))
+            }
+            ended => match member.as_mut().drop_future() {
+                Ok(()) => ended,
+                Err(panic) => {
+                    member
+                        .as_mut()
+                        .displace_rest(ended.flatten().and_then(Result::ok));
+                    Some(Some(Err(panic)))
+                }
+            },
+        };
         Poll::Ready(Err(match ended {
             None => StartError::Cancelled(member.withdraw(None)),
             Some(None) => {
@@ -283,15 +445,19 @@ where
                 member.withdraw(Some(Ended::Panicked));
                 panic.resume()
             }
-            Some(Some(Ok(output))) => match output.into_result() {
-                Ok(value) => {
-                    drop(value);
+            // Nobody can take a value: what it throws when it goes is the child's, like all before it is ready.
+            Some(Some(Ok(output))) => match catch(|| output.into_result().map(drop)) {
+                Ok(Ok(())) => {
                     member.withdraw(Some(Ended::Completed));
                     StartError::NotReady
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     member.withdraw(Some(Ended::Failed));
                     StartError::Failed(error)
+                }
+                Err(panic) => {
+                    member.withdraw(Some(Ended::Panicked));
+                    panic.resume()
                 }
             },
         }))

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use crate::limit::aimd::Aimd;
 use crate::limit::gate::{Gate, Wait, checked};
+use crate::limit::loan::Lenders;
 use crate::observe::CancelReason;
 use crate::sync::{Arc, AtomicU64, Lock, Ordering};
 
@@ -52,6 +53,7 @@ pub struct Limiter {
 pub(crate) struct LimiterCore {
     pub(crate) gate: Gate,
     adaptive: Option<Adaptive>,
+    pub(crate) lenders: Lenders,
 }
 
 struct Adaptive {
@@ -68,6 +70,19 @@ pub(crate) enum Verdict {
 }
 
 impl LimiterCore {
+    fn new(limit: u64, adaptive: Option<Adaptive>) -> Self {
+        Self {
+            gate: Gate::new(limit),
+            adaptive,
+            lenders: Lenders::new(),
+        }
+    }
+
+    /// What an item lends: to one at a time.
+    pub(crate) fn loan() -> Self {
+        Self::new(1, None)
+    }
+
     pub(crate) fn epoch(&self) -> u64 {
         self.adaptive
             .as_ref()
@@ -115,10 +130,7 @@ impl Limiter {
     #[track_caller]
     pub fn new(limit: usize) -> Self {
         Self {
-            core: Arc::new(LimiterCore {
-                gate: Gate::new(checked(limit)),
-                adaptive: None,
-            }),
+            core: Arc::new(LimiterCore::new(checked(limit), None)),
         }
     }
 
@@ -140,14 +152,12 @@ impl Limiter {
             "ringfence: an adaptive limit needs min <= max, not {min} and {max}"
         );
         let (min, max) = (checked(min), checked(max));
+        let adaptive = Adaptive {
+            aimd: Lock::new(Aimd::new(min, max, min, 128)),
+            epoch: AtomicU64::new(0),
+        };
         Self {
-            core: Arc::new(LimiterCore {
-                gate: Gate::new(min),
-                adaptive: Some(Adaptive {
-                    aimd: Lock::new(Aimd::new(min, max, min, 128)),
-                    epoch: AtomicU64::new(0),
-                }),
-            }),
+            core: Arc::new(LimiterCore::new(min, Some(adaptive))),
         }
     }
 
@@ -379,6 +389,11 @@ impl OwnedPermit {
             n,
             verdict: None,
         }
+    }
+
+    /// Asks whether it is of no permit at all.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.n == 0
     }
 
     /// As [`Permit::succeeded`].

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use crate::cancel::{Cancelled, Token, token};
+use crate::detail::{self, WaitsFor};
 use crate::limit::permits::{Permits, UNLIMITED};
 use crate::limit::waiters::{Left, Seat, Waiters};
 use crate::observe::{CancelReason, DisplacedWhat, displace};
@@ -189,8 +190,17 @@ pub(crate) struct Signal {
 }
 
 impl Signal {
-    pub(crate) fn new() -> Self {
+    /// The signal of the caller's task, if there will ever be one.
+    fn here() -> Option<Box<Self>> {
         let token = token();
+        (!token.is_silent()).then(|| Box::new(Self::of(token)))
+    }
+
+    pub(crate) fn new() -> Self {
+        Self::of(token())
+    }
+
+    fn of(token: Token) -> Self {
         Self {
             cancelled: token.cancelled(),
             token,
@@ -204,11 +214,12 @@ impl Signal {
     }
 }
 
-/// One wait for permits. Whoever holds it calls [`abandon`](Self::abandon) when it is dropped.
+/// One wait for permits after another, by one task. Whoever holds it calls [`abandon`](Self::abandon) when it is dropped.
 #[derive(Default)]
 pub(crate) struct Wait {
     seat: Option<Seat>,
-    signal: Option<Signal>,
+    /// Boxed, because most waits are none, or are outside every group.
+    signal: Option<Box<Signal>>,
 }
 
 impl Wait {
@@ -242,17 +253,21 @@ impl Wait {
         match self.seat {
             Some(seat) => {
                 if gate.settle(seat, cx.waker()) {
-                    *self = Self::default();
+                    self.seat = None; // the signal is of use for the next wait
                     return Poll::Ready(Ok(()));
                 }
             }
             None => match gate.queue(n, cx.waker().clone()) {
-                Some(seat) => self.seat = Some(seat),
+                Some(seat) => {
+                    self.seat = Some(seat);
+                    self.signal = self.signal.take().or_else(Signal::here);
+                }
                 None => return Poll::Ready(Ok(())),
             },
         }
-        let signal = self.signal.get_or_insert_with(Signal::new);
-        let Poll::Ready(reason) = signal.poll(cx) else {
+        let signalled = self.signal.as_mut().map(|signal| signal.poll(cx));
+        let Some(Poll::Ready(reason)) = signalled else {
+            detail::waits_for(WaitsFor::Permit);
             return Poll::Pending;
         };
         let was_granted = self.seat.take().is_some_and(|seat| gate.leave(seat));

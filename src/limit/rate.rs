@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::detail::{self, WaitsFor};
 use crate::limit::gate::Signal;
 use crate::limit::gcra::{Gcra, Time};
 use crate::limit::waiters::{Left, Seat, Waiters};
@@ -158,7 +159,7 @@ impl Meter {
 
     /// Wakes the first in line, so that it looks at the time anew.
     fn wake_first(&self) {
-        let waker = self.line.lock().waiters.first_waker().cloned();
+        let waker = self.line.lock().waiters.call_first();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -170,7 +171,7 @@ enum Refused {
     Until(Option<Instant>),
 }
 
-/// One wait for a rate. Whoever holds it calls [`abandon`](Self::abandon) when it is dropped.
+/// One wait for a rate after another, by one task. Whoever holds it calls [`abandon`](Self::abandon) when it is dropped.
 #[derive(Default)]
 pub(crate) struct RateWait {
     seat: Option<Seat>,
@@ -184,6 +185,8 @@ enum Turn {
     At(Option<Instant>),
     NotYet,
     TooLate(Option<Instant>),
+    /// The burst was lowered meanwhile, to this.
+    TooMany(u32),
 }
 
 impl RateWait {
@@ -215,7 +218,7 @@ impl RateWait {
         loop {
             match self.turn(meter, seat, n, deadline, cx) {
                 Turn::Taken(next) => {
-                    *self = Self::default();
+                    self.seat = None; // the timer and the signal are of use for the next wait
                     if let Some(next) = next {
                         next.wake(); // R2
                     }
@@ -224,6 +227,10 @@ impl RateWait {
                 Turn::TooLate(at) => {
                     self.abandon(meter);
                     return Poll::Ready(Err(RateError::TooLate { at }));
+                }
+                Turn::TooMany(burst) => {
+                    self.abandon(meter);
+                    return Poll::Ready(Err(RateError::InsufficientCapacity { asked: n, burst }));
                 }
                 Turn::At(Some(at)) => {
                     let sleep = match &mut self.sleep {
@@ -243,6 +250,7 @@ impl RateWait {
             }
             let signal = self.signal.get_or_insert_with(Signal::new);
             let Poll::Ready(reason) = signal.poll(cx) else {
+                detail::waits_for(WaitsFor::Rate);
                 return Poll::Pending;
             };
             self.abandon(meter);
@@ -277,10 +285,14 @@ impl RateWait {
         };
         let delay = line.gcra.delay(now, ahead, n);
         let at = meter.instant(now, delay);
-        let turn = if is_first && delay == 0 {
+        let burst = line.gcra.burst();
+        let turn = if n > burst {
+            drop(line);
+            Turn::TooMany(burst)
+        } else if is_first && delay == 0 {
             line.gcra.grant(now, n);
             let left = line.waiters.leave(seat);
-            let next = line.waiters.first_waker().cloned();
+            let next = line.waiters.call_first();
             drop(line);
             drop(left);
             Turn::Taken(next)
@@ -365,8 +377,8 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire), and [`RateError::InsufficientCapacity`], at once, if `n` is more than the burst: that
-    /// many never go through together.
+    /// As [`acquire`](Self::acquire), and [`RateError::InsufficientCapacity`] if `n` is more than the burst, because that many
+    /// never go through together: at once; or, if the burst is [lowered](Self::set_rate) meanwhile, when it is first in line.
     pub fn acquire_many(&self, n: u32) -> AcquireRate<'_> {
         self.acquire_by(n, Deadline::NEVER)
     }
@@ -411,7 +423,8 @@ impl RateLimiter {
         })
     }
 
-    /// Changes the rate, for all clones, from now on. What was used up to now stays used; waiters are timed anew.
+    /// Changes the rate, for all clones, from now on. What was used up to now stays used; waiters are timed anew. One that
+    /// asked for more than the new burst is told so when it is first in line, and holds nobody up.
     pub fn set_rate(&self, rate: Rate) {
         let now = self.meter.now();
         self.meter.line.lock().gcra.set(now, rate.cell, rate.burst);

@@ -13,7 +13,8 @@ pub(crate) type Seat = usize;
 
 enum State {
     Free,
-    Waiting(Waker),
+    /// With no waker: it was called, and leaves another when it has looked.
+    Waiting(Option<Waker>),
     Granted,
 }
 
@@ -30,7 +31,10 @@ pub(crate) enum Left {
     /// It had been granted: what was granted goes on to somebody else.
     Granted,
     /// It was still waiting, and so was somebody before it or not.
-    Waiting { waker: Waker, was_first: bool },
+    Waiting {
+        waker: Option<Waker>,
+        was_first: bool,
+    },
 }
 
 pub(crate) struct Waiters {
@@ -88,10 +92,10 @@ impl Waiters {
         self.first == seat
     }
 
-    /// The waker of the first.
-    pub(crate) fn first_waker(&self) -> Option<&Waker> {
-        match self.slots.get(self.first).map(|slot| &slot.state) {
-            Some(State::Waiting(waker)) => Some(waker),
+    /// Takes the waker of the first, to have it look.
+    pub(crate) fn call_first(&mut self) -> Option<Waker> {
+        match self.slots.get_mut(self.first).map(|slot| &mut slot.state) {
+            Some(State::Waiting(waker)) => waker.take(),
             _ => None,
         }
     }
@@ -100,7 +104,7 @@ impl Waiters {
     pub(crate) fn push(&mut self, weight: u64, waker: Waker) -> Seat {
         let slot = Slot {
             weight,
-            state: State::Waiting(waker),
+            state: State::Waiting(Some(waker)),
             previous: self.last,
             next: NONE,
         };
@@ -129,14 +133,14 @@ impl Waiters {
     /// Puts a newer waker in; the older one is for the caller to drop.
     pub(crate) fn renew(&mut self, seat: Seat, waker: Waker) -> Option<Waker> {
         match &mut self.slots[seat].state {
-            State::Waiting(old) => Some(std::mem::replace(old, waker)),
+            State::Waiting(old) => old.replace(waker),
             State::Free | State::Granted => Some(waker),
         }
     }
 
     /// Asks whether the waker of this seat would wake the same task.
     pub(crate) fn will_wake(&self, seat: Seat, waker: &Waker) -> bool {
-        matches!(&self.slots[seat].state, State::Waiting(old) if old.will_wake(waker))
+        matches!(&self.slots[seat].state, State::Waiting(Some(old)) if old.will_wake(waker))
     }
 
     /// Grants the first what it waits for, and takes it off the list.
@@ -147,7 +151,7 @@ impl Waiters {
             return None;
         };
         self.unlink(seat);
-        Some(waker)
+        waker
     }
 
     /// Asks whether the seat was granted; if so, it is free again (W2).

@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 use super::error::SendError;
 use super::shared::Shared;
 use super::store::Tag;
+use crate::context;
 use crate::sync::Arc;
 
 /// An item that was received and is not finished yet: see [`Receiver::deliver`](super::Receiver::deliver).
@@ -15,7 +16,9 @@ use crate::sync::Arc;
 ///
 /// Dropped, it is finished. But on a queue made with [`redeliver`](super::Queue::redeliver) only [`done`](Self::done)
 /// finishes it: dropped by a panic, a cancel, or an early return, it goes back to its place in the queue, to be delivered
-/// again, until it was delivered as often as that allows; then it is [dead](super::Discarded::Dead).
+/// again, until it was delivered as often as that allows; then it is [dead](super::Discarded::Dead). A delivery that is cut
+/// short because its group is cancelled is never the last: its item goes back in any case, for whoever comes later, or for
+/// [`abort`](super::Receiver::abort).
 pub struct Delivery<T> {
     shared: Arc<Shared<T>>,
     /// Out only while it is given away.
@@ -87,6 +90,24 @@ impl<T> Delivery<T> {
         }
     }
 
+    pub(crate) fn comes_back(&self) -> bool {
+        self.shared.config.attempts > 0
+    }
+
+    #[inline(never)]
+    fn give_back(&self, item: T) {
+        let (tag, limit) = (self.tag, self.shared.config.attempts);
+        let is_cut = is_cut();
+        let over = self
+            .shared
+            .step(|state, effects| state.give_back(item, tag, limit, is_cut, effects));
+        if let Some((item, why)) = over {
+            // N7: whoever waits for the end is told after the hook.
+            let _finish = Finish(&self.shared, tag.weight);
+            self.shared.discard(item, why);
+        }
+    }
+
     fn item(&self) -> &T {
         self.item
             .as_ref()
@@ -97,12 +118,9 @@ impl<T> Delivery<T> {
 impl<T> Drop for Delivery<T> {
     #[inline]
     fn drop(&mut self) {
-        let attempts = self.shared.config.attempts;
-        if attempts > 0 && !self.is_done {
+        if self.comes_back() && !self.is_done {
             if let Some(item) = self.item.take() {
-                let tag = self.tag;
-                self.shared
-                    .step(|state, effects| state.give_back(item, tag, attempts, effects));
+                self.give_back(item);
                 return;
             }
         }
@@ -110,6 +128,20 @@ impl<T> Drop for Delivery<T> {
         let _finish = Finish(&self.shared, self.tag.weight);
         drop(self.item.take());
     }
+}
+
+/// Whether the member that runs here is being ended from outside: what it drops says nothing about the item.
+fn is_cut() -> bool {
+    !std::thread::panicking()
+        && context::current().is_some_and(|(core, serial)| {
+            let word = core.word().read();
+            // The body is no child: what singles children out does not concern it.
+            if serial == 0 {
+                word.is_forced()
+            } else {
+                core.is_forced(word, serial)
+            }
+        })
 }
 
 struct Finish<'a, T>(&'a Shared<T>, usize);

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::state::{CloseCause, Refusal};
+use crate::sync::PlainArc;
 
 /// The error of a send. It has the item.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,25 @@ impl<T> SendError<T> {
             Self::Full(item) | Self::Closed(item) | Self::TimedOut(item) | Self::TooHeavy(item) => {
                 item
             }
+        }
+    }
+
+    /// What a step returns, which leaves a refused item where it was.
+    pub(crate) fn give_back(result: Result<(), Refusal>, item: Option<T>) -> Result<(), Self> {
+        match (result, item) {
+            (Err(refusal), Some(item)) => Err(Self::new(refusal, item)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same about another item.
+    #[cfg(feature = "stream")]
+    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> SendError<U> {
+        match self {
+            Self::Full(item) => SendError::Full(map(item)),
+            Self::Closed(item) => SendError::Closed(map(item)),
+            Self::TimedOut(item) => SendError::TimedOut(map(item)),
+            Self::TooHeavy(item) => SendError::TooHeavy(map(item)),
         }
     }
 
@@ -101,6 +121,19 @@ impl RecvError {
     }
 }
 
+/// Equal if both are ends without a cause, or have the very same one.
+impl PartialEq for RecvError {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.cause, &other.cause) {
+            (None, None) => true,
+            (Some(one), Some(two)) => PlainArc::ptr_eq(one, two),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for RecvError {}
+
 impl fmt::Display for RecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the queue has ended")
@@ -114,7 +147,7 @@ impl Error for RecvError {
 }
 
 /// The error of a receive that does not wait.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TryRecvError {
     /// Nothing that is not set aside for others is there now.

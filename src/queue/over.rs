@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use super::shared::{Shared, Wait};
 use super::state::{Effects, State};
 use super::waiters::Waiters;
+use crate::detail::WaitsFor;
 
 #[derive(Clone, Copy)]
 pub(crate) enum What {
@@ -41,6 +42,7 @@ impl<'a, T> Over<'a, T> {
 
 impl<T> Wait<T> for Over<'_, T> {
     type Output = ();
+    const WAITS_FOR: WaitsFor = WaitsFor::Done;
 
     fn attempt(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<()> {
         let is_over = match (self.what, self.key) {
@@ -53,7 +55,7 @@ impl<T> Wait<T> for Over<'_, T> {
             return None;
         }
         if let Some(key) = self.key.take() {
-            effects.stale = self.list(state).leave(key).1;
+            effects.retire(self.list(state).leave(key));
         }
         Some(())
     }
@@ -65,8 +67,8 @@ impl<T> Wait<T> for Over<'_, T> {
 
     fn park(&mut self, state: &mut State<T>, waker: Waker, effects: &mut Effects<T>) {
         match self.key {
-            Some(key) => effects.stale = self.list(state).renew(key, waker),
-            None => self.key = Some(self.list(state).join(1, waker)),
+            Some(key) => effects.retire(self.list(state).renew(key, waker)),
+            None => self.key = Some(self.list(state).join(1, 0, waker)),
         }
     }
 }
@@ -84,7 +86,7 @@ impl<T> Drop for Over<'_, T> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             self.shared
-                .step(|state, effects| effects.stale = self.list(state).leave(key).1);
+                .step(|state, effects| effects.retire(self.list(state).leave(key)));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use super::delivery::Delivery;
@@ -13,6 +13,7 @@ use super::shared::{Shared, Wait};
 use super::state::{Effects, State, Turn};
 use super::stats::Stats;
 use super::store::Tag;
+use crate::detail::WaitsFor;
 use crate::sync::Arc;
 use crate::time::timeout;
 
@@ -69,13 +70,11 @@ impl<T> Receiver<T> {
     /// # Errors
     ///
     /// As [`recv`](Self::recv).
-    pub async fn deliver(&mut self) -> Result<Delivery<T>, RecvError> {
-        let receiving = Receiving {
-            receiver: &mut *self,
+    pub fn deliver(&mut self) -> impl Future<Output = Result<Delivery<T>, RecvError>> {
+        Delivering(Receiving {
+            receiver: self,
             take: Tagged,
-        };
-        let (item, tag) = receiving.await?;
-        Ok(Delivery::new(self.shared.clone(), item, tag))
+        })
     }
 
     /// Receives the next item as a [`Delivery`] if one is there that nobody waits for.
@@ -104,11 +103,38 @@ impl<T> Receiver<T> {
         if max == 0 {
             return Ok(0);
         }
-        Receiving {
+        let before = into.len();
+        let taken = Receiving {
             receiver: self,
             take: Many(into, max),
+        };
+        taken.await?;
+        Ok(into.len() - before)
+    }
+
+    /// As [`recv_many`](Self::recv_many), for deliveries.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    pub async fn deliver_many(
+        &mut self,
+        into: &mut Vec<Delivery<T>>,
+        max: usize,
+    ) -> Result<usize, RecvError> {
+        if max == 0 {
+            return Ok(0);
         }
-        .await
+        let taken = Receiving {
+            receiver: &mut *self,
+            take: ManyTagged(max),
+        };
+        let taken = taken.await?;
+        Ok(self.wrap(taken, into))
     }
 
     /// Receives a batch: up to `max` items, as soon as so many are there, or `linger` after the first one.
@@ -136,6 +162,52 @@ impl<T> Receiver<T> {
         if max == 0 {
             return Ok(0);
         }
+        let before = into.len();
+        self.batch(max, linger, &mut Many(into, max)).await?;
+        Ok(into.len() - before)
+    }
+
+    /// As [`recv_batch`](Self::recv_batch), for deliveries.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`recv_batch`](Self::recv_batch).
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Panics
+    ///
+    /// As [`recv_batch`](Self::recv_batch).
+    pub async fn deliver_batch(
+        &mut self,
+        into: &mut Vec<Delivery<T>>,
+        max: usize,
+        linger: Duration,
+    ) -> Result<usize, RecvError> {
+        if max == 0 {
+            return Ok(0);
+        }
+        let taken = self.batch(max, linger, &mut ManyTagged(max)).await?;
+        Ok(self.wrap(taken, into))
+    }
+
+    fn wrap(&self, taken: Vec<(T, Tag)>, into: &mut Vec<Delivery<T>>) -> usize {
+        let count = taken.len();
+        let deliveries = taken
+            .into_iter()
+            .map(|(item, tag)| Delivery::new(self.shared.clone(), item, tag));
+        into.extend(deliveries);
+        count
+    }
+
+    async fn batch<F: Take<T>>(
+        &mut self,
+        max: usize,
+        linger: Duration,
+        take: &mut F,
+    ) -> Result<F::Output, RecvError> {
         self.leave();
         let want = max.min(self.shared.lock().limit()).max(1);
         let mut batch = Batch {
@@ -152,13 +224,13 @@ impl<T> Receiver<T> {
                 batch.is_lingering = false;
             }
             let key = &mut batch.receiver.key;
-            let count = batch.receiver.shared.step(|state, effects| {
-                let turn = state.receive_turn(key, effects);
-                (turn == Turn::Now).then(|| state.take_many(max, into, effects))
+            let taken = batch.receiver.shared.step(|state, effects| {
+                let is_mine = state.receive_turn(key, true, effects) == Turn::Now;
+                is_mine.then(|| take.take(state, effects)).flatten()
             });
             // Without an item: what was there gave way to newer ones, or was taken back.
-            if let Some(count) = count {
-                return Ok(count);
+            if let Some(taken) = taken {
+                return Ok(taken);
             }
         }
     }
@@ -175,14 +247,13 @@ impl<T> Receiver<T> {
             .step(|state, effects| state.close(&mut None, effects))
     }
 
-    /// Closes the queue and returns what is left in it, in order. What is in delivery is not there; what of that comes back
-    /// is in the queue again.
+    /// Closes the queue and returns what is left in it, in order.
+    ///
+    /// What is in delivery is not there. What of that comes back is in the queue again, for another `abort`, or for a
+    /// receiver; [`join`](Self::join) does not wait for it any more.
     #[must_use = "this is what was not done; use `close` to let it drain"]
     pub fn abort(&self) -> Vec<T> {
-        self.shared.step(|state, effects| {
-            state.close(&mut None, effects);
-            state.clear(effects)
-        })
+        self.shared.step(State::abort)
     }
 
     /// Waits until every accepted item was received, and every [`Delivery`] of one is done.
@@ -225,7 +296,7 @@ impl<T> Receiver<T> {
             return Ok(taken);
         }
         self.shared.step(
-            |state, effects| match state.receive_turn(&mut None, effects) {
+            |state, effects| match state.receive_turn(&mut None, false, effects) {
                 Turn::Now => take.take(state, effects).ok_or(TryRecvError::Empty),
                 Turn::Wait => Err(TryRecvError::Empty),
                 Turn::Ended => Err(TryRecvError::Closed(RecvError::new(state.cause.clone()))),
@@ -314,10 +385,23 @@ impl<T> Take<T> for Tagged {
 struct Many<'a, T>(&'a mut Vec<T>, usize);
 
 impl<T> Take<T> for Many<'_, T> {
-    type Output = usize;
+    type Output = ();
 
-    fn take(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<usize> {
-        Some(state.take_many(self.1, self.0, effects))
+    fn take(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<()> {
+        state.take_many(self.1, self.0, effects);
+        Some(())
+    }
+}
+
+struct ManyTagged(usize);
+
+impl<T> Take<T> for ManyTagged {
+    type Output = Vec<(T, Tag)>;
+
+    fn take(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<Self::Output> {
+        let mut taken = Vec::new();
+        state.take_many_tagged(self.0, &mut taken, effects);
+        Some(taken)
     }
 }
 
@@ -329,6 +413,7 @@ struct TakeTurn<'a, F> {
 
 impl<T, F: Take<T>> Wait<T> for TakeTurn<'_, F> {
     type Output = Result<F::Output, RecvError>;
+    const WAITS_FOR: WaitsFor = WaitsFor::Item;
 
     #[inline]
     fn attempt_alone(&mut self, state: &mut State<T>) -> Option<Self::Output> {
@@ -339,7 +424,7 @@ impl<T, F: Take<T>> Wait<T> for TakeTurn<'_, F> {
     }
 
     fn attempt(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<Self::Output> {
-        match state.receive_turn(self.key, effects) {
+        match state.receive_turn(self.key, true, effects) {
             Turn::Now => self.take.take(state, effects).map(Ok),
             Turn::Wait => None,
             Turn::Ended => Some(Err(RecvError::new(state.cause.clone()))),
@@ -386,6 +471,21 @@ impl<T, F> Drop for Receiving<'_, T, F> {
     }
 }
 
+/// A receive of a delivery under way.
+struct Delivering<'a, T>(Receiving<'a, T, Tagged>);
+
+impl<T> Future for Delivering<'_, T> {
+    type Output = Result<Delivery<T>, RecvError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let receiving = &mut self.get_mut().0;
+        let result = ready!(Pin::new(&mut *receiving).poll(cx));
+        let shared = &receiving.receiver.shared;
+        Poll::Ready(result.map(|(item, tag)| Delivery::new(shared.clone(), item, tag)))
+    }
+}
+
 /// A batch under way.
 struct Batch<'a, T> {
     receiver: &'a mut Receiver<T>,
@@ -420,6 +520,7 @@ struct BatchTurn<'a> {
 
 impl<T> Wait<T> for BatchTurn<'_> {
     type Output = Result<bool, RecvError>;
+    const WAITS_FOR: WaitsFor = WaitsFor::Item;
 
     fn attempt(&mut self, state: &mut State<T>, _: &mut Effects<T>) -> Option<Self::Output> {
         match state.batch_turn(*self.key, self.want) {

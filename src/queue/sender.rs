@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use super::error::SendError;
 use super::over::{Over, What};
+use super::permit::{OwnedPermit, Permit, Reserving, leave};
 use super::shared::{Shared, Wait};
 use super::state::{Effects, Refusal, State};
 use super::stats::Stats;
 use super::store::Place;
+use crate::detail::WaitsFor;
 use crate::sync::Arc;
 use crate::time::timeout;
 
@@ -67,7 +69,7 @@ impl<T> Sender<T> {
         let result = self
             .shared
             .step(|state, effects| state.offer(&mut item, meta, effects));
-        give_back(result, item)
+        SendError::give_back(result, item)
     }
 
     /// Sends an item; waits for room, for `limit` at most.
@@ -84,7 +86,7 @@ impl<T> Sender<T> {
         if let Ok(result) = timeout(limit, &mut sending).await {
             return result;
         }
-        match sending.give_up() {
+        match sending.turn.give_up(&self.shared) {
             Some(item) => Err(SendError::TimedOut(item)),
             // Taken from hand to hand in the same instant.
             None => Ok(()),
@@ -107,11 +109,11 @@ impl<T> Sender<T> {
             let mut sending = SendingMany {
                 shared: &self.shared,
                 items,
+                is_reversed: false,
                 key: None,
             };
-            return poll_fn(|cx| sending.shared.poll(cx, &mut sending))
-                .await
-                .map_err(|refusal| SendError::new(refusal, ()));
+            let result = poll_fn(|cx| sending.poll(cx)).await;
+            return result.map_err(|refusal| SendError::new(refusal, ()));
         }
         items.reverse();
         // Back into order, however this ends.
@@ -161,16 +163,37 @@ impl<T> Sender<T> {
     /// [`SendError::Closed`], and [`SendError::TooHeavy`] if the queue can never hold it.
     pub async fn reserve_weight(&self, weight: usize) -> Result<Permit<'_, T>, SendError<()>> {
         let weight = weight.max(1);
-        let mut reserving = Reserving {
-            shared: &self.shared,
-            weight,
-            key: None,
-        };
-        let result = poll_fn(|cx| reserving.shared.poll(cx, &mut reserving)).await;
-        match result {
-            Ok(()) => Ok(Permit::new(&self.shared, weight)),
-            Err(refusal) => Err(SendError::new(refusal, ())),
-        }
+        Reserving::room(&self.shared, weight).await?;
+        Ok(Permit::new(&self.shared, weight))
+    }
+
+    /// As [`reserve_weight`](Self::reserve_weight), with a permit that borrows nothing: for one that goes to another task.
+    ///
+    /// The end of the queue waits for it as for any other permit, also when the last sender is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`reserve`](Self::reserve).
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve_weight`](Self::reserve_weight).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use ringfence::queue;
+    ///
+    /// let (sender, mut receiver) = queue::bounded(1);
+    /// let permit = sender.reserve_owned(1).await.unwrap();
+    /// tokio::spawn(async move { permit.send("made elsewhere") });
+    /// assert_eq!(receiver.recv().await.unwrap(), "made elsewhere");
+    /// # }
+    /// ```
+    pub async fn reserve_owned(&self, weight: usize) -> Result<OwnedPermit<T>, SendError<()>> {
+        let weight = weight.max(1);
+        Reserving::room(&self.shared, weight).await?;
+        Ok(OwnedPermit::new(self.shared.clone(), weight))
     }
 
     /// Holds room for one item, if there is some and nobody waits.
@@ -256,13 +279,6 @@ impl<T> Sender<T> {
     }
 }
 
-fn give_back<T>(result: Result<(), Refusal>, item: Option<T>) -> Result<(), SendError<T>> {
-    match (result, item) {
-        (Err(refusal), Some(item)) => Err(SendError::new(refusal, item)),
-        _ => Ok(()),
-    }
-}
-
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
         self.shared.lock().add_sender();
@@ -282,9 +298,8 @@ impl<T> fmt::Debug for Sender<T> {
     }
 }
 
-/// A send under way.
-pub(crate) struct Sending<'a, T> {
-    shared: &'a Shared<T>,
+/// What a send is about: the item, and where it waits.
+pub(crate) struct SendTurn<T> {
     /// Out while it waits in the store of a rendezvous.
     item: Option<T>,
     meta: (i64, usize),
@@ -292,14 +307,10 @@ pub(crate) struct Sending<'a, T> {
     at: Option<Place>,
 }
 
-// Nothing in it is pinned.
-impl<T> Unpin for Sending<'_, T> {}
-
-impl<'a, T> Sending<'a, T> {
+impl<T> SendTurn<T> {
     #[inline]
-    fn new(shared: &'a Shared<T>, item: T) -> Self {
+    pub(crate) fn new(shared: &Shared<T>, item: T) -> Self {
         Self {
-            shared,
             meta: shared.measure(&item),
             item: Some(item),
             key: None,
@@ -308,17 +319,17 @@ impl<'a, T> Sending<'a, T> {
     }
 
     /// Takes the item back, unless it was sent.
-    fn give_up(&mut self) -> Option<T> {
+    pub(crate) fn give_up(&mut self, shared: &Shared<T>) -> Option<T> {
         let back = self.key.take().and_then(|key| {
-            self.shared
-                .step(|state, effects| state.unpark_sender(key, self.at, effects))
+            shared.step(|state, effects| state.unpark_sender(key, self.at, effects))
         });
         self.item.take().or(back)
     }
 }
 
-impl<T> Wait<T> for Sending<'_, T> {
+impl<T> Wait<T> for SendTurn<T> {
     type Output = Result<(), SendError<T>>;
+    const WAITS_FOR: WaitsFor = WaitsFor::Room;
 
     #[inline]
     fn attempt_alone(&mut self, state: &mut State<T>) -> Option<Self::Output> {
@@ -330,7 +341,7 @@ impl<T> Wait<T> for Sending<'_, T> {
         match state.send_turn(&mut self.key, &mut self.item, self.meta, effects) {
             Ok(false) => None,
             Ok(true) => Some(Ok(())),
-            Err(refusal) => Some(give_back(Err(refusal), self.item.take())),
+            Err(refusal) => Some(SendError::give_back(Err(refusal), self.item.take())),
         }
     }
 
@@ -345,21 +356,38 @@ impl<T> Wait<T> for Sending<'_, T> {
     }
 }
 
+/// A send under way.
+struct Sending<'a, T> {
+    shared: &'a Shared<T>,
+    turn: SendTurn<T>,
+}
+
+// Nothing in it is pinned.
+impl<T> Unpin for Sending<'_, T> {}
+
+impl<'a, T> Sending<'a, T> {
+    #[inline]
+    fn new(shared: &'a Shared<T>, item: T) -> Self {
+        let turn = SendTurn::new(shared, item);
+        Self { shared, turn }
+    }
+}
+
 impl<T> Future for Sending<'_, T> {
     type Output = Result<(), SendError<T>>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        this.shared.poll(cx, this)
+        this.shared.poll(cx, &mut this.turn)
     }
 }
 
 impl<T> Drop for Sending<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if self.key.is_some() {
-            drop(self.give_up());
+        if self.turn.key.is_some() {
+            drop(self.turn.give_up(self.shared));
         }
     }
 }
@@ -368,15 +396,28 @@ impl<T> Drop for Sending<'_, T> {
 struct SendingMany<'a, T> {
     shared: &'a Shared<T>,
     items: &'a mut Vec<T>,
+    /// Once it has had to wait, so that each that goes leaves the others where they are.
+    is_reversed: bool,
     key: Option<usize>,
+}
+
+impl<T> SendingMany<'_, T> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        if self.key.is_some() && !self.is_reversed {
+            self.items.reverse();
+            self.is_reversed = true;
+        }
+        self.shared.poll(cx, self)
+    }
 }
 
 impl<T> Wait<T> for SendingMany<'_, T> {
     type Output = Result<(), Refusal>;
+    const WAITS_FOR: WaitsFor = WaitsFor::Room;
 
     fn attempt(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<Self::Output> {
         state
-            .send_many_turn(&mut self.key, self.items, effects)
+            .send_many_turn(&mut self.key, self.items, self.is_reversed, effects)
             .map_or_else(
                 |refusal| Some(Err(refusal)),
                 |is_done| is_done.then_some(Ok(())),
@@ -396,100 +437,9 @@ impl<T> Wait<T> for SendingMany<'_, T> {
 impl<T> Drop for SendingMany<'_, T> {
     fn drop(&mut self) {
         leave(self.shared, self.key);
-    }
-}
-
-/// A reservation under way.
-pub(crate) struct Reserving<'a, T> {
-    shared: &'a Shared<T>,
-    weight: usize,
-    key: Option<usize>,
-}
-
-impl<T> Wait<T> for Reserving<'_, T> {
-    type Output = Result<(), Refusal>;
-
-    fn attempt(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<Self::Output> {
-        state
-            .permit_turn(&mut self.key, self.weight, effects)
-            .map_or_else(
-                |refusal| Some(Err(refusal)),
-                |is_mine| is_mine.then_some(Ok(())),
-            )
-    }
-
-    fn is_parked(&self, state: &mut State<T>, waker: &Waker) -> bool {
-        self.key
-            .is_some_and(|key| state.senders.would_wake(key, waker))
-    }
-
-    fn park(&mut self, state: &mut State<T>, waker: Waker, effects: &mut Effects<T>) {
-        state.park_permit(&mut self.key, self.weight, waker, effects);
-    }
-}
-
-impl<T> Drop for Reserving<'_, T> {
-    fn drop(&mut self) {
-        leave(self.shared, self.key);
-    }
-}
-
-/// Gives up a wait for room.
-pub(crate) fn leave<T>(shared: &Shared<T>, key: Option<usize>) {
-    if let Some(key) = key {
-        shared.step(|state, effects| state.unpark_permit(key, effects));
-    }
-}
-
-/// Room for one item, held: see [`Sender::reserve`]. Dropped, it gives the room to the next who waits.
-#[must_use = "a permit holds room until it is used or dropped"]
-pub struct Permit<'a, T> {
-    shared: &'a Shared<T>,
-    weight: usize,
-    is_used: bool,
-}
-
-impl<'a, T> Permit<'a, T> {
-    fn new(shared: &'a Shared<T>, weight: usize) -> Self {
-        Self {
-            shared,
-            weight,
-            is_used: false,
+        if self.is_reversed {
+            self.items.reverse();
         }
-    }
-
-    /// Sends an item into the room held. Never waits, and works also if the queue was closed meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// [`SendError::Closed`] if the last receiver is gone, [`SendError::TooHeavy`] if the item weighs more than the room.
-    pub fn send(mut self, item: T) -> Result<(), SendError<T>> {
-        let meta = self.shared.measure(&item);
-        let mut item = Some(item);
-        self.is_used = true;
-        let result = self
-            .shared
-            .step(|state, effects| state.end_permit(self.weight, &mut item, meta, effects));
-        give_back(result, item)
-    }
-}
-
-impl<T> Drop for Permit<'_, T> {
-    fn drop(&mut self) {
-        if !self.is_used {
-            // Without an item there is nothing to refuse.
-            let _nothing = self
-                .shared
-                .step(|state, effects| state.end_permit(self.weight, &mut None, (0, 0), effects));
-        }
-    }
-}
-
-impl<T> fmt::Debug for Permit<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit")
-            .field("weight", &self.weight)
-            .finish()
     }
 }
 

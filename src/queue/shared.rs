@@ -3,10 +3,12 @@
 use std::task::{Context, Poll, Waker, ready};
 
 use super::state::{Discarded, Effects, Overflow, State};
+use crate::context;
+use crate::detail::{self, WaitsFor};
 use crate::observe::{DisplacedWhat, displace};
 use crate::panic::catch;
 use crate::runtime::poll_step;
-use crate::sync::{Lock, MutexGuard};
+use crate::sync::{ShortGuard, ShortLock};
 
 type Measure<T, N> = Box<dyn Fn(&T) -> N + Send + Sync>;
 
@@ -21,28 +23,31 @@ pub(crate) struct Config<T> {
 }
 
 pub(crate) struct Shared<T> {
-    state: Lock<State<T>>,
+    state: ShortLock<State<T>>,
     pub(crate) config: Config<T>,
 }
 
 impl<T> Shared<T> {
     pub(crate) fn new(state: State<T>, config: Config<T>) -> Self {
         Self {
-            state: Lock::new(state),
+            state: ShortLock::new(state),
             config,
         }
     }
 
     #[inline]
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock_soon()
+    pub(crate) fn lock(&self) -> ShortGuard<'_, State<T>> {
+        self.state.lock()
     }
 
     /// Runs one step under the lock, and then does what it calls for.
     #[inline]
     pub(crate) fn step<R>(&self, step: impl FnOnce(&mut State<T>, &mut Effects<T>) -> R) -> R {
         let mut effects = Effects::new();
-        let result = step(&mut self.lock(), &mut effects);
+        let mut state = self.lock();
+        let result = step(&mut state, &mut effects);
+        state.refresh();
+        drop(state);
         self.carry_out(effects);
         result
     }
@@ -57,17 +62,24 @@ impl<T> Shared<T> {
 
     #[inline(never)]
     fn carry_out_all(&self, effects: Effects<T>) {
-        observe(|| drop(effects.stale));
+        for waker in [effects.stale, effects.stale_too].into_iter().flatten() {
+            observe(|| drop(waker));
+        }
         // Before those who wait for the end are told of it.
         for (item, why) in effects.discards {
-            observe(|| match &self.config.on_discard {
-                Some(hook) => hook(item, why),
-                None => drop(item),
-            });
+            self.discard(item, why);
         }
         for waker in effects.wake.into_iter().chain(effects.wake_all) {
             observe(|| waker.wake());
         }
+    }
+
+    /// Tells the hook of an item's fate.
+    pub(crate) fn discard(&self, item: T, why: Discarded) {
+        observe(|| match &self.config.on_discard {
+            Some(hook) => hook(item, why),
+            None => drop(item),
+        });
     }
 
     /// What the queue needs to know of an item.
@@ -102,6 +114,8 @@ impl<T> Shared<T> {
         let polled = self.poll_among_others(state, cx, wait);
         if polled.is_ready() {
             budget.made_progress();
+        } else {
+            detail::waits_for(W::WAITS_FOR);
         }
         polled
     }
@@ -109,13 +123,14 @@ impl<T> Shared<T> {
     #[inline(never)]
     fn poll_among_others<W: Wait<T>>(
         &self,
-        mut state: MutexGuard<'_, State<T>>,
+        mut state: ShortGuard<'_, State<T>>,
         cx: &mut Context<'_>,
         wait: &mut W,
     ) -> Poll<W::Output> {
         let mut effects = Effects::new();
         let output = wait.attempt(&mut state, &mut effects);
         let is_parked = output.is_none() && wait.is_parked(&mut state, cx.waker());
+        state.refresh();
         drop(state);
         self.carry_out(effects);
         match output {
@@ -128,7 +143,7 @@ impl<T> Shared<T> {
     fn park<W: Wait<T>>(&self, waker: Waker, wait: &mut W) -> Poll<W::Output> {
         self.step(|state, effects| {
             if let Some(output) = wait.attempt(state, effects) {
-                effects.stale = Some(waker);
+                effects.retire(Some(waker));
                 return Poll::Ready(output);
             }
             wait.park(state, waker, effects);
@@ -140,6 +155,7 @@ impl<T> Shared<T> {
 /// Something that may have to wait its turn. All of it runs under the lock.
 pub(crate) trait Wait<T> {
     type Output;
+    const WAITS_FOR: WaitsFor;
 
     /// Does it, if it is its turn and concerns nobody else: the short way.
     #[inline]
@@ -157,8 +173,13 @@ pub(crate) trait Wait<T> {
     fn park(&mut self, state: &mut State<T>, waker: Waker, effects: &mut Effects<T>);
 }
 
-fn observe(run: impl FnOnce()) {
+/// Runs the user's code where there is nobody whom a panic could go to: it is told to the observer of the group that it
+/// happened in.
+pub(crate) fn observe(run: impl FnOnce()) {
     if let Err(panic) = catch(run) {
-        displace(None, None, DisplacedWhat::Panic(panic));
+        let place = context::current();
+        let core = place.as_ref().map(|(core, _)| core);
+        let observer = core.and_then(|core| core.observer());
+        displace(observer, None, DisplacedWhat::Panic(panic));
     }
 }

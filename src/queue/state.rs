@@ -3,19 +3,25 @@
 //! | state | new items | waiting senders | receivers get | then |
 //! |---|---|---|---|---|
 //! | open | accepted | served in order | what is not set aside for others | wait |
-//! | fed (the last sender is gone) | from deliveries only | there are none | whatever is there | wait while something may still come: see N6 |
-//! | closed | from permits only | fail, with their item | whatever is there | as above |
+//! | fed (the last sender is gone, deliveries are out) | from deliveries | there are none | what is not set aside for others | wait |
+//! | last (all that will ever come is here) | none | there are none | whatever is there | the end |
+//! | closed | from permits only | fail, with their item | whatever is there | wait while something may come back: see N6 |
 //! | gone (the last receiver is gone) | refused | fail, with their item | | |
 //!
 //! N1. Reserve, do not move: a waiter that is woken has an item, or room, *set aside*; the item stays where it is until the
-//! waiter comes for it, and a waiter that leaves gives what it had to the next. N2. While somebody stands in the list of
-//! receivers, every item is set aside; while somebody stands in the list of senders, there is no room for the first of
-//! them; [`State::settle`] restores both after each step that could break them. So nobody overtakes a waiter. N3. What is
-//! set aside is a promise while the queue is open, and a hint from then on: then every receiver takes what it finds, and
-//! one that finds nothing goes back to the front. N4. `used` is the weight of the items in here, of those in delivery, and
-//! of the permits; with what is set aside for senders it stays within the limit, but for what deliveries send (N5). N5. A
-//! delivery's own sends never wait: its worker is what would make room. N6. The end is: no sender, or closed; no item, no
-//! delivery, no permit. Once ended, always ended. N7. An item has exactly one fate: received, given back, discarded, dead.
+//! waiter comes for it, and a waiter that leaves gives what it had to the next. N2. While a receiver waits, every item is set
+//! aside; while a sender waits, there is no room for the first of them; [`State::settle`] restores both after each step that
+//! could break them. So nobody overtakes a waiter. N3. No more is set aside than there is. Where items go another way
+//! (evicted, withdrawn, taken at the end), the last to whom one was promised waits again, as if it had not been. What is
+//! promised is kept while the queue is open or fed; later every receiver takes what it finds, so that none waits for one that
+//! was woken and never comes. N4. `used` is the weight of the items in here, of those in delivery, and of the permits; with
+//! what is set aside for senders it stays within the limit, but for what deliveries send (N5). N5. A delivery's own sends
+//! never wait: its worker is what would make room. N6. The end is: no sender, or closed; no item, no delivery, no permit. Once
+//! ended, always ended. N7. An item has exactly one fate: received, given back, discarded, dead; and it is in here or in
+//! delivery until whoever is told of its fate has been told. N8. On a rendezvous, receivers that wait are the room. Those who
+//! send and those who reserve are served in the order in which they came, whichever they are. N9. Where only the latest item
+//! counts, there is always room, and whatever is put in replaces what is there. N10. In a ring where nobody waits, sends and receives concern nobody else: two
+//! numbers say how far, and they are found anew after each step that went the long way ([`State::refresh`]).
 
 mod receive;
 mod send;
@@ -33,8 +39,20 @@ use super::waiters::Waiters;
 pub(crate) enum Capacity {
     /// Items, or their weight.
     Limit(usize),
+    /// Whatever comes.
+    Unbounded,
     /// Nothing: an item passes from hand to hand.
     Rendezvous,
+    /// The latest item (N9).
+    Latest,
+}
+
+impl Capacity {
+    /// Whether weights count.
+    #[inline]
+    pub(crate) const fn is_weighed(self) -> bool {
+        matches!(self, Self::Limit(_) | Self::Unbounded)
+    }
 }
 
 /// What happens to an item that there is no room for.
@@ -56,7 +74,8 @@ pub enum Overflow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Discarded {
-    /// There was no room for it, or it gave way to a newer one: see [`Overflow`].
+    /// There was no room for it, or it gave way to a newer one: see [`Overflow`] and
+    /// [`latest`](crate::queue::Queue::latest).
     Overflow,
     /// It was still there when the last receiver went.
     Abandoned,
@@ -70,9 +89,10 @@ pub enum Discarded {
 /// What has to be done once the lock is released.
 pub(crate) struct Effects<T> {
     pub(crate) wake: Option<Waker>,
-    /// Is not to be woken, only to be dropped.
-    pub(crate) stale: Option<Waker>,
     pub(crate) wake_all: Vec<Waker>,
+    /// Not to be woken, only to be dropped.
+    pub(crate) stale: Option<Waker>,
+    pub(crate) stale_too: Option<Waker>,
     pub(crate) discards: Vec<(T, Discarded)>,
 }
 
@@ -81,8 +101,9 @@ impl<T> Effects<T> {
     pub(crate) const fn new() -> Self {
         Self {
             wake: None,
-            stale: None,
             wake_all: Vec::new(),
+            stale: None,
+            stale_too: None,
             discards: Vec::new(),
         }
     }
@@ -93,6 +114,16 @@ impl<T> Effects<T> {
             && self.stale.is_none()
             && self.wake_all.is_empty()
             && self.discards.is_empty()
+    }
+
+    /// Keeps a waker for the time when the lock is released: its destructor is the user's.
+    #[inline]
+    pub(crate) fn retire(&mut self, waker: Option<Waker>) {
+        if waker.is_some() {
+            // A step retires two at most: what it came with, and what it finds.
+            debug_assert!(self.stale_too.is_none(), "a third would be dropped here");
+            self.stale_too = std::mem::replace(&mut self.stale, waker);
+        }
     }
 
     #[inline]
@@ -142,6 +173,10 @@ pub(crate) struct State<T> {
     capacity: Capacity,
     overflow: Overflow,
     is_lifo: bool,
+    /// While less than this is used, a send concerns nobody else (N10).
+    quick_limit: usize,
+    /// While more items than this are there, a receive concerns nobody else (N10).
+    quick_floor: usize,
     used: usize,
     /// Wait for room, in weight.
     pub(crate) senders: Waiters,
@@ -160,8 +195,12 @@ pub(crate) struct State<T> {
     sender_count: usize,
     receiver_count: usize,
     is_closed: bool,
+    /// What was left was taken out at once: what comes back is not waited for any more.
+    is_aborted: bool,
     pub(crate) cause: Option<CloseCause>,
     order: i64,
+    /// Counts those who came to wait.
+    arrivals: u64,
     pub(crate) totals: Totals,
 }
 
@@ -172,11 +211,13 @@ impl<T> State<T> {
         overflow: Overflow,
         is_lifo: bool,
     ) -> Self {
-        Self {
+        let mut state = Self {
             store,
             capacity,
             overflow,
             is_lifo,
+            quick_limit: 0,
+            quick_floor: usize::MAX,
             used: 0,
             senders: Waiters::new(),
             parked: Waiters::new(),
@@ -189,9 +230,30 @@ impl<T> State<T> {
             sender_count: 1,
             receiver_count: 1,
             is_closed: false,
+            is_aborted: false,
             cause: None,
             order: 0,
+            arrivals: 0,
             totals: Totals::default(),
+        };
+        state.refresh();
+        state
+    }
+
+    /// Finds out anew what may go the short way (N10).
+    #[inline]
+    pub(crate) fn refresh(&mut self) {
+        self.quick_limit = 0;
+        self.quick_floor = usize::MAX;
+        let waiting = self.receivers.waiting() | self.senders.waiting();
+        if waiting != 0 || !matches!(self.store, Store::Fifo(_)) {
+            return;
+        }
+        if !self.refuses() {
+            self.quick_limit = self.limit() - self.senders.reserved().min(self.limit());
+        }
+        if self.joiners.waiting() == 0 {
+            self.quick_floor = self.receivers.reserved();
         }
     }
 
@@ -206,8 +268,15 @@ impl<T> State<T> {
     pub(crate) fn limit(&self) -> usize {
         match self.capacity {
             Capacity::Limit(limit) => limit,
+            Capacity::Unbounded => usize::MAX,
             Capacity::Rendezvous => 0,
+            Capacity::Latest => 1,
         }
+    }
+
+    pub(super) fn arrival(&mut self) -> u64 {
+        self.arrivals += 1;
+        self.arrivals
     }
 
     pub(crate) fn handles(&self) -> (usize, usize) {
@@ -226,12 +295,18 @@ impl<T> State<T> {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.store.is_empty() && self.in_delivery == 0
+        (self.store.is_empty() || self.is_aborted) && self.in_delivery == 0
     }
 
     /// Whether all that will ever come is here.
     pub(crate) fn is_last(&self) -> bool {
         self.drains() && self.in_delivery == 0 && self.permits == 0
+    }
+
+    /// Whether every receiver takes what it finds (N3).
+    #[inline]
+    fn is_final(&self) -> bool {
+        self.is_closed || self.is_last()
     }
 
     /// N6.
@@ -244,26 +319,59 @@ impl<T> State<T> {
     #[inline]
     fn has_room(&self, weight: usize) -> bool {
         match self.capacity {
+            Capacity::Unbounded | Capacity::Latest => true,
             Capacity::Limit(limit) => {
                 let taken = self.used.saturating_add(self.senders.reserved());
                 weight <= limit.saturating_sub(taken)
             }
-            Capacity::Rendezvous => {
-                let coming = self.store.len() + self.permits + self.senders.reserved();
-                coming < self.receivers.len()
-            }
+            Capacity::Rendezvous => self.coming() < self.receivers.len(),
         }
+    }
+
+    /// On a rendezvous: what is on its way to receivers.
+    fn coming(&self) -> usize {
+        self.store.len() + self.permits + self.senders.reserved()
+    }
+
+    /// What there is too little of, for so much weight and for all who wait.
+    fn lacks(&self, weight: usize) -> usize {
+        let (taken, room) = match self.capacity {
+            Capacity::Limit(limit) => (self.used.saturating_add(self.senders.reserved()), limit),
+            Capacity::Rendezvous => (self.coming(), self.receivers.len()),
+            Capacity::Unbounded | Capacity::Latest => return 0,
+        };
+        taken
+            .saturating_add(self.senders.lacking())
+            .saturating_add(weight)
+            .saturating_sub(room)
     }
 
     fn is_too_heavy(&self, weight: usize) -> bool {
         matches!(self.capacity, Capacity::Limit(limit) if weight > limit)
     }
 
-    /// Restores N2, for receivers.
+    /// How many items receivers may have: on a rendezvous, some receivers are there for those who reserved first (N8).
+    #[inline]
+    fn receivable(&self) -> usize {
+        let len = self.store.len();
+        match self.capacity {
+            Capacity::Rendezvous if self.senders.reserved() > 0 => {
+                len.min(self.receivers.len().saturating_sub(self.senders.reserved()))
+            }
+            _ => len,
+        }
+    }
+
+    /// Restores N2 and N3, for receivers.
     #[inline]
     fn settle_receivers(&mut self, effects: &mut Effects<T>) {
+        let items = self.receivable();
+        let promised = self.receivers.reserved();
+        if promised > items {
+            self.receivers.revoke(promised - items);
+        }
         while let Some((key, lacks)) = self.receivers.first() {
-            let free = self.store.len().saturating_sub(self.receivers.reserved());
+            let free = items.saturating_sub(self.receivers.reserved());
             if free == 0 {
                 break;
             }
@@ -274,6 +382,9 @@ impl<T> State<T> {
     /// Restores N2, for senders.
     #[inline]
     fn settle_senders(&mut self, effects: &mut Effects<T>) {
+        if self.capacity == Capacity::Rendezvous {
+            return self.settle_reservations(effects);
+        }
         while let Some((key, weight)) = self.senders.first() {
             if !self.has_room(weight) {
                 break;
@@ -282,17 +393,43 @@ impl<T> State<T> {
         }
     }
 
-    /// Restores N2, and tells who waits for the end of something.
+    /// On a rendezvous, finds a receiver for each who reserves, in turn with those who send (N8).
+    fn settle_reservations(&mut self, effects: &mut Effects<T>) {
+        let alone = self.store.len().saturating_sub(self.parked.waiting());
+        let is_next = |state: &Self, arrival, before| {
+            let earlier = state.permits + alone + before + state.parked.older(arrival);
+            earlier < state.receivers.len()
+        };
+        while let Some(last) = self.senders.last_arrival() {
+            let granted = self.senders.reserved();
+            if granted == 0 || is_next(self, last, granted - 1) {
+                break;
+            }
+            self.senders.revoke(1);
+        }
+        while let Some(first) = self.senders.first_arrival() {
+            if !is_next(self, first, self.senders.reserved()) {
+                break;
+            }
+            if let Some((key, _)) = self.senders.first() {
+                effects.wake(self.senders.grant(key, 1));
+            }
+        }
+    }
+
+    /// Restores N2 and N3, and tells who waits for the end of something.
     #[inline]
     pub(crate) fn settle(&mut self, effects: &mut Effects<T>) {
-        if self.receivers.waiting() | self.senders.waiting() | self.joiners.waiting() != 0 {
+        let waiting = self.receivers.waiting() | self.senders.waiting() | self.joiners.waiting();
+        let is_rendezvous = self.capacity == Capacity::Rendezvous;
+        if waiting != 0 || is_rendezvous || self.receivers.reserved() > self.store.len() {
             self.settle_all(effects);
         }
     }
 
     fn settle_all(&mut self, effects: &mut Effects<T>) {
-        self.settle_receivers(effects);
         self.settle_senders(effects);
+        self.settle_receivers(effects);
         self.complete_batches(effects);
         if self.is_idle() {
             while let Some((key, _)) = self.joiners.first() {
@@ -328,8 +465,15 @@ impl<T> State<T> {
         true
     }
 
+    /// Closes, and takes out all that is left.
+    pub(crate) fn abort(&mut self, effects: &mut Effects<T>) -> Vec<T> {
+        self.close(&mut None, effects);
+        self.is_aborted = true;
+        self.clear(effects)
+    }
+
     /// Takes out all that is left.
-    pub(crate) fn clear(&mut self, effects: &mut Effects<T>) -> Vec<T> {
+    fn clear(&mut self, effects: &mut Effects<T>) -> Vec<T> {
         let mut rest = Vec::with_capacity(self.store.len());
         while let Some((item, tag, sender)) = self.store.take() {
             if let Some(sender) = sender {

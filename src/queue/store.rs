@@ -98,11 +98,22 @@ impl<T> Store<T> {
         }
     }
 
-    /// The rank of the item that would give way.
-    pub(crate) fn last_rank(&self) -> Option<i64> {
+    /// Whether items of that rank or a later one make up so much weight.
+    pub(crate) fn can_give(&self, weight: usize, rank: i64) -> bool {
         match self {
-            Self::Fifo(_) | Self::Lifo(_) => Some(0),
-            Self::Sorted(items) => items.last_key_value().map(|((rank, _), _)| *rank),
+            Self::Fifo(items) | Self::Lifo(items) => items.len() >= weight,
+            Self::Sorted(items) => {
+                let weights = items.range((rank, i64::MIN)..);
+                let mut lacks = weight;
+                for (_, entry) in weights {
+                    if lacks == 0 {
+                        break;
+                    }
+                    // What has no weight counts as one, as everywhere.
+                    lacks = lacks.saturating_sub(entry.weight.max(1));
+                }
+                lacks == 0
+            }
         }
     }
 

@@ -2,16 +2,16 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, ready};
 
 use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
 
 use super::error::SendError;
+use super::permit::{RoomTurn, give_room_back, leave, use_room};
 use super::receiver::Receiver;
-use super::sender::{Sender, leave};
+use super::sender::{SendTurn, Sender};
 use super::shared::Wait;
-use super::state::{Effects, Refusal, State};
 
 /// Ends with the queue. Between two polls it keeps its place among those who wait.
 impl<T> Stream for Receiver<T> {
@@ -30,105 +30,141 @@ impl<T> FusedStream for Receiver<T> {
 
 /// A [`Sender`] as a `Sink`: see [`Sender::into_sink`].
 ///
-/// It reserves room when it is asked whether it is ready, so that no item is ever held outside the queue; there is nothing
-/// to flush. Closing it gives up its sender, and does not close the queue for others.
+/// It reserves room when it is asked whether it is ready, so that it takes no item before there is room for it, and there is
+/// nothing to flush. Where items have a [weight](super::Queue::weight), the room an item needs is not known before it is
+/// there: then the sink holds one item at most, which is sent when there is room, by flushing, or before it is ready again.
+/// Dropped, it drops that item.
+///
+/// Its errors give back the item they are about, if they are about one. Closing it gives up its sender, and does not close
+/// the queue for others.
 pub struct SendSink<T> {
     sender: Option<Sender<T>>,
-    key: Option<usize>,
-    has_room: bool,
+    at: At<T>,
 }
+
+enum At<T> {
+    Idle,
+    /// Waits for room, in this place.
+    Waits(usize),
+    HasRoom,
+    /// Has an item that waits for room.
+    Holds(SendTurn<T>),
+}
+
+impl<T> Unpin for SendSink<T> {}
 
 impl<T> Sender<T> {
     /// Makes a `Sink` of it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use futures::{SinkExt, StreamExt, stream};
+    /// use ringfence::queue;
+    ///
+    /// let (sender, receiver) = queue::bounded(2);
+    /// let mut sink = sender.into_sink();
+    /// let feed = async {
+    ///     sink.send_all(&mut stream::iter([1, 2, 3].map(Ok))).await.unwrap();
+    ///     sink.close().await.unwrap();
+    /// };
+    /// let (all, ()) = tokio::join!(receiver.collect::<Vec<_>>(), feed);
+    /// assert_eq!(all, [1, 2, 3]);
+    /// # }
+    /// ```
     #[must_use]
     pub fn into_sink(self) -> SendSink<T> {
         SendSink {
             sender: Some(self),
-            key: None,
-            has_room: false,
+            at: At::Idle,
         }
     }
 }
 
 impl<T> SendSink<T> {
-    fn give_up(&mut self) {
-        if let Some(sender) = &self.sender {
-            leave(sender.shared(), self.key.take());
-            if std::mem::take(&mut self.has_room) {
-                let _nothing = sender
-                    .shared()
-                    .step(|state, effects| state.end_permit(1, &mut None, (0, 0), effects));
-            }
+    /// Gives up whatever it waits for or holds. Returns the item that was not sent.
+    fn give_up(&mut self) -> Option<T> {
+        let sender = self.sender.as_ref()?;
+        match std::mem::replace(&mut self.at, At::Idle) {
+            At::Idle => {}
+            At::Waits(key) => leave(sender.shared(), Some(key)),
+            At::HasRoom => give_room_back(sender.shared(), 1),
+            At::Holds(mut turn) => return turn.give_up(sender.shared()),
         }
-    }
-}
-
-struct Room<'a>(&'a mut Option<usize>);
-
-impl<T> Wait<T> for Room<'_> {
-    type Output = Result<(), Refusal>;
-
-    fn attempt(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<Self::Output> {
-        match state.permit_turn(self.0, 1, effects) {
-            Ok(false) => None,
-            Ok(true) => Some(Ok(())),
-            Err(refusal) => Some(Err(refusal)),
-        }
+        None
     }
 
-    fn is_parked(&self, state: &mut State<T>, waker: &Waker) -> bool {
-        self.0
-            .is_some_and(|key| state.senders.would_wake(key, waker))
-    }
-
-    fn park(&mut self, state: &mut State<T>, waker: Waker, effects: &mut Effects<T>) {
-        state.park_permit(self.0, 1, waker, effects);
+    /// Sends the item that it holds.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<Option<T>>>> {
+        let (Some(sender), At::Holds(turn)) = (&self.sender, &mut self.at) else {
+            return Poll::Ready(Ok(()));
+        };
+        let result = ready!(sender.shared().poll(cx, turn));
+        self.at = At::Idle;
+        Poll::Ready(result.map_err(|error| error.map(Some)))
     }
 }
 
 impl<T> Sink<T> for SendSink<T> {
-    type Error = SendError<()>;
+    type Error = SendError<Option<T>>;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let this = self.get_mut();
+        ready!(this.poll_held(cx))?;
         let Some(sender) = &this.sender else {
-            return Poll::Ready(Err(SendError::Closed(())));
+            return Poll::Ready(Err(SendError::Closed(None)));
         };
-        if this.has_room || !sender.shared().waits() {
-            return Poll::Ready(Ok(()));
-        }
-        sender
-            .shared()
-            .poll(cx, &mut Room(&mut this.key))
-            .map(|result| {
-                this.has_room = result.is_ok();
-                result.map_err(|refusal| SendError::new(refusal, ()))
-            })
+        let shared = sender.shared();
+        let mut key = match this.at {
+            At::Waits(key) => Some(key),
+            At::HasRoom => return Poll::Ready(Ok(())),
+            _ if shared.config.weight.is_some() || !shared.waits() => return Poll::Ready(Ok(())),
+            _ => None,
+        };
+        let turn = &mut RoomTurn {
+            key: &mut key,
+            weight: 1,
+        };
+        let polled = shared.poll(cx, turn);
+        this.at = match (&polled, key) {
+            (Poll::Ready(Ok(())), _) => At::HasRoom,
+            (_, Some(key)) => At::Waits(key),
+            (_, None) => At::Idle,
+        };
+        polled.map_err(|refusal| SendError::new(refusal, None))
     }
 
     fn start_send(self: Pin<&mut Self>, item: T) -> Result<(), Self::Error> {
         let this = self.get_mut();
         let Some(sender) = &this.sender else {
-            return Err(SendError::Closed(()));
+            return Err(SendError::Closed(Some(item)));
         };
-        if !std::mem::take(&mut this.has_room) {
-            return sender.try_send(item).map_err(|error| error.split().0);
-        }
         let shared = sender.shared();
-        let meta = shared.measure(&item);
-        let mut item = Some(item);
-        shared
-            .step(|state, effects| state.end_permit(1, &mut item, meta, effects))
-            .map_err(|refusal| SendError::new(refusal, ()))
+        if matches!(this.at, At::HasRoom) {
+            this.at = At::Idle;
+            return use_room(shared, 1, item).map_err(|error| error.map(Some));
+        }
+        let mut turn = SendTurn::new(shared, item);
+        let sent = shared.step(|state, effects| turn.attempt(state, effects));
+        if let Some(result) = sent {
+            return result.map_err(|error| error.map(Some));
+        }
+        if matches!(this.at, At::Idle) {
+            this.at = At::Holds(turn);
+            return Ok(());
+        }
+        // It was not asked whether it is ready.
+        Err(SendError::Full(turn.give_up(shared)))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.get_mut().poll_held(cx)
     }
 
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let this = self.get_mut();
-        this.give_up();
+        ready!(this.poll_held(cx))?;
+        drop(this.give_up());
         this.sender = None;
         Poll::Ready(Ok(()))
     }
@@ -136,7 +172,7 @@ impl<T> Sink<T> for SendSink<T> {
 
 impl<T> Drop for SendSink<T> {
     fn drop(&mut self) {
-        self.give_up();
+        drop(self.give_up());
     }
 }
 

@@ -3,12 +3,13 @@
 //! | state of a place | in the list | has a waker | means |
 //! |---|---|---|---|
 //! | free | no | no | may be handed out |
-//! | waiting | yes | since it last looked, until it is woken | `have < want` |
-//! | granted | no | no | `have == want`: what it waits for is set aside for it |
+//! | granted | before the line | no | `have == want`: what it waits for is set aside for it |
+//! | waiting | from the line on | since it last looked, until it is woken | `have < want` |
 //!
 //! W1. A place belongs to one future, from `join` to `leave`, so an index is name enough. W2. The list is in the order of
-//! arrival; who is sent back (its grant was void) goes to the front. W3. `reserved` is the sum of every `have`. W4. Nothing
-//! here wakes, clones or drops a waker: it is handed out, and that is done outside the lock.
+//! arrival. What is granted is granted to the first who waits, and what is taken back is taken from the last to whom it was
+//! granted: the line moves, and nobody changes places. W3. `reserved` is the sum of every `have`. W4. Nothing here wakes,
+//! clones or drops a waker: it is handed out, and that is done outside the lock.
 
 use std::task::Waker;
 
@@ -19,7 +20,8 @@ struct Place {
     waker: Option<Waker>,
     want: usize,
     have: usize,
-    is_listed: bool,
+    /// When it came.
+    arrival: u64,
     /// In the list; of a free place, the next free one.
     next: usize,
     before: usize,
@@ -31,9 +33,12 @@ pub(crate) struct Waiters {
     free: usize,
     head: usize,
     tail: usize,
+    /// The first that waits.
+    line: usize,
     waiting: usize,
     taken: usize,
     reserved: usize,
+    lacking: usize,
 }
 
 impl Waiters {
@@ -43,19 +48,22 @@ impl Waiters {
             free: NONE,
             head: NONE,
             tail: NONE,
+            line: NONE,
             waiting: 0,
             taken: 0,
             reserved: 0,
+            lacking: 0,
         }
     }
 
-    /// How many stand in the list.
+    /// How many wait.
     #[inline]
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
 
     /// How many there are, granted ones included.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.taken
     }
@@ -64,6 +72,11 @@ impl Waiters {
     #[inline]
     pub(crate) fn reserved(&self) -> usize {
         self.reserved
+    }
+
+    /// What those who wait still lack, in all.
+    pub(crate) fn lacking(&self) -> usize {
+        self.lacking
     }
 
     pub(crate) fn have(&self, key: usize) -> usize {
@@ -76,14 +89,14 @@ impl Waiters {
     }
 
     /// Takes a place at the end of the list.
-    pub(crate) fn join(&mut self, want: usize, waker: Waker) -> usize {
+    pub(crate) fn join(&mut self, want: usize, arrival: u64, waker: Waker) -> usize {
         let place = Place {
             waker: Some(waker),
             want,
             have: 0,
-            is_listed: false,
+            arrival,
             next: NONE,
-            before: NONE,
+            before: self.tail,
         };
         let key = if self.free == NONE {
             self.places.push(place);
@@ -94,8 +107,17 @@ impl Waiters {
             self.places[key] = place;
             key
         };
+        match self.places.get_mut(self.tail) {
+            Some(last) => last.next = key,
+            None => self.head = key,
+        }
+        self.tail = key;
+        if self.line == NONE {
+            self.line = key;
+        }
         self.taken += 1;
-        self.link_last(key);
+        self.waiting += 1;
+        self.lacking = self.lacking.saturating_add(want);
         key
     }
 
@@ -110,98 +132,144 @@ impl Waiters {
         self.places[key].waker.replace(waker)
     }
 
-    /// Gives the place back. Returns what had been set aside for it, and its waker.
-    pub(crate) fn leave(&mut self, key: usize) -> (usize, Option<Waker>) {
+    /// Gives the place back, and what had been set aside for it. Returns its waker.
+    pub(crate) fn leave(&mut self, key: usize) -> Option<Waker> {
         self.unlink(key);
         let place = &mut self.places[key];
         let have = std::mem::take(&mut place.have);
-        let waker = place.waker.take();
+        let lacks = place.want - have;
+        if lacks > 0 {
+            self.waiting -= 1;
+            self.lacking = self.lacking.saturating_sub(lacks);
+        }
+        self.reserved -= have;
+        self.taken -= 1;
         place.next = self.free;
         self.free = key;
-        self.taken -= 1;
-        self.reserved -= have;
-        (have, waker)
+        place.waker.take()
     }
 
-    /// The first of the list, and what it still lacks.
+    /// The first that waits, and what it still lacks.
     #[inline]
     pub(crate) fn first(&self) -> Option<(usize, usize)> {
-        let place = self.places.get(self.head)?;
-        Some((self.head, place.want - place.have))
+        let place = self.places.get(self.line)?;
+        Some((self.line, place.want - place.have))
     }
 
-    /// Sets `amount` more aside for one of the list. Returns its waker when that is the first, or the last, that it gets.
+    /// When the first that waits came.
+    pub(crate) fn first_arrival(&self) -> Option<u64> {
+        self.places.get(self.line).map(|place| place.arrival)
+    }
+
+    /// When the last to whom anything was granted came.
+    pub(crate) fn last_arrival(&self) -> Option<u64> {
+        self.places.get(self.last()).map(|place| place.arrival)
+    }
+
+    /// How many that wait came before `arrival`.
+    pub(crate) fn older(&self, arrival: u64) -> usize {
+        let mut key = self.line;
+        let mut count = 0;
+        while let Some(place) = self.places.get(key).filter(|p| p.arrival < arrival) {
+            count += 1;
+            key = place.next;
+        }
+        count
+    }
+
+    /// Sets `amount` more aside for the first that waits; or all for one further back, which is served out of turn. Returns
+    /// its waker when that is the first, or the last, that it gets.
     pub(crate) fn grant(&mut self, key: usize, amount: usize) -> Option<Waker> {
         let place = &mut self.places[key];
         let is_first = place.have == 0;
         place.have += amount;
-        self.reserved += amount;
         let is_last = place.have == place.want;
+        self.reserved += amount;
+        self.lacking = self.lacking.saturating_sub(amount);
         if is_last {
-            self.unlink(key);
+            self.pass(key);
         }
         let place = &mut self.places[key];
         (is_first || is_last).then(|| place.waker.take()).flatten()
     }
 
-    /// Lowers what the first of the list wants to what it has, if that is something.
+    /// Lowers what the first that waits wants to what it has, if that is something.
     pub(crate) fn content(&mut self) -> Option<Waker> {
-        let key = self.head;
+        let key = self.line;
         let place = self.places.get_mut(key)?;
         if place.have == 0 {
             return None;
         }
+        self.lacking = self.lacking.saturating_sub(place.want - place.have);
         place.want = place.have;
         let waker = place.waker.take();
-        self.unlink(key);
+        self.pass(key);
         waker
     }
 
-    /// Takes back what was set aside, and puts the place at the front of the list (W2).
-    pub(crate) fn send_back(&mut self, key: usize) {
-        self.unlink(key);
-        let place = &mut self.places[key];
-        self.reserved -= std::mem::take(&mut place.have);
-        place.is_listed = true;
-        place.before = NONE;
-        place.next = self.head;
-        match self.places.get_mut(self.head) {
-            Some(head) => head.before = key,
-            None => self.tail = key,
+    /// Takes `amount` back of what was set aside, from the last to whom it was granted (W2). They have been woken, and will
+    /// find that they wait.
+    pub(crate) fn revoke(&mut self, mut amount: usize) {
+        while amount > 0 {
+            let key = self.last();
+            let Some(place) = self.places.get_mut(key) else {
+                return;
+            };
+            let back = amount.min(place.have);
+            place.have -= back;
+            amount -= back;
+            self.reserved -= back;
+            self.lacking = self.lacking.saturating_add(back);
+            if key != self.line {
+                self.line = key;
+                self.waiting += 1;
+            }
         }
-        self.head = key;
-        self.waiting += 1;
     }
 
     /// Hands out the wakers of all who stand in the list; they keep their places.
     pub(crate) fn wakers(&mut self, into: &mut Vec<Waker>) {
-        let mut key = self.head;
+        let mut key = self.line;
         while let Some(place) = self.places.get_mut(key) {
             into.extend(place.waker.take());
             key = place.next;
         }
     }
 
-    fn link_last(&mut self, key: usize) {
-        let tail = self.tail;
+    /// The last to whom anything was granted.
+    fn last(&self) -> usize {
+        match self.places.get(self.line) {
+            Some(place) if place.have > 0 => self.line,
+            Some(place) => place.before,
+            None => self.tail,
+        }
+    }
+
+    /// Moves the line past one that has all it wants.
+    fn pass(&mut self, key: usize) {
+        self.waiting -= 1;
+        if key == self.line {
+            self.line = self.places[key].next;
+            return;
+        }
+        // Served out of turn: it goes in front of those who wait.
+        self.unlink(key);
+        let line = self.line;
+        let before = std::mem::replace(&mut self.places[line].before, key);
         let place = &mut self.places[key];
-        place.is_listed = true;
-        place.before = tail;
-        place.next = NONE;
-        match self.places.get_mut(tail) {
-            Some(last) => last.next = key,
+        place.before = before;
+        place.next = line;
+        match self.places.get_mut(before) {
+            Some(place) => place.next = key,
             None => self.head = key,
         }
-        self.tail = key;
-        self.waiting += 1;
     }
 
     fn unlink(&mut self, key: usize) {
-        let place = &mut self.places[key];
-        if !std::mem::take(&mut place.is_listed) {
-            return;
+        let Place { before, next, .. } = self.places[key];
+        if self.line == key {
+            self.line = next;
         }
-        let (before, next) = (place.before, place.next);
         match self.places.get_mut(before) {
             Some(place) => place.next = next,
             None => self.head = next,
@@ -210,6 +278,5 @@ impl Waiters {
             Some(place) => place.before = before,
             None => self.tail = before,
         }
-        self.waiting -= 1;
     }
 }

@@ -33,7 +33,7 @@ pub(super) enum Phase {
 }
 
 pin_project! {
-    /// What a run has that is not plain: in an `Option`, so that a plain one has one tag to look at.
+    /// What a run has that is not plain.
     #[project = StageProj]
     pub(super) enum Stage<'p, E, V> {
         /// What it was told, and has not begun with.
@@ -45,10 +45,38 @@ pin_project! {
     }
 }
 
+pin_project! {
+    /// What is dropped out of line: a plain run, which has none, looks at one tag and is done.
+    pub(super) struct Apart<T> {
+        #[pin]
+        inner: Option<T>,
+    }
+    impl<T> PinnedDrop for Apart<T> {
+        fn drop(this: Pin<&mut Self>) {
+            empty(this.project().inner);
+        }
+    }
+}
+
+#[inline(never)]
+fn empty<T>(mut slot: Pin<&mut Option<T>>) {
+    slot.set(None);
+}
+
+impl<T> Apart<T> {
+    pub(super) const fn new(inner: T) -> Self {
+        Self { inner: Some(inner) }
+    }
+}
+
 impl<'p, E, V> Stage<'p, E, V> {
     /// Makes the engine of a run that has made so many attempts, where there is none yet.
-    fn full(mut slot: Pin<&mut Option<Self>>, attempts: u32) -> Pin<&mut Rest<'p, E, V>> {
-        let options = match slot.as_mut().as_pin_mut().map(Self::project) {
+    fn full(mut slot: Pin<&mut Option<Apart<Self>>>, attempts: u32) -> Pin<&mut Rest<'p, E, V>> {
+        let stage = slot
+            .as_mut()
+            .as_pin_mut()
+            .and_then(|apart| apart.project().inner.as_pin_mut());
+        let options = match stage.map(Self::project) {
             None => Some(Options::new()),
             Some(StageProj::Told { options }) => Some(std::mem::replace(options, Options::new())),
             Some(StageProj::Full { .. }) => None,
@@ -57,9 +85,12 @@ impl<'p, E, V> Stage<'p, E, V> {
             let engine = Engine::after(attempts, options);
             let waiting = None;
             let rest = Rest { engine, waiting };
-            slot.set(Some(Self::Full { rest }));
+            slot.set(Some(Apart::new(Self::Full { rest })));
         }
-        match slot.as_pin_mut().map(Self::project) {
+        let stage = slot
+            .as_pin_mut()
+            .and_then(|apart| apart.project().inner.as_pin_mut());
+        match stage.map(Self::project) {
             Some(StageProj::Full { rest }) => rest,
             Some(StageProj::Told { .. }) | None => unreachable!("it was made"),
         }
@@ -93,13 +124,13 @@ pin_project! {
         #[pin]
         pub(super) attempt: Option<Fut>,
         #[pin]
-        pub(super) stage: Option<Stage<'p, E, V>>,
+        pub(super) stage: Option<Apart<Stage<'p, E, V>>>,
     }
 }
 
 impl<'p, Op, Fut, J, H, E, V> RetryFuture<'p, Op, Fut, J, H, E, V> {
-    const fn engine(&self) -> Option<&Engine<'p, E, V>> {
-        match &self.stage {
+    fn engine(&self) -> Option<&Engine<'p, E, V>> {
+        match self.stage.as_ref()?.inner.as_ref() {
             Some(Stage::Full { rest }) => Some(&rest.engine),
             Some(Stage::Told { .. }) | None => None,
         }

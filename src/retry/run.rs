@@ -11,7 +11,7 @@ use super::attempts::{Attempt, AttemptTimeout, Engine, Options, Pause};
 use super::budget::RetryBudget;
 use super::error::RetryError;
 use super::event::{Hook, NoHook, OnEvent, RetryEvent};
-use super::future::{Phase, Reporting, RetryFuture, Stage};
+use super::future::{Apart, Phase, Reporting, RetryFuture, Stage};
 use super::verdict::{AnyError, Classify, Judge, Until, Verdict, When};
 use super::waiting::{Waiting, poll_attempt};
 use crate::cancel::Token;
@@ -330,7 +330,7 @@ where
     #[inline(always)]
     fn into_future(self) -> Self::IntoFuture {
         let (phase, stage) = match self.options {
-            Some(options) => (Phase::Begin, Some(Stage::Told { options })),
+            Some(options) => (Phase::Begin, Some(Apart::new(Stage::Told { options }))),
             None => (Phase::Fresh, None),
         };
         RetryFuture {

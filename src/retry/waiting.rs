@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::attempts::{Engine, Pause};
 use super::budget::RetryBudget;
 use super::error::RetryReason;
+use crate::detail::{self, WaitsFor};
 use crate::runtime::Timer;
 
 /// How an attempt ended.
@@ -129,7 +130,10 @@ impl Waiting {
             return Poll::Ready(Err(RetryReason::Cancelled));
         }
         if let Pause::Until(_) = pause {
-            ready!(self.poll_timer(cx, false));
+            if self.poll_timer(cx, false).is_pending() {
+                detail::waits_for(WaitsFor::Backoff);
+                return Poll::Pending;
+            }
         } else if !std::mem::replace(this.has_yielded, true) {
             cx.waker().wake_by_ref();
             return Poll::Pending;

@@ -91,32 +91,36 @@ impl Core {
         self.cold.lock().rare().stragglers.push(straggler);
     }
 
-    /// Notes work that goes on after its child was forced, with the nearest group that may give it up.
-    pub(crate) fn watch(&self, serial: u64, call: Weak<dyn GiveUp>) {
-        let mut around = std::iter::successors(Some(self), |core| core.parent.as_deref());
-        let Some(group) = around.find(|core| core.gives_up) else {
-            return;
-        };
-        let waiter = {
-            let mut cold = group.cold.lock();
-            let call = (Instant::now(), call);
-            cold.rare().calls.insert((self.id, serial), call);
-            cold.waiter.take() // it keeps the time
-        };
-        if let Some(waiter) = waiter {
-            group.wake(waiter);
+    /// Notes work that goes on after its child was forced, with every group around that may give it up: whoever is the first
+    /// to do so does it for all.
+    pub(crate) fn watch(&self, serial: u64, call: &Weak<dyn GiveUp>) {
+        let since = Instant::now();
+        for group in self.who_gives_up() {
+            let waiter = {
+                let mut cold = group.cold.lock();
+                let call = (since, call.clone());
+                cold.rare().calls.insert((self.id, serial), call);
+                cold.waiter.take() // it keeps the time
+            };
+            if let Some(waiter) = waiter {
+                group.wake(waiter);
+            }
         }
     }
 
     pub(crate) fn unwatch(&self, serial: u64) {
-        let around = std::iter::successors(Some(self), |core| core.parent.as_deref());
-        if let Some(group) = around.into_iter().find(|core| core.gives_up) {
+        for group in self.who_gives_up() {
             let mut cold = group.cold.lock();
             let rare = cold.rare.as_mut();
             let old = rare.and_then(|rare| rare.calls.remove(&(self.id, serial)));
             drop(cold);
             drop(old);
         }
+    }
+
+    fn who_gives_up(&self) -> impl Iterator<Item = &Self> {
+        let around = std::iter::successors(Some(self), |core| core.parent.as_deref());
+        around.filter(|core| core.gives_up)
     }
 
     /// Returns since when the oldest of such work goes on.

@@ -23,7 +23,7 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
-use crate::observe::{CancelReason, TaskInfo};
+use crate::observe::{CancelReason, TaskInfo, wake};
 use crate::root::RootState;
 use crate::state::Core;
 use crate::state::word::Kind;
@@ -123,9 +123,7 @@ impl Seat {
             }
             (adopted.waker.take(), adopted.heir.take())
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker); // what it throws must not cost those further up their count (A4)
         heir
     }
 

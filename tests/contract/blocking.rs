@@ -760,3 +760,33 @@ fn outside_a_runtime_it_is_refused_at_the_caller() {
     });
     drop(result.now_or_never());
 }
+
+#[test]
+fn of_nested_bounds_for_giving_up_the_earlier_one_counts() {
+    for (inside, outside, by_outer) in [(600_000, 10, true), (10, 600_000, false)] {
+        single_thread(async || {
+            let (running, over) = (Count::new(), Count::new());
+            let (release, call) = stuck(&running, &over);
+            let (tell, told) = mpsc::channel();
+            let run = Scope::new().give_up_blocking_after(ms(outside));
+            let result = run.run(async |group: &Group| -> Done {
+                group.spawn(async move {
+                    let inner = Scope::new().give_up_blocking_after(ms(inside));
+                    let inner = inner.run(async |inner: &Group| -> Done {
+                        inner.spawn_blocking(call);
+                        until(|| running.get() == 1).await;
+                        inner.cancel();
+                        pending().await
+                    });
+                    let error = inner.await.expect_err("cancelled");
+                    tell.send(error.abandoned().len()).expect("it is heard");
+                });
+                Ok(())
+            });
+            result.await.expect("only the group inside was cancelled");
+            assert_eq!(over.get(), 0);
+            assert_eq!(told.recv(), Ok(usize::from(!by_outer)));
+            drop(release);
+        });
+    }
+}

@@ -10,7 +10,8 @@ use std::{
 
 use futures::FutureExt;
 use ringfence::{
-    CancelReason, Deadline, Ended, Observer, Scope, TaskGroup, TaskInfo, root, scope, token,
+    BorrowGroup, CancelReason, Deadline, Ended, Observer, Scope, TaskGroup, TaskInfo, borrow_scope,
+    root, scope, token,
 };
 use tokio::{
     runtime::Handle,
@@ -386,4 +387,77 @@ fn ready_at_once_it_needs_no_runtime() {
         text.expect_err("refused")
             .contains("outside a tokio runtime")
     );
+}
+
+#[test]
+fn a_borrowing_child_that_is_ready_at_once_has_ended_when_the_spawn_returns() {
+    every_runtime(async || {
+        let (drops, mut seen) = (Drops::new(), 0);
+        let value = borrow_scope(async |group: BorrowGroup<'_, String>| {
+            let guard = drops.guard();
+            let handle = group.spawn_eager(async {
+                let _guard = guard;
+                seen = 5;
+                Ok(seen)
+            });
+            assert_eq!((drops.alive(), group.len()), (0, 0));
+            Ok(handle.await)
+        });
+        assert_eq!(value.await.expect("nobody fails"), 5);
+        assert_eq!(seen, 5);
+    });
+}
+
+#[test]
+fn a_borrowing_child_that_has_to_wait_is_one_of_the_groups() {
+    paused(async || {
+        let (began, log) = (Instant::now(), Log::new());
+        let result = borrow_scope(async |group: BorrowGroup<'_, String>| -> Done {
+            // Woken in its first step, by nobody yet.
+            let polls = Cell::new(0);
+            let woken = group.spawn_eager(poll_fn(move |cx| {
+                cx.waker().wake_by_ref();
+                polls.set(polls.get() + 1);
+                if polls.get() == 3 {
+                    Poll::Ready(Ok(polls.get()))
+                } else {
+                    Poll::Pending
+                }
+            }));
+            let slow = group.spawn_eager(async {
+                log.push("first step");
+                sleep(ms(10)).await;
+                Ok(7)
+            });
+            assert_eq!((log.entries(), group.len()), (vec!["first step"], 2));
+            assert_eq!((woken.await, slow.await), (3, 7));
+            // Cancelled before anybody polls it again, it hears of it.
+            let parked = group.spawn_eager(pending::<()>());
+            assert!(parked.cancel_and_wait().await.is_cancelled());
+            Ok(())
+        });
+        result.await.expect("nobody fails");
+        assert_eq!(began.elapsed(), ms(10));
+    });
+}
+
+#[test]
+fn what_a_borrowing_child_throws_or_fails_with_in_its_first_step_is_the_groups() {
+    every_runtime(async || {
+        let thrown = borrow_scope(async |group: BorrowGroup<'_, String>| -> Done {
+            group.spawn_eager(async { panic!("at once") });
+            Ok(())
+        });
+        let thrown = caught(thrown).await.map(|_| ());
+        assert_eq!(thrown, Err("at once".to_owned()));
+        let failed = borrow_scope(async |group: BorrowGroup<'_, String>| -> Done {
+            group.spawn_eager(async { Err::<(), _>("no".to_owned()) });
+            assert!(group.is_cancelled());
+            let refused = group.spawn_eager(async { unreachable!("it is closing") });
+            refused.await;
+            Ok(())
+        });
+        let error = failed.await.expect_err("it failed");
+        assert_eq!(error.len(), 1);
+    });
 }

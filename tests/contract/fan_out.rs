@@ -13,8 +13,8 @@ use tokio::{
 };
 
 use crate::support::{
-    Count, Drops, PATIENCE, Watchdog, caught, every_runtime, every_runtime_in_a_task, multi_thread,
-    paused, settle, spawn, until,
+    Count, Drops, PATIENCE, Watchdog, caught, current_thread, every_runtime,
+    every_runtime_in_a_task, multi_thread, paused, settle, spawn, until,
 };
 
 mod ends;
@@ -23,6 +23,8 @@ mod options;
 mod peers;
 mod results;
 mod stream;
+mod told;
+mod unhurried;
 
 type Fail = std::io::Error;
 type Answer<T> = Result<T, GroupError<Fail>>;
@@ -331,7 +333,9 @@ fn both_forms_can_be_spawned_and_borrow_from_the_caller() {
 
 #[test]
 fn items_that_are_ready_at_once_let_others_run() {
-    every_runtime(async || {
+    let _watchdog = Watchdog::start("items that never wait", PATIENCE);
+    // On one thread each: with another one it is the system that gives turns.
+    let test = async || {
         let turns = Count::new();
         let inner = turns.clone();
         let other = spawn(async move {
@@ -357,13 +361,15 @@ fn items_that_are_ready_at_once_let_others_run() {
             .unwrap();
         assert!(turns.get() - between > 5);
         other.abort();
-    });
+    };
+    current_thread().block_on(test());
+    multi_thread(1).block_on(test());
 }
 
 #[test]
 fn a_million_items_leave_no_stack_and_no_task_behind() {
     let _watchdog = Watchdog::start("a million items", PATIENCE);
-    for runtime in [crate::support::current_thread(), multi_thread(2)] {
+    for runtime in [current_thread(), multi_thread(2)] {
         runtime.block_on(async {
             let metrics = tokio::runtime::Handle::current().metrics();
             let sum = |fan: FanOut<_, _>| fan.fold(0, async |n: u64| good(n), |sum, n| sum + n);

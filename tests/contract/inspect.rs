@@ -1,5 +1,7 @@
 //! Seeing inside: snapshots, details, counters.
 
+mod traced;
+
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -9,8 +11,9 @@ use ringfence::inspect::{
     Counters, GroupState, GroupView, Snapshot, TaskState, WaitsFor, collect_details,
 };
 use ringfence::{
-    Deadline, Displaced, Ended, Observer, OwnedGroup, Scope, Straggler, TaskGroup, TaskInfo,
-    borrow_scope, scope, shield, snapshot, token,
+    Deadline, Displaced, Ended, Jitter, Limiter, Observer, OwnedGroup, Rate, RateLimiter, Retry,
+    Scope, Slots, Straggler, TaskGroup, TaskInfo, borrow_scope, queue, scope, shield, snapshot,
+    token,
 };
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -329,6 +332,72 @@ fn with_details_a_task_tells_its_age_its_polls_and_what_it_waits_for() {
             Ok(())
         });
         run.await.expect("nobody fails");
+    });
+}
+
+#[test]
+fn with_details_waits_of_every_room_are_told_apart() {
+    let _details = Details::on();
+    paused(async || {
+        let (sender, receiver) = queue::bounded(1);
+        sender.try_send(1).expect("room");
+        let (empty_sender, mut empty) = queue::bounded::<()>(1);
+        let limiter = Limiter::new(1);
+        let _held = limiter.try_acquire().expect("free");
+        let rate = RateLimiter::new(Rate::new(1, ms(1_000)));
+        rate.acquire().await.expect("the first one");
+        let slots = Slots::new(1);
+        let run = named("rooms").run(async |group: &Group| {
+            let join = receiver.clone();
+            group.named("join").spawn(async move { join.join().await });
+            group
+                .named("item")
+                .spawn(async move { drop(empty.recv().await) });
+            let other = limiter.clone();
+            group
+                .named("permit")
+                .spawn(async move { drop(other.acquire().await) });
+            group
+                .named("rate")
+                .spawn(async move { drop(rate.acquire().await) });
+            group.named("backoff").spawn(async {
+                let fails = Retry::constant(ms(900))
+                    .jitter(Jitter::None)
+                    .retry(async |_| Err::<(), _>(1));
+                drop(fails.await);
+            });
+            let spawner = group.spawner().limit(slots.clone());
+            drop(spawner.spawn(pending::<()>()).await);
+            group
+                .named("slot")
+                .spawn(async move { drop(spawner.spawn(pending::<()>()).await) });
+            group
+                .named("room")
+                .spawn(async move { sender.send(2).await.expect("cancelled before") });
+            sleep(ms(5)).await;
+            let seen = look("rooms");
+            let waits: Vec<_> = seen
+                .tasks()
+                .filter_map(|task| Some((task.name.as_deref()?, task.waits_for?)))
+                .collect();
+            use WaitsFor::{Backoff, Done, Item, Permit, Rate, Room, Slot};
+            assert_eq!(
+                waits,
+                [
+                    ("join", Done),
+                    ("item", Item),
+                    ("permit", Permit),
+                    ("rate", Rate),
+                    ("backoff", Backoff),
+                    ("slot", Slot),
+                    ("room", Room)
+                ]
+            );
+            group.cancel_children();
+            Ok(())
+        });
+        run.await.expect("nobody fails");
+        drop(empty_sender);
     });
 }
 

@@ -3,8 +3,8 @@
 use std::{cell::Cell, future::pending, rc::Rc, time::Duration};
 
 use ringfence::{
-    BorrowGroup, CancelReason, Cause, LocalGroup, Outcome, Scope, TaskGroup, borrow_scope,
-    local_scope, move_on_after, scope, token,
+    BorrowGroup, CancelReason, Cause, Deadline, LocalGroup, Outcome, Scope, TaskGroup,
+    borrow_scope, local_scope, move_on_after, scope, timeout, token,
 };
 use tokio::{
     task::yield_now,
@@ -229,6 +229,8 @@ fn the_first_to_succeed_wins_after_failures() {
             let failing = [(30, "c"), (10, "a"), (20, "b")];
             let failing = failing.map(|(wait, error)| after(wait, Err::<(), _>(error)));
             assert_eq!(group.first_ok(failing).await, Err(vec!["a", "b", "c"]));
+            let unit = after(1, Ok::<(), u8>(()));
+            assert_eq!(group.first_ok([unit]).await, Ok(()));
             assert!(!group.is_cancelled());
             Ok(())
         })
@@ -485,11 +487,13 @@ fn in_a_borrowing_group_they_borrow_and_in_a_local_one_they_need_not_be_send() {
                 Ok(2)
             );
             assert!(group.first([hit()]).await.is_some());
+            let mut left = group.as_completed([hit()]);
+            assert!(left.next().await.is_some());
             Ok(())
         })
         .await
         .unwrap();
-        assert_eq!((hits.get(), Rc::strong_count(&hits)), (5, 1));
+        assert_eq!((hits.get(), Rc::strong_count(&hits)), (6, 1));
     });
 }
 
@@ -509,5 +513,157 @@ fn a_success_whose_child_takes_long_to_be_gone_is_not_lost() {
             vec![Box::pin(slow), Box::pin(async { Err("refused".into()) })];
         let won = scope(async |group: &Group| Ok(group.staggered(ms(250), race).await)).await;
         assert_eq!(won.unwrap(), Ok(1));
+    });
+}
+
+#[test]
+fn a_deadline_that_ends_a_join_leaves_what_was_there_by_then() {
+    paused(async || {
+        let (began, drops) = (Instant::now(), Drops::new());
+        let result = scope(async |group: &Group| -> Done {
+            let sibling = group.spawn(after(100, Ok(9)));
+            let late = |time: u64| {
+                let guard = drops.guard();
+                async move {
+                    let _guard = guard;
+                    after(time, time).await
+                }
+            };
+            let outcomes = group
+                .settle_all_by(Deadline::after(ms(30)), [10, 40, 20, 29, 30].map(late))
+                .await;
+            let cancelled = Outcome::Cancelled(CancelReason::Deadline);
+            let expected = [
+                Outcome::Completed(10),
+                cancelled.clone(),
+                Outcome::Completed(20),
+                Outcome::Completed(29),
+                cancelled,
+            ];
+            assert_eq!(outcomes, expected);
+            assert_eq!((began.elapsed(), drops.alive()), (ms(30), 0));
+            // In time, and with nothing to wait for.
+            let never = Deadline::NEVER;
+            let all = group.settle_all_by(never, [late(5)]).await;
+            assert_eq!(all, [Outcome::Completed(5)]);
+            assert_eq!(group.settle_all_by(never, [after(1, 1); 0]).await, []);
+            assert_eq!(sibling.await, 9);
+            Ok(())
+        });
+        result.await.unwrap();
+    });
+}
+
+#[test]
+fn boxed_futures_can_be_joined_where_the_whole_has_to_be_send() {
+    type Boxed = std::pin::Pin<Box<dyn Future<Output = Result<u8, String>> + Send>>;
+    fn boxed(value: u8) -> Boxed {
+        Box::pin(async move { Ok(value) })
+    }
+    every_runtime_in_a_task(|| async {
+        // As an async method of a trait would have it.
+        let joined: std::pin::Pin<Box<dyn Future<Output = _> + Send>> =
+            Box::pin(scope(async |group: &Group| {
+                group.try_join((boxed(1), boxed(2))).await
+            }));
+        assert_eq!(joined.await.unwrap(), (1, 2));
+    });
+}
+
+#[test]
+fn as_completed_they_come_in_the_order_in_which_they_end() {
+    paused(async || {
+        let result = scope(async |group: &Group| -> Done {
+            let mut left = group.as_completed([20, 30, 10].map(|time| after(time, time)));
+            let mut seen = Vec::new();
+            while let Some((place, outcome)) = left.next().await {
+                seen.push((place, outcome.completed()));
+            }
+            assert_eq!(seen, [(2, Some(10)), (0, Some(20)), (1, Some(30))]);
+            assert!(left.next().await.is_none() && left.is_empty());
+            assert!(group.as_completed([after(1, 1); 0]).next().await.is_none());
+            Ok(())
+        });
+        result.await.unwrap();
+    });
+}
+
+#[test]
+fn as_completed_nobody_waits_for_a_slow_consumer() {
+    paused(async || {
+        let began = Instant::now();
+        let result = scope(async |group: &Group| -> Done {
+            let steps = |place: u64| async move {
+                for _ in 0..5 {
+                    sleep(ms(10 + place)).await;
+                }
+                began.elapsed()
+            };
+            let mut left = group.as_completed([0, 1, 2].map(steps));
+            for place in 0..3 {
+                let (which, outcome) = left.next().await.expect("there are three");
+                let ended = outcome.completed().expect("nobody fails");
+                assert_eq!((which, ended), (place, ms(50 + 5 * place as u64)));
+                sleep(ms(1000)).await;
+            }
+            Ok(())
+        });
+        result.await.unwrap();
+        assert_eq!(began.elapsed(), ms(3050));
+    });
+}
+
+#[test]
+fn as_completed_left_early_the_rest_is_cancelled_and_gone() {
+    paused(async || {
+        for waits in [true, false] {
+            let drops = Drops::new();
+            let result = scope(async |group: &Group| -> Done {
+                let late = |time: u64| {
+                    let guard = drops.guard();
+                    async move {
+                        let _guard = guard;
+                        after(time, time).await
+                    }
+                };
+                let mut left = group.as_completed([10, 20, 30].map(late));
+                // A call that is dropped loses nothing, wherever it was.
+                assert!(timeout(ms(5), left.next()).await.is_err());
+                assert_eq!(left.next().await, Some((0, Outcome::Completed(10))));
+                if waits {
+                    left.finish().await;
+                    assert_eq!((drops.alive(), group.len()), (0, 0));
+                } else {
+                    drop(left);
+                }
+                Ok(())
+            });
+            result.await.unwrap();
+            assert_eq!(drops.alive(), 0);
+        }
+    });
+}
+
+#[test]
+fn as_completed_tells_who_was_cancelled_and_a_panic_is_the_groups() {
+    paused(async || {
+        let result = scope(async |group: &Group| -> Done {
+            let mut left = group.as_completed([after(10, ()), after(20, ())]);
+            group.cancel_children();
+            let children = Outcome::Cancelled(CancelReason::ChildrenCancelled);
+            assert_eq!(left.next().await.map(|it| it.1), Some(children));
+            Ok(())
+        });
+        result.await.unwrap();
+        let thrown = scope(async |group: &Group| -> Done {
+            let throws = async { panic!("one of them") };
+            let mut left = group.as_completed([throws]);
+            while left.next().await.is_some() {}
+            unreachable!("the body ends with the group");
+        });
+        assert_eq!(
+            caught(thrown).await.map(drop),
+            Err("one of them".to_owned())
+        );
     });
 }

@@ -9,6 +9,8 @@ mod cancel;
 mod close;
 #[path = "queue/delivery.rs"]
 mod delivery;
+#[path = "queue/kinds.rs"]
+mod kinds;
 #[path = "queue/overflow.rs"]
 mod overflow;
 #[cfg(feature = "stream")]
@@ -218,6 +220,13 @@ fn the_figures_are_exact() {
 
 #[test]
 fn an_unbounded_queue_never_makes_a_sender_wait() {
+    let (sender, mut receiver) = Queue::unbounded().weight(|_: &u8| usize::MAX).build();
+    for item in [1, 2] {
+        assert_ready_ok!(spawn(sender.send(item)).poll());
+    }
+    receiver.try_deliver().unwrap().done();
+    assert_eq!(drain(&mut receiver), [2]);
+
     let (sender, receiver) = queue::unbounded();
     for item in 0..10_000 {
         assert_ready_ok!(spawn(sender.send(item)).poll());
@@ -269,6 +278,103 @@ fn nobody_overtakes_a_sender_that_waits() {
     assert_eq!(receiver.try_recv().unwrap(), 1);
     assert_eq!(sender.try_send(3), Err(SendError::Full(3)));
     assert_ready_ok!(waiting.poll());
+}
+
+#[test]
+fn promises_that_came_to_nothing_leave_the_order_as_it_was() {
+    let (sender, receiver) = queue::rendezvous();
+    let (mut one, mut two) = (receiver.clone(), receiver);
+    let (mut first, mut second) = (spawn(one.recv()), spawn(two.recv()));
+    assert_pending!(first.poll());
+    assert_pending!(second.poll());
+    {
+        let mut sends = [spawn(sender.send(1)), spawn(sender.send(2))];
+        sends
+            .iter_mut()
+            .for_each(|send| assert_pending!(send.poll()));
+        assert!(first.is_woken() && second.is_woken());
+    }
+    assert_pending!(first.poll());
+    assert_pending!(second.poll());
+    sender.try_send(3).unwrap();
+    assert!(first.is_woken() && !second.is_woken());
+}
+
+#[test]
+fn nobody_overtakes_on_a_queue_that_feeds_itself() {
+    let (sender, receiver) = queue::bounded(8);
+    sender.try_send(0).unwrap();
+    drop(sender);
+    let mut late = receiver.clone();
+    let seed = late.try_deliver().unwrap();
+    let (mut one, mut two) = (receiver.clone(), receiver);
+    let (mut first, mut second) = (spawn(one.recv()), spawn(two.recv()));
+    assert_pending!(first.poll());
+    assert_pending!(second.poll());
+    seed.send(1).unwrap();
+    seed.send(2).unwrap();
+    assert_eq!(late.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(assert_ready!(second.poll()), Ok(1));
+    assert_eq!(assert_ready!(first.poll()), Ok(2));
+}
+
+#[test]
+fn who_sends_and_who_reserves_take_turns_on_a_rendezvous() {
+    let (sender, receiver) = queue::rendezvous();
+    let mut receivers = [receiver.clone(), receiver.clone(), receiver.clone()];
+    let mut reserve = spawn(sender.reserve());
+    assert_pending!(reserve.poll());
+    let mut send = spawn(sender.send(1));
+    assert_pending!(send.poll());
+    let mut last = spawn(sender.reserve());
+    assert_pending!(last.poll());
+    let mut waiting: Vec<_> = receivers.iter_mut().map(|r| spawn(r.recv())).collect();
+
+    // The first receiver is for the first who came, the second for the second.
+    assert_pending!(waiting[0].poll());
+    assert!(reserve.is_woken() && !last.is_woken());
+    assert_eq!(receiver.clone().try_recv(), Err(TryRecvError::Empty));
+    assert_pending!(waiting[1].poll());
+    assert!(waiting[0].is_woken() && !last.is_woken());
+    assert_eq!(assert_ready!(waiting[0].poll()), Ok(1));
+    assert_ready_ok!(send.poll());
+    assert_pending!(waiting[2].poll());
+    assert!(last.is_woken());
+    assert_ready_ok!(reserve.poll()).send(2).unwrap();
+    assert_eq!(assert_ready!(waiting[1].poll()), Ok(2));
+    assert_ready_ok!(last.poll()).send(3).unwrap();
+    assert_eq!(assert_ready!(waiting[2].poll()), Ok(3));
+}
+
+#[test]
+fn a_reservation_whose_receiver_left_waits_for_another() {
+    let (sender, receiver) = queue::rendezvous();
+    let (mut one, mut two) = (receiver.clone(), receiver);
+    let mut reserve = spawn(sender.reserve());
+    assert_pending!(reserve.poll());
+    let mut recv = spawn(one.recv());
+    assert_pending!(recv.poll());
+    assert!(reserve.is_woken());
+    drop(recv);
+    assert_pending!(reserve.poll());
+    let mut recv = spawn(two.recv());
+    assert_pending!(recv.poll());
+    assert_ready_ok!(reserve.poll()).send(1).unwrap();
+    assert_eq!(assert_ready!(recv.poll()), Ok(1));
+}
+
+#[test]
+fn a_permit_may_own_its_queue() {
+    single_thread(async || {
+        let (sender, mut receiver) = queue::bounded(2);
+        let permit = sender.reserve_owned(2).await.unwrap();
+        assert_eq!(sender.try_send(1), Err(SendError::Full(1)));
+        drop(sender);
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+        tokio::spawn(async move { permit.send(2) });
+        assert_eq!(receiver.recv().await, Ok(2));
+        assert!(receiver.recv().await.is_err());
+    });
 }
 
 #[test]
@@ -363,6 +469,15 @@ fn eight_receivers_get_equal_shares() {
 }
 
 #[test]
+fn eight_by_eight_share_equally() {
+    single_thread(async || {
+        let (sent, received) = shares(8, 8, 8_001).await;
+        assert!(spread(&sent) <= 1, "{sent:?}");
+        assert!(spread(&received) <= 1, "{received:?}");
+    });
+}
+
+#[test]
 fn a_long_drain_lets_others_run() {
     single_thread(async || {
         let (sender, mut receiver) = queue::unbounded();
@@ -421,6 +536,8 @@ fn a_permit_holds_room_until_it_is_used_or_dropped() {
     let permit = sender.try_reserve().unwrap();
     assert_eq!(sender.try_send(1), Err(SendError::Full(1)));
     assert!(sender.try_reserve().is_err());
+    let too_heavy = assert_ready!(spawn(sender.reserve_weight(2)).poll());
+    assert_eq!(too_heavy.unwrap_err(), SendError::TooHeavy(()));
     let mut waiting = spawn(sender.send(2));
     assert_pending!(waiting.poll());
     drop(permit);

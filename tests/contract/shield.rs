@@ -8,8 +8,8 @@ use std::{
 
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use ringfence::{
-    CancelReason, Deadline, GroupError, OwnedGroup, Ready, Scope, TaskGroup, root, scope, shield,
-    timeout, token,
+    BorrowGroup, CancelReason, Deadline, GroupError, OwnedGroup, Ready, Scope, TaskGroup,
+    borrow_scope, root, scope, shield, timeout, token,
 };
 use tokio::{
     sync::oneshot,
@@ -20,6 +20,7 @@ use tokio::{
 use crate::support::{Log, caught, current_thread, every_runtime_in_a_task, paused, settle};
 
 type Group = TaskGroup<String>;
+type Borrowing<'env> = BorrowGroup<'env, String>;
 type Done = Result<(), String>;
 
 fn ms(ms: u64) -> Duration {
@@ -708,5 +709,94 @@ fn a_reason_is_the_same_with_a_shield_as_without() {
             Ok(())
         });
         result.await.expect("children were cancelled alone");
+    });
+}
+
+#[test]
+fn a_shield_in_a_child_that_borrows_holds_against_the_cancel_of_the_task_around_it() {
+    for depth in [1, 2] {
+        paused(async || {
+            let (steps, log) = Steps::new();
+            let child = async move {
+                let steps = &steps;
+                let innermost = borrow_scope(|group: Borrowing<'_>| async move {
+                    group.spawn(async {
+                        shield(ms(100), steps.slow(20, "inside")).await;
+                        steps.slow(1, "after").await;
+                    });
+                    group.spawn(steps.slow(50, "beside"));
+                    Ok(pending::<()>().await)
+                });
+                if depth == 1 {
+                    drop(innermost.await);
+                } else {
+                    let around = borrow_scope(|group: Borrowing<'_>| async move {
+                        group.spawn(innermost.map(drop)).await;
+                        Ok(())
+                    });
+                    drop(around.await);
+                }
+            };
+            let (took, error) = cancelled_at_5(Scope::new(), child).await;
+            assert_eq!((log.entries(), took), (vec!["inside"], ms(20)));
+            assert!(error.forced().is_empty(), "{error:?}");
+        });
+    }
+}
+
+#[test]
+fn a_shield_in_a_child_that_borrows_is_bounded_from_the_force_of_the_task_around_it() {
+    paused(async || {
+        let child = async move {
+            let inner = borrow_scope(|group: Borrowing<'_>| async move {
+                group.spawn(shield(ms(30), pending::<()>()));
+                group.spawn(shield(ms(10), pending::<()>()));
+                Ok(())
+            });
+            drop(inner.await);
+        };
+        let (took, error) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!(took, ms(35));
+        assert_eq!(error.forced().len(), 1, "{error:?}");
+    });
+}
+
+#[test]
+fn a_shield_in_a_child_that_borrows_is_down_when_the_child_is_gone() {
+    paused(async || {
+        let child = async move {
+            let inner = borrow_scope(|group: Borrowing<'_>| async move {
+                let shielded = group.spawn(shield(ms(100), pending::<()>()));
+                yield_now().await;
+                // Its own group's cancel, and a panic or a drop of the section, end it.
+                shielded.cancel();
+                group.spawn(timeout(ms(1), shield(ms(100), pending::<()>())).map(drop));
+                Ok(pending::<()>().await)
+            });
+            drop(inner.await);
+        };
+        let (took, _) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!(
+            took,
+            ms(100),
+            "the bound of the one that was cancelled at once"
+        );
+    });
+}
+
+#[test]
+fn a_child_that_borrows_and_is_started_eagerly_can_be_shielded() {
+    paused(async || {
+        let (steps, log) = Steps::new();
+        let child = async move {
+            let steps = &steps;
+            let inner = borrow_scope(|group: Borrowing<'_>| async move {
+                group.spawn_eager(async { shield(ms(100), steps.slow(20, "inside")).await });
+                Ok(pending::<()>().await)
+            });
+            drop(inner.await);
+        };
+        let (took, _) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!((log.entries(), took), (vec!["inside"], ms(20)));
     });
 }

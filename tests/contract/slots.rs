@@ -9,8 +9,8 @@ use std::{
 
 use futures::{FutureExt, poll};
 use ringfence::{
-    CancelReason, GroupError, LimitedSpawner, OwnedGroup, Scope, Slots, TaskGroup, TrySpawnError,
-    scope, timeout,
+    CancelReason, GroupError, LimitedSpawner, Observer, OwnedGroup, Scope, Slots, TaskGroup,
+    TaskInfo, TrySpawnError, scope, timeout,
 };
 use tokio::{
     sync::oneshot,
@@ -1104,5 +1104,47 @@ fn a_limited_scope_is_send() {
             Ok(())
         });
         result.await.expect("nobody fails");
+    });
+}
+
+/// Writes down the names of the children.
+struct Names(Log<String>);
+
+impl Observer for Names {
+    fn spawned(&self, task: &TaskInfo) {
+        self.0.push(task.name().unwrap_or_default().to_owned());
+    }
+}
+
+#[test]
+fn a_limited_group_has_the_words_of_a_group() {
+    paused(async || {
+        let names = Log::<String>::new();
+        let notes = Arc::new(Names(names.clone()));
+        let run = Scope::new().observer(notes);
+        let result = run.run(async |group: &Group| -> Done {
+            let limited = group.limit(2);
+            let first = limited.named("first").spawn(async { Ok(1) }).await;
+            assert_eq!(first.await, 1);
+            // In the background: what has a slot does not hold the group open.
+            limited
+                .named("beat")
+                .spawn_background(pending::<()>())
+                .await;
+            limited.spawn_background(pending::<()>()).await;
+            assert_eq!(limited.free(), 0);
+            let refused = limited.named("more").try_spawn(async {});
+            assert!(matches!(refused, Err(TrySpawnError::Full(_))));
+            drop(
+                group
+                    .spawner()
+                    .limit(1)
+                    .spawn_background(pending::<()>())
+                    .await,
+            );
+            Ok(())
+        });
+        result.await.expect("nobody fails");
+        assert_eq!(names.entries(), ["first", "beat", "", ""]);
     });
 }

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::support::{
-    Count, Drops, Log, caught, every_runtime, every_runtime_in_a_task, paused, settle,
+    Count, Drops, Log, PanicOnDrop, caught, every_runtime, every_runtime_in_a_task, paused, settle,
 };
 
 type Group = TaskGroup<String>;
@@ -597,4 +597,39 @@ fn the_errors_of_a_start_say_what_happened() {
     drop(OwnedGroup::<String>::new());
     let outcome: Outcome<()> = Outcome::Failed;
     assert!(!outcome.is_completed());
+}
+
+#[test]
+fn an_output_that_panics_when_it_is_dropped_before_ready_is_a_panic_of_the_child() {
+    paused(async || {
+        let notes = Arc::new(Notes::default());
+        let run = Scope::new().observer(notes.clone());
+        let ended = run.run(async |group: &Group| -> Done {
+            let started = group.start(|ready: Ready<()>| async move {
+                drop(ready);
+                Ok(PanicOnDrop("its value"))
+            });
+            drop(started.await);
+            Ok(())
+        });
+        let thrown = caught(ended).await.map(|_| ()).expect_err("it throws");
+        assert_eq!(thrown, "its value");
+        assert_eq!(notes.ended.entries(), [Ended::Panicked]);
+    });
+}
+
+#[test]
+fn a_start_that_is_given_up_cancels_the_child_as_its_handle_would() {
+    paused(async || {
+        let notes = Arc::new(Notes::default());
+        let run = Scope::new().observer(notes.clone());
+        let result = run.run(async |group: &Group| -> Done {
+            let started = group.start(async |_ready: Ready<()>| pending::<()>().await);
+            assert!(timeout(ms(5), started).await.is_err());
+            Ok(())
+        });
+        result.await.expect("nobody fails");
+        let handle = Ended::Cancelled(CancelReason::Handle);
+        assert_eq!(notes.ended.entries(), [handle]);
+    });
 }

@@ -1,12 +1,17 @@
 //! Worker pools.
 
 use std::convert::Infallible;
-use std::future::pending;
+use std::future::{Future, pending};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ringfence::queue::{self, Delivery, Queue};
-use ringfence::{Cause, Deliverable, Scope, Source, Tally, TaskGroup, WorkFailure, Workers, scope};
+use futures::FutureExt;
+use ringfence::queue::{self, Delivery, Queue, Receiver, RecvError};
+use ringfence::{
+    Cause, Deliverable, Displaced, GroupError, Observer, Scope, Source, Tally, TaskGroup,
+    WorkFailure, Workers, scope,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Count, OnDrop, every_runtime, paused, settle, single_thread};
@@ -81,7 +86,6 @@ fn a_failing_handler_does_not_end_its_worker() {
                     WorkFailure::TimedOut(elapsed) => elapsed.to_string(),
                     other => format!("{other:?}"),
                 });
-                panic!("the hook, too");
             })
             .run(receiver, |job: Delivery<u32>| {
                 assert!(*job != 3 || job.attempt() > 1, "before its future");
@@ -107,6 +111,157 @@ fn a_failing_handler_does_not_end_its_worker() {
             "before its future",
         ];
         assert_eq!(*failures.lock().unwrap(), expected);
+    });
+}
+
+/// An observer that notes what it is told.
+#[derive(Default)]
+struct Seen(Mutex<Vec<String>>);
+
+impl Observer for Seen {
+    fn displaced(&self, what: &Displaced) {
+        self.0.lock().unwrap().push(what.to_string());
+    }
+}
+
+/// Runs `pool` in a scope with an observer. Returns what it panicked with, and what the observer was told.
+async fn observed<F: Future<Output = Result<Tally, GroupError<RecvError>>>>(
+    pool: F,
+) -> (Option<String>, Vec<String>) {
+    let seen = Arc::new(Seen::default());
+    let scope = Scope::new().observer(seen.clone());
+    let ended = scope.run(async |_: &TaskGroup| pool.await.map(|_| ()).map_err(Into::into));
+    let panic = AssertUnwindSafe(ended).catch_unwind().await.err();
+    let message = panic.map(|panic| {
+        panic
+            .downcast_ref::<&str>()
+            .copied()
+            .unwrap_or("?")
+            .to_owned()
+    });
+    let told = seen.0.lock().unwrap().clone();
+    (message, told)
+}
+
+fn full(count: u32) -> Receiver<u32> {
+    let (sender, receiver) = queue::bounded(count as usize);
+    (0..count).for_each(|job| sender.try_send(job).unwrap());
+    receiver
+}
+
+#[test]
+fn a_panic_without_a_hook_goes_on_in_the_caller() {
+    single_thread(async || {
+        let handled = Count::new();
+        let counted = handled.clone();
+        let pool = Workers::<()>::new(1).run(full(4), move |job: Delivery<u32>| {
+            counted.add();
+            async move {
+                match *job {
+                    1 => panic!("the first"),
+                    2 => panic!("the second"),
+                    _ => Ok(job),
+                }
+            }
+        });
+        let (panic, told) = observed(pool).await;
+        assert_eq!(panic.as_deref(), Some("the first"));
+        assert_eq!(handled.get(), 4); // when all was done
+        assert!(told[0].contains("worker 1") && told[0].ends_with("panicked: the second"));
+        assert_eq!(told.len(), 1);
+    });
+}
+
+#[test]
+fn a_panic_of_the_hook_goes_on_in_the_caller() {
+    single_thread(async || {
+        let handled = Count::new();
+        let counted = handled.clone();
+        let pool = Workers::new(2).on_failure(|_| panic!("the hook")).run(
+            full(4),
+            move |job: Delivery<u32>| {
+                counted.add();
+                async move { if *job == 0 { Err(()) } else { Ok(job) } }
+            },
+        );
+        let (panic, told) = observed(pool).await;
+        assert_eq!(panic.as_deref(), Some("the hook"));
+        assert_eq!((handled.get(), told.len()), (4, 0));
+    });
+}
+
+#[test]
+fn a_panic_outranks_an_error_of_the_source() {
+    single_thread(async || {
+        let receiver = full(1);
+        let closer = receiver.clone();
+        let pool = Workers::<()>::new(1).run(receiver, move |_: Delivery<u32>| {
+            closer.close(); // there is no sender to give it a cause
+            async { panic!("a panic") }
+        });
+        let (panic, told) = observed(pool).await;
+        assert_eq!((panic.as_deref(), told.len()), (Some("a panic"), 0));
+
+        let (sender, receiver) = queue::bounded(1);
+        sender.try_send(0).unwrap();
+        let pool = Workers::<()>::new(1).run(receiver, move |_: Delivery<u32>| {
+            sender.close_with("a cause");
+            async { panic!("a panic") }
+        });
+        let (panic, told) = observed(pool).await;
+        assert_eq!(panic.as_deref(), Some("a panic"));
+        assert!(told.len() == 1 && told[0].ends_with("failed"), "{told:?}");
+    });
+}
+
+#[test]
+fn a_destructor_that_panics_ends_no_worker() {
+    struct Bomb(u32, Count);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            self.1.add();
+            assert!(self.0 != 1, "a destructor");
+        }
+    }
+    single_thread(async || {
+        let dropped = Count::new();
+        let (sender, receiver) = queue::bounded(4);
+        for job in 0..4 {
+            assert!(sender.try_send(Bomb(job, dropped.clone())).is_ok());
+        }
+        drop(sender);
+        let failures: Arc<Mutex<Vec<String>>> = Arc::default();
+        let told = failures.clone();
+        let result = Workers::<()>::new(1)
+            .on_failure(move |failure| told.lock().unwrap().push(format!("{failure:?}")))
+            .run(receiver, |job: Delivery<Bomb>| async move { Ok(job) })
+            .await
+            .unwrap();
+        assert_eq!(figures(result), tally(3, 1));
+        assert_eq!(dropped.get(), 4);
+        assert!(failures.lock().unwrap()[0].contains("a destructor"));
+    });
+}
+
+#[test]
+fn the_last_attempt_cut_by_a_shutdown_is_handed_back() {
+    paused(async || {
+        let (sender, receiver) = Queue::bounded(4).redeliver(1).build();
+        sender.try_send(1).unwrap();
+        let rest = receiver.clone();
+        let ended = Scope::new().grace(ms(50)).run(async |group: &TaskGroup| {
+            let pool = Workers::<()>::new(1).run(receiver, |job: Delivery<u8>| async move {
+                sleep(ms(9_000)).await;
+                Ok(job)
+            });
+            group.spawn(async move { pool.await.map(|_| ()).map_err(Into::into) });
+            sleep(ms(5)).await;
+            group.cancel();
+            pending::<Result<(), _>>().await
+        });
+        assert!(matches!(ended.await, Err(error) if matches!(error.cause(), Cause::Cancelled(_))));
+        assert_eq!(rest.abort(), [1]);
+        assert_eq!(rest.stats().dead, 0);
     });
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use ringfence::root;
 
-use crate::program::{Op, Program, ScopeSpec, Wrap, program};
+use crate::program::{BUDGETS, Op, Program, ScopeSpec, Shut, Wrap, program};
 use crate::support::{Watchdog, multi_thread, spawn, until};
 use crate::world::{Action, Command, Event, Id, Returned, Times, World};
 use crate::{cases, figures, seed};
@@ -21,6 +21,8 @@ struct Family {
     /// The scope that a child was spawned into.
     groups: BTreeMap<Id, Id>,
     children_of: BTreeMap<Id, Vec<Id>>,
+    /// Long-lived groups and their owners.
+    owned: Vec<(Id, Id)>,
 }
 
 impl Family {
@@ -94,7 +96,7 @@ impl Family {
                 Some(Action::SpawnOutside {
                     into,
                     child,
-                    spec: spec.clone(),
+                    spec: spec.at_once(),
                 })
             }
             Op::SpawnHere { by, spec } => {
@@ -107,6 +109,32 @@ impl Family {
                         spec: spec.clone(),
                     },
                 )
+            }
+            Op::Start { by, spec } => {
+                let by = pick(&bodies, *by)?;
+                let child = self.child(by, world);
+                let spec = spec.clone();
+                tell(by, Command::Start { child, spec })
+            }
+            Op::Ready { child, is_ready } => tell(pick(&alive, *child)?, Command::Ready(*is_ready)),
+            Op::Own { by } => {
+                let inside = |id: &&Id| self.around(**id).is_some();
+                let observed: Vec<Id> = alive.iter().filter(inside).copied().collect();
+                let by = pick(&observed, *by)?;
+                let scope = world.fresh();
+                self.owned.push((by, scope));
+                self.openers.insert(scope, by);
+                tell(by, Command::Own { scope })
+            }
+            Op::Shut { by, how, .. } => {
+                let by = usize::from(*by) % self.owned.len().max(1);
+                let (by, scope) = self.owned.get(by).copied()?;
+                let how = *how;
+                let grace = match how {
+                    Shut::Down(Some(steps)) => Some(u64::from(steps).max(1)),
+                    _ => None,
+                };
+                tell(by, Command::Shut { scope, how, grace })
             }
             Op::Await { by, child } => {
                 let by = pick(&bodies, *by)?;
@@ -146,7 +174,9 @@ impl Family {
             let is_new = match event {
                 Event::DropDone(actor, _) => gone.insert(*actor, at).is_none(),
                 Event::FirstPoll(actor) => polled.insert(*actor),
-                Event::Refused(child, _) => refused.insert(*child),
+                Event::Refused(child, _) | Event::Full(child) | Event::Circle(child) => {
+                    refused.insert(*child)
+                }
                 Event::ObservedSpawn(task) => spawned.insert(*task),
                 Event::ObservedEnd(task, _) => ended.insert(*task),
                 Event::SpawnThrew(..) => false,
@@ -247,6 +277,9 @@ async fn run(program: Program) -> Result<Totals, String> {
     let alive = world.alive();
     if !alive.is_empty() {
         return Err(format!("{alive:?} are alive after the root was waited for"));
+    }
+    if world.free() != BUDGETS {
+        return Err(format!("at the end free slots are {:?}", world.free()));
     }
     for scope in world.scopes() {
         let reading = world

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
+use proptest::sample::select;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
-use ringfence::{TaskGroup, root, scope, timeout};
+use ringfence::{TaskGroup, root, scope, timeout, token};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
-use self::steps::{Program, Running, Step, Tally, ms, run};
+use self::steps::{HELPERS, Program, Running, Step, Tally, ms, run};
 use crate::support::spawn;
 use crate::{cases, figures, seed};
 
@@ -66,7 +67,16 @@ impl Future for CutAt {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
         if self.left == 0 {
-            return self.reached();
+            let reached = self.reached();
+            // Whoever keeps it, although it is to end, has it under a shield.
+            let mut running = self.running.take_if(|_| token().is_cancelled());
+            if running
+                .as_mut()
+                .is_some_and(|it| it.as_mut().poll(cx).is_pending())
+            {
+                self.running = running;
+            }
+            return reached;
         }
         let Some(running) = &mut self.running else {
             return Poll::Ready(true);
@@ -118,12 +128,14 @@ const WAYS: [Way; 7] = [
 async fn cut(way: Way, point: usize, program: &Program) -> Result<bool, String> {
     let tally = Tally::default();
     let running = run(tally.clone(), program.clone());
+    // What is dropped takes turns of the scheduler, not time: but for shields, which have their bounds.
+    let is_shielded = format!("{program:?}").contains("Shield");
+    let patience = ms(if is_shielded { 250 } else { 1 });
     let was_cut = match way {
         Way::Bare => {
             let was_cut = CutAt::new(running, point).await;
-            // It takes turns of the scheduler, not time.
             root()
-                .wait(ms(1))
+                .wait(patience)
                 .await
                 .map_err(|error| error.to_string())?;
             was_cut
@@ -148,7 +160,7 @@ async fn cut(way: Way, point: usize, program: &Program) -> Result<bool, String> 
             task.abort();
             drop(task.await);
             root()
-                .wait(ms(1))
+                .wait(patience)
                 .await
                 .map_err(|error| error.to_string())?;
             was_cut
@@ -367,6 +379,25 @@ fn whatever_is_dropped_at_whatever_await_leaves_nothing() {
     figures(format_args!("{all} cuts"));
 }
 
+#[test]
+fn whatever_a_group_can_do_leaves_nothing_wherever_it_is_dropped() {
+    let mut all = 0;
+    for helper in HELPERS {
+        for has_grace in [false, true] {
+            let steps = vec![Step::Helped(helper, deep(2)), Step::Sleep(1)];
+            match cut_everywhere(&Program { has_grace, steps }) {
+                Ok(cuts) => {
+                    assert!(cuts > 10, "{helper:?}: only {cuts} cuts");
+                    figures(format_args!("{helper:?}: {cuts} cuts"));
+                    all += cuts;
+                }
+                Err(error) => panic!("{helper:?}: {error}"),
+            }
+        }
+    }
+    figures(format_args!("{all} cuts"));
+}
+
 // -- random programs --------------------------------------------------------------------------------------------------
 
 fn step() -> impl Strategy<Value = Step> {
@@ -396,7 +427,9 @@ fn step() -> impl Strategy<Value = Step> {
             1 => limited.clone().prop_map(|(limit, program)| Step::TimeoutAt(limit, program)),
             1 => limited.prop_map(|(limit, program)| Step::MoveOn(limit, program)),
             1 => (0..3_u8, inner.clone()).prop_map(|(form, program)| Step::Retry(form, program)),
-            1 => inner.prop_map(Step::Hedge),
+            1 => inner.clone().prop_map(Step::Hedge),
+            4 => (select(&HELPERS[..]), inner)
+                .prop_map(|(helper, program)| Step::Helped(helper, program)),
         ]
     })
 }

@@ -11,8 +11,8 @@ use ringfence::root;
 use tokio::runtime::Builder;
 
 use crate::model::{Kind, Model};
-use crate::program::{Op, Program, ScopeSpec, Wrap, program};
-use crate::world::{Action, Command, Id, MOST_TIMERS, STEP, Times, World};
+use crate::program::{BUDGETS, Op, Program, ScopeSpec, Shut, Wrap, program};
+use crate::world::{Action, Command, Event, Id, MOST_TIMERS, Returned, STEP, Times, World};
 use crate::{cases, figures, seed};
 
 /// How far the runs went, all together.
@@ -24,6 +24,30 @@ struct Figures {
     children: usize,
     scopes: usize,
     adoptions: usize,
+    /// Children that got a slot after a wait, were refused for a circle, were started, and groups that were shut down.
+    slots: usize,
+    circles: usize,
+    starts: usize,
+    reports: usize,
+}
+
+impl Figures {
+    fn add(&mut self, run: &Self) {
+        self.steps += run.steps;
+        self.events += run.events;
+        self.circles += run.circles;
+        self.starts += run.starts;
+        self.reports += run.reports;
+    }
+
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::Circle(_) => self.circles += 1,
+            Event::Started(..) => self.starts += 1,
+            Event::Returned(_, Returned::Report { .. }) => self.reports += 1,
+            _ => {}
+        }
+    }
 }
 
 const ANYBODY: &[Kind] = &[Kind::Stranger, Kind::Body, Kind::Child];
@@ -38,8 +62,7 @@ struct Run {
     model: Model,
     timers: u32,
     transcript: String,
-    steps: usize,
-    events: usize,
+    figures: Figures,
 }
 
 impl Run {
@@ -49,8 +72,7 @@ impl Run {
             model: Model::default(),
             timers: 0,
             transcript: String::new(),
-            steps: 0,
-            events: 0,
+            figures: Figures::default(),
         }
     }
 
@@ -139,7 +161,7 @@ impl Run {
             Op::SpawnOutside { into, spec } => Some(Action::SpawnOutside {
                 into: self.group(*into)?,
                 child: self.world.fresh(),
-                spec: spec.clone(),
+                spec: spec.at_once(),
             }),
             Op::SpawnHere { by, spec } => {
                 let by = pick(&self.idle(BODIES), *by)?;
@@ -158,6 +180,35 @@ impl Run {
                 let by = pick(&bodies, *by)?;
                 let child = pick(&self.model.actors[&by].handles, *child)?;
                 tell(by, Command::Await { child })
+            }
+            Op::Start { by, spec } => {
+                let by = pick(&self.idle(BODIES), *by)?;
+                let child = self.world.fresh();
+                let spec = spec.clone();
+                tell(by, Command::Start { child, spec })
+            }
+            Op::Ready { child, is_ready } => {
+                let mut starting = self.idle(&[Kind::Child]);
+                starting.retain(|child| self.model.actors[child].is_starting());
+                tell(pick(&starting, *child)?, Command::Ready(*is_ready))
+            }
+            Op::Own { by } => {
+                // In a tree that is observed.
+                let by = pick(&self.idle(&[Kind::Body, Kind::Child]), *by)?;
+                let scope = self.world.fresh();
+                tell(by, Command::Own { scope })
+            }
+            Op::Shut { by, group, how } => {
+                let mut owners = self.idle(ANYBODY);
+                owners.retain(|owner| !self.model.actors[owner].owned.is_empty());
+                let by = pick(&owners, *by)?;
+                let owned: Vec<Id> = self.model.actors[&by].owned.iter().copied().collect();
+                let (scope, how) = (pick(&owned, *group)?, *how);
+                let grace = match how {
+                    Shut::Down(Some(steps)) => self.duration(steps),
+                    _ => None,
+                };
+                tell(by, Command::Shut { scope, how, grace })
             }
             Op::Finish { who } => {
                 let mut idle = self.most_children();
@@ -206,7 +257,7 @@ impl Run {
     /// One operation, in both, until all is quiet; then both have to agree.
     async fn step(&mut self, action: Action) -> Result<(), String> {
         let _ = writeln!(self.transcript, "{:>8} {action:?}", self.world.now());
-        self.steps += 1;
+        self.figures.steps += 1;
         match &action {
             Action::Tell(commands) => {
                 for (actor, command) in commands {
@@ -242,7 +293,8 @@ impl Run {
 
     fn compare(&mut self) -> Result<(), String> {
         let log = self.world.take_log();
-        self.events += log.len();
+        self.figures.events += log.len();
+        log.iter().for_each(|(_, event)| self.figures.note(event));
         for (at, event) in &log {
             let _ = writeln!(self.transcript, "{at:>8}     {event:?}");
         }
@@ -266,6 +318,10 @@ impl Run {
             if real.as_deref() != Some(&expected) {
                 return Err(format!("scope {scope} is {real:?}, expected {expected}"));
             }
+        }
+        let (real, expected) = (self.world.free(), self.model.free());
+        if real != expected {
+            return Err(format!("free slots are {real:?}, expected {expected:?}"));
         }
         let (real, expected) = (root().orphans(), self.model.root_orphans);
         if real != expected {
@@ -293,6 +349,9 @@ impl Run {
         if !alive.is_empty() {
             return Err(format!("at the end {alive:?} are alive"));
         }
+        if self.world.free() != BUDGETS {
+            return Err(format!("at the end free slots are {:?}", self.world.free()));
+        }
         root()
             .wait(Duration::ZERO)
             .await
@@ -310,8 +369,8 @@ fn run(program: &Program, figures: &mut Figures) -> Result<(), TestCaseError> {
         let mut run = Run::new();
         let result = run.all(program).await;
         figures.programs += 1;
-        figures.steps += run.steps;
-        figures.events += run.events;
+        figures.add(&run.figures);
+        figures.slots += run.model.slots;
         figures.children += run.model.ended;
         figures.scopes += run.model.scopes.len();
         figures.adoptions += run.model.adoptions;

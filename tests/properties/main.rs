@@ -4,6 +4,7 @@
 
 mod chaos;
 mod cuts;
+mod fan;
 mod hedge;
 mod lockstep;
 mod model;

@@ -5,12 +5,15 @@
 
 mod events;
 mod quiet;
+mod returns;
+mod slots;
+mod starts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringfence::{CancelReason, Ended, Outcome, TaskId};
 
-use crate::program::{ChildSpec, Destructor, Finish, ScopeSpec};
+use crate::program::{ChildSpec, Destructor, Finish, Handle, ScopeSpec};
 use crate::world::{Command, Id, panic_of};
 
 pub(crate) type Checked = Result<(), String>;
@@ -35,8 +38,13 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doing {
     Idle,
+    /// Also in the shutdown of a long-lived group.
     InScope(Id),
     Awaiting(Id),
+    /// For a slot for that child.
+    Waiting(Id),
+    /// For that child to be ready.
+    Starting(Id),
 }
 
 /// How an actor ends, once it does of its own accord.
@@ -106,6 +114,21 @@ pub(crate) struct Actor {
     out: bool,
     /// How many strangers await its handle.
     waiters: usize,
+    /// The budget that it takes a slot of, and the slot.
+    budget: Option<usize>,
+    slot: Option<slots::Slot>,
+    /// Whether there was one without a wait.
+    is_served: bool,
+    /// Whether whoever spawns it has a slot of that budget that it cannot lend.
+    is_circle: bool,
+    /// What is to become of its handle when it is ready; nothing once it is, or if it is not started.
+    starting: Option<Handle>,
+    /// Whether it has said that it is ready, or never will be.
+    ready: Option<bool>,
+    /// Its place in the group goes to the scopes that it has left behind.
+    is_heir: bool,
+    /// Its long-lived groups.
+    pub(crate) owned: BTreeSet<Id>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,11 +182,15 @@ pub(crate) struct ScopeState {
     outlasted: Option<Id>,
     /// Its future is gone.
     pub(crate) over: bool,
+    /// A long-lived group, without a body.
+    is_owned: bool,
+    /// It takes no more children.
+    shut: bool,
 }
 
 impl ScopeState {
     fn is_open(&self) -> bool {
-        !self.cancelled && self.normal > 0
+        !self.cancelled && !self.shut && self.normal > 0
     }
 
     fn live(&self) -> usize {
@@ -187,9 +214,11 @@ pub(crate) struct Model {
     displaced: Vec<(Option<TaskId>, String)>,
     observed_displaced: Vec<(Option<TaskId>, String)>,
     pub(crate) root_orphans: usize,
+    budgets: slots::Budgets,
     /// Children that ended, for the figures.
     pub(crate) ended: usize,
     pub(crate) adoptions: usize,
+    pub(crate) slots: usize,
 }
 
 impl Model {
@@ -220,6 +249,14 @@ impl Model {
             outcome: None,
             out: false,
             waiters: 0,
+            budget: None,
+            slot: None,
+            is_served: false,
+            is_circle: false,
+            starting: None,
+            ready: None,
+            is_heir: false,
+            owned: BTreeSet::new(),
         })
     }
 
@@ -230,7 +267,8 @@ impl Model {
         child.listens = spec.listens;
         child.background = spec.background;
         child.spawned_by = by;
-        if spec.handle == crate::program::Handle::Awaited {
+        child.budget = spec.slot;
+        if spec.handle == Handle::Awaited {
             child.waiters = 1;
         }
     }
@@ -286,7 +324,9 @@ impl Model {
 
     /// Whether a child was asked to end on its own, or with all children.
     fn is_singled(&self, actor: &Actor) -> bool {
-        actor.kind == Kind::Child && (actor.mark > Mark::None || self.is_cut(actor))
+        // What was singled out of itself is forgotten when it has ended.
+        let is_marked = actor.mark > Mark::None && !actor.out;
+        actor.kind == Kind::Child && (is_marked || self.is_cut(actor))
     }
 
     fn is_cut(&self, child: &Actor) -> bool {
@@ -312,7 +352,7 @@ impl Model {
         let actor = &self.actors[&id];
         match actor.kind {
             Kind::Stranger => actor.aborted,
-            Kind::Child => self.is_forced(actor),
+            Kind::Child => self.is_forced(actor) || self.is_withdrawn(actor),
             Kind::Body => {
                 let scope = &self.scopes[&id];
                 scope.forced
@@ -476,8 +516,14 @@ impl Model {
                     Ok(())
                 }
                 Some(Owner::Child(child)) => {
-                    self.actor(child)?.adopted.remove(&id);
-                    Ok(())
+                    let child = self.actor(child)?;
+                    child.adopted.remove(&id);
+                    let (group, background) = (child.group, child.background);
+                    let is_last = child.adopted.is_empty() && std::mem::take(&mut child.is_heir);
+                    match group.filter(|_| is_last) {
+                        Some(group) => self.leave(group, background),
+                        None => Ok(()),
+                    }
                 }
                 Some(Owner::Group(group)) => self.leave(group, false),
             };

@@ -49,9 +49,27 @@ pub(crate) struct ChildSpec {
     /// Ends this way when its token is cancelled.
     pub(crate) listens: Option<Finish>,
     pub(crate) handle: Handle,
+    /// Which of the shared budgets it takes a slot of.
+    pub(crate) slot: Option<usize>,
 }
 
 impl ChildSpec {
+    /// Whether whoever spawns it waits for its slot.
+    pub(crate) fn waits(&self) -> bool {
+        self.slot.is_some() && (self.background || !self.tries)
+    }
+
+    /// The same where nobody can wait.
+    pub(crate) fn at_once(&self) -> Self {
+        let tries = self.tries || self.slot.is_some();
+        let background = self.background && self.slot.is_none();
+        Self {
+            background,
+            tries,
+            ..self.clone()
+        }
+    }
+
     /// What it is called where it is named: after the way in which it is spawned.
     pub(crate) fn name(&self) -> Option<&'static str> {
         self.named.then_some(match (self.background, self.tries) {
@@ -61,6 +79,9 @@ impl ChildSpec {
         })
     }
 }
+
+/// The sizes of the budgets that all groups share.
+pub(crate) const BUDGETS: [usize; 2] = [1, 2];
 
 /// What is around the scope's future.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +107,16 @@ pub(crate) struct ScopeSpec {
     pub(crate) after_cut: Option<Finish>,
     pub(crate) body_destructor: Destructor,
     pub(crate) body_listens: Option<Finish>,
+}
+
+/// What becomes of a long-lived group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shut {
+    Close,
+    Drop,
+    Wait,
+    /// With a grace in steps.
+    Down(Option<u8>),
 }
 
 #[derive(Clone, Debug)]
@@ -117,6 +148,26 @@ pub(crate) enum Op {
     Await {
         by: u8,
         child: u8,
+    },
+    /// An idle body starts a child, and waits until it is ready.
+    Start {
+        by: u8,
+        spec: ChildSpec,
+    },
+    /// An idle child that is being started says that it is ready, or never will be.
+    Ready {
+        child: u8,
+        is_ready: bool,
+    },
+    /// An idle actor makes a long-lived group of its own.
+    Own {
+        by: u8,
+    },
+    /// An idle actor closes, shuts down, waits for, or drops one that it owns.
+    Shut {
+        by: u8,
+        group: u8,
+        how: Shut,
     },
     /// Idle actors end, all in one go.
     Finish {
@@ -158,6 +209,20 @@ pub(crate) enum Op {
     Sleep {
         steps: u8,
     },
+}
+
+/// A scope with nothing special about it.
+pub(crate) fn plain() -> ScopeSpec {
+    ScopeSpec {
+        grace: None,
+        deadline: None,
+        panics_as_errors: true,
+        wrap: Wrap::Nothing,
+        passes_on: false,
+        after_cut: None,
+        body_destructor: Destructor::Quiet,
+        body_listens: None,
+    }
 }
 
 #[derive(Clone)]
@@ -214,15 +279,24 @@ fn child() -> impl Strategy<Value = ChildSpec> {
         destructor(),
         rarely(finish()),
         handle,
+        option::weighted(0.35, 0..BUDGETS.len()),
     )
         .prop_map(
-            |(background, tries, named, destructor, listens, handle)| ChildSpec {
-                background,
-                tries,
-                named,
-                destructor,
-                listens,
-                handle,
+            |(background, tries, named, destructor, listens, handle, slot)| {
+                let mut spec = ChildSpec {
+                    background,
+                    tries,
+                    named,
+                    destructor,
+                    listens,
+                    handle,
+                    slot,
+                };
+                if spec.waits() && destructor == Destructor::Panics {
+                    // While it is waited for, its destructor is one of whoever waits: that is another story.
+                    spec.destructor = Destructor::Quiet;
+                }
+                spec
             },
         )
 }
@@ -266,6 +340,15 @@ fn scope() -> impl Strategy<Value = ScopeSpec> {
         )
 }
 
+fn shut() -> impl Strategy<Value = Shut> {
+    prop_oneof![
+        1 => Just(Shut::Close),
+        1 => Just(Shut::Drop),
+        2 => Just(Shut::Wait),
+        4 => option::weighted(0.6, 0..3_u8).prop_map(Shut::Down),
+    ]
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let by = any::<u8>;
     prop_oneof![
@@ -275,6 +358,10 @@ fn op() -> impl Strategy<Value = Op> {
         5 => (by(), child()).prop_map(|(into, spec)| Op::SpawnOutside { into, spec }),
         10 => (by(), child()).prop_map(|(by, spec)| Op::SpawnHere { by, spec }),
         3 => (by(), by()).prop_map(|(by, child)| Op::Await { by, child }),
+        5 => (by(), child()).prop_map(|(by, spec)| Op::Start { by, spec }),
+        5 => (by(), one_in(4)).prop_map(|(child, never)| Op::Ready { child, is_ready: !never }),
+        3 => by().prop_map(|by| Op::Own { by }),
+        3 => (by(), by(), shut()).prop_map(|(by, group, how)| Op::Shut { by, group, how }),
         6 => vec((by(), finish()), 1..5).prop_map(|who| Op::Finish { who }),
         2 => by().prop_map(|child| Op::CancelHandle { child }),
         2 => by().prop_map(|child| Op::CancelAndWait { child }),

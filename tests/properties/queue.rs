@@ -1,6 +1,7 @@
 //! Histories of a queue: sends, receives, cancellations, deliveries and closes, carried out poll by poll by the real queue
 //! and by a plain model of it. Each result is the model's, whoever could go on has been woken, and each item has one fate.
 
+mod linear;
 mod plain;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
-use ringfence::queue::{Delivery, Overflow, Queue, Receiver, SendError, Sender};
+use ringfence::queue::{Delivery, Overflow, OwnedPermit, Queue, Receiver, SendError, Sender};
 
 use self::plain::{Given, Item, Model, Shape};
 use crate::support::{CountingWaker, DropGuard, Drops};
@@ -32,6 +33,11 @@ enum Op {
     Done(u8),
     DropDelivery(u8),
     Feed(u8),
+    Reserve,
+    PollReserve(u8),
+    DropReserve(u8),
+    UsePermit(u8, i64),
+    DropPermit(u8),
     Close,
     DropSender,
     Join,
@@ -51,6 +57,11 @@ fn op() -> impl Strategy<Value = Op> {
         3 => any::<u8>().prop_map(Op::Done),
         2 => any::<u8>().prop_map(Op::DropDelivery),
         1 => any::<u8>().prop_map(Op::Feed),
+        3 => Just(Op::Reserve),
+        4 => any::<u8>().prop_map(Op::PollReserve),
+        1 => any::<u8>().prop_map(Op::DropReserve),
+        3 => (any::<u8>(), 0..3_i64).prop_map(|(at, rank)| Op::UsePermit(at, rank)),
+        1 => any::<u8>().prop_map(Op::DropPermit),
         1 => Just(Op::Close),
         1 => Just(Op::DropSender),
         1 => Just(Op::Join),
@@ -81,6 +92,7 @@ struct Real(Item, #[expect(dead_code, reason = "it counts")] DropGuard);
 
 type Sent = Result<(), SendError<Real>>;
 type Received = Result<Got, ()>;
+type Reserved = Result<OwnedPermit<Real>, SendError<()>>;
 
 enum Got {
     Item(Real),
@@ -121,6 +133,8 @@ struct Run {
     sender: Option<Sender<Real>>,
     receiver: Receiver<Real>,
     sends: Vec<Pending<Sent>>,
+    reserves: Vec<Pending<Reserved>>,
+    permits: Vec<OwnedPermit<Real>>,
     recvs: Vec<Pending<Received>>,
     joins: Vec<Pending<()>>,
     deliveries: BTreeMap<u64, Delivery<Real>>,
@@ -158,6 +172,8 @@ impl Run {
             sender: Some(sender),
             receiver,
             sends: Vec::new(),
+            reserves: Vec::new(),
+            permits: Vec::new(),
             recvs: Vec::new(),
             joins: Vec::new(),
             deliveries: BTreeMap::new(),
@@ -194,6 +210,24 @@ impl Run {
                 Ok(())
             }
         }
+    }
+
+    fn reserved(&mut self, at: usize) -> Result<(), TestCaseError> {
+        let polled = self.reserves[at].poll();
+        let id = self.reserves[at].id;
+        let expected = self.model.poll_reserve(id);
+        let Poll::Ready(result) = polled else {
+            return same("reserve", &expected, &None);
+        };
+        drop(self.reserves.remove(at));
+        let given = if result.is_ok() {
+            Given::Taken
+        } else {
+            Given::Closed
+        };
+        self.permits.extend(result);
+        self.model.sender_gone();
+        same("reserve", &expected, &Some(given))
     }
 
     fn received(&mut self, at: usize) -> Result<(), TestCaseError> {
@@ -316,6 +350,45 @@ impl Run {
                     same("feed", &expected, &given)?;
                 }
             }
+            Op::Reserve => {
+                let Some(sender) = self.sender.clone() else {
+                    return Ok(());
+                };
+                self.next += 1;
+                let id = self.next;
+                self.model.start_reserve(id);
+                self.reserves.push(Pending::new(
+                    id,
+                    async move { sender.reserve_owned(1).await },
+                ));
+                self.reserved(self.reserves.len() - 1)?;
+            }
+            Op::PollReserve(number) => {
+                if let Some(at) = at(&self.reserves, number) {
+                    self.reserved(at)?;
+                }
+            }
+            Op::DropReserve(number) => {
+                if let Some(at) = at(&self.reserves, number) {
+                    let id = self.reserves.remove(at).id;
+                    self.model.drop_send(id);
+                    self.model.sender_gone();
+                }
+            }
+            Op::UsePermit(number, rank) => {
+                if let Some(at) = at(&self.permits, number) {
+                    let permit = self.permits.remove(at);
+                    let item = self.item(rank);
+                    self.model.end_permit(Some(item.0));
+                    same("a permit", &true, &permit.send(item).is_ok())?;
+                }
+            }
+            Op::DropPermit(number) => {
+                if let Some(at) = at(&self.permits, number) {
+                    drop(self.permits.remove(at));
+                    self.model.end_permit(None);
+                }
+            }
             Op::Close => {
                 self.receiver.close();
                 self.model.close();
@@ -353,6 +426,12 @@ impl Run {
                 same("a send that can go on is woken", &true, &send.is_woken())?;
             }
         }
+        for reserve in &self.reserves {
+            if self.model.can_send(reserve.id) {
+                let is_woken = reserve.is_woken();
+                same("a reservation that can go on is woken", &true, &is_woken)?;
+            }
+        }
         let woken = self.recvs.iter().filter(|recv| recv.is_woken()).count();
         let needed = self.model.recvs_to_wake();
         if woken < needed {
@@ -378,6 +457,8 @@ impl Run {
     /// Lets everything go: nothing may stay alive, and what nobody took was discarded.
     fn end(mut self) -> Result<(), TestCaseError> {
         self.sends.clear();
+        self.reserves.clear();
+        self.permits.clear();
         self.recvs.clear();
         self.joins.clear();
         self.deliveries.clear();

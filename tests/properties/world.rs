@@ -4,25 +4,25 @@
 //! the number of its body.
 
 pub(crate) mod actor;
+mod spawning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ringfence::{
-    CancelReason, Cause, Ended, FailureKind, GroupError, Outcome, OutcomeHandle, Spawner,
-    TaskGroup, TaskHandle, TaskId, TaskInfo,
+    CancelReason, Cause, Ended, Failure, FailureKind, GroupError, Outcome, OutcomeHandle, Report,
+    Slots, Spawner, StartError, Straggler, TaskId, TaskInfo,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::actor::{Inbox, Probe};
-use crate::program::{ChildSpec, Destructor, Finish, Handle, ScopeSpec};
+use crate::program::{BUDGETS, ChildSpec, Destructor, Finish, ScopeSpec, Shut};
 use crate::support;
 
 pub(crate) type Id = usize;
@@ -67,6 +67,21 @@ pub(crate) enum Command {
     Cancel {
         scope: Id,
     },
+    Start {
+        child: Id,
+        spec: ChildSpec,
+    },
+    /// Says that it is ready, or that it never will be.
+    Ready(bool),
+    Own {
+        scope: Id,
+    },
+    Shut {
+        scope: Id,
+        how: Shut,
+        /// In milliseconds.
+        grace: Option<u64>,
+    },
 }
 
 /// One operation on the world, its participants chosen.
@@ -105,6 +120,14 @@ pub(crate) enum Event {
     Refused(Id, Option<CancelReason>),
     /// A call to spawn threw.
     SpawnThrew(Id, String),
+    /// No slot was free for one that was only tried.
+    Full(Id),
+    /// Whoever was to wait for a slot for it has one.
+    Circle(Id),
+    /// It was ready, with this value.
+    Started(Id, Id),
+    /// It was never ready, or threw.
+    NotStarted(Id, Result<StartError<String>, String>),
     Returned(Id, Returned),
     Cut(Id),
     Value(Id, Id, Id),
@@ -126,31 +149,46 @@ pub(crate) enum Returned {
         forced: Vec<Option<TaskId>>,
     },
     Panic(String),
+    /// Of a long-lived group.
+    Report {
+        cancelled: Option<CancelReason>,
+        failures: Vec<(Option<TaskId>, String)>,
+        forced: Vec<Option<TaskId>>,
+    },
+}
+
+impl From<Report<String>> for Returned {
+    fn from(report: Report<String>) -> Self {
+        Self::Report {
+            cancelled: report.cancelled().cloned(),
+            failures: report.failures().iter().map(text_of).collect(),
+            forced: report.forced().iter().map(id_of).collect(),
+        }
+    }
+}
+
+fn text_of(failure: &Failure<String>) -> (Option<TaskId>, String) {
+    let what = match failure.kind() {
+        FailureKind::Error(error) => error.clone(),
+        FailureKind::Panic(panic) => panic.message().to_owned(),
+        other => format!("{other:?}"),
+    };
+    (failure.task().map(TaskInfo::id), what)
+}
+
+fn id_of(straggler: &Straggler) -> Option<TaskId> {
+    straggler.task.as_ref().map(TaskInfo::id)
 }
 
 impl From<Result<Id, GroupError<String>>> for Returned {
     fn from(result: Result<Id, GroupError<String>>) -> Self {
         match result {
             Ok(value) => Self::Value(value),
-            Err(error) => {
-                let failures = error.iter().map(|failure| {
-                    let what = match failure.kind() {
-                        FailureKind::Error(error) => error.clone(),
-                        FailureKind::Panic(panic) => panic.message().to_owned(),
-                        other => format!("{other:?}"),
-                    };
-                    (failure.task().map(TaskInfo::id), what)
-                });
-                Self::Error {
-                    cause: error.cause().clone(),
-                    failures: failures.collect(),
-                    forced: error
-                        .forced()
-                        .iter()
-                        .map(|straggler| straggler.task.as_ref().map(TaskInfo::id))
-                        .collect(),
-                }
-            }
+            Err(error) => Self::Error {
+                cause: error.cause().clone(),
+                failures: error.iter().map(text_of).collect(),
+                forced: error.forced().iter().map(id_of).collect(),
+            },
         }
     }
 }
@@ -186,6 +224,7 @@ pub(crate) struct World {
     start: Instant,
     next: AtomicUsize,
     waiting: AtomicUsize,
+    slots: [Slots; 2],
     tables: Mutex<Tables>,
 }
 
@@ -195,6 +234,7 @@ impl World {
             start: Instant::now(),
             next: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            slots: BUDGETS.map(Slots::new),
             tables: Mutex::default(),
         })
     }
@@ -262,6 +302,11 @@ impl World {
 
     pub(crate) fn spawner(&self, scope: Id) -> Option<Spawner<String>> {
         self.tables().spawners.get(&scope).cloned()
+    }
+
+    /// How many slots of each budget are free.
+    pub(crate) fn free(&self) -> [usize; 2] {
+        [self.slots[0].free(), self.slots[1].free()]
     }
 
     fn inbox(&self, actor: Id) -> Arc<Inbox> {
@@ -340,79 +385,6 @@ impl World {
             world.log(Event::Outcome(child, outcome));
             world.waiting.fetch_sub(1, Ordering::SeqCst);
         }));
-    }
-
-    /// Spawns through a spawner.
-    fn spawn(self: &Arc<Self>, into: Id, child: Id, spec: &ChildSpec) {
-        let Some(spawner) = self.spawner(into) else {
-            return;
-        };
-        let probe = Probe::new(self, child, Some(into), spec.destructor, spec.listens);
-        let made = catch_unwind(AssertUnwindSafe(|| match (spec.background, spec.tries) {
-            (true, _) => Ok(spawner.spawn_background(probe)),
-            (false, false) => Ok(spawner.spawn(probe)),
-            (false, true) => spawner.try_spawn(probe),
-        }));
-        match made {
-            Ok(Ok(handle)) => self.spawned(child, spec.handle, handle),
-            Ok(Err(refused)) => {
-                self.log(Event::Refused(child, Some(refused.reason().clone())));
-                drop(catch_unwind(AssertUnwindSafe(|| drop(refused))));
-            }
-            Err(panic) => self.log(Event::SpawnThrew(child, support::message(&*panic))),
-        }
-    }
-
-    fn spawned(self: &Arc<Self>, child: Id, use_of_handle: Handle, handle: OutcomeHandle<Id>) {
-        self.was_spawned(child, handle.id());
-        match use_of_handle {
-            Handle::Dropped => drop(handle),
-            Handle::Kept => drop(self.tables().kept.insert(child, handle)),
-            Handle::Awaited => self.observe_outcome(child, handle),
-        }
-    }
-
-    fn was_spawned(&self, child: Id, id: TaskId) {
-        // The handle of one that was refused has no number.
-        self.log(if id.to_string().ends_with(".0") {
-            Event::Refused(child, None)
-        } else {
-            Event::Spawned(child, id)
-        });
-    }
-
-    /// Spawns into the group of the body itself. Returns the handle if it is to be kept.
-    fn spawn_here<'g>(
-        self: &Arc<Self>,
-        group: &'g TaskGroup<String>,
-        scope: Id,
-        child: Id,
-        spec: &ChildSpec,
-    ) -> Option<TaskHandle<'g, Id>> {
-        let probe = Probe::new(self, child, Some(scope), spec.destructor, spec.listens);
-        let made = catch_unwind(AssertUnwindSafe(|| {
-            match (spec.background, spec.tries, spec.name()) {
-                (true, _, None) => Ok(group.spawn_background(probe)),
-                (true, _, Some(name)) => Ok(group.named(name).spawn_background(probe)),
-                (false, false, None) => Ok(group.spawn(probe)),
-                (false, false, Some(name)) => Ok(group.named(name).spawn(probe)),
-                (false, true, None) => group.try_spawn(probe),
-                (false, true, Some(name)) => group.named(name).try_spawn(probe),
-            }
-        }));
-        match made {
-            Ok(Ok(handle)) if spec.handle == Handle::Kept => {
-                self.was_spawned(child, handle.id());
-                return Some(handle);
-            }
-            Ok(Ok(handle)) => self.spawned(child, spec.handle, handle.detached()),
-            Ok(Err(refused)) => {
-                self.log(Event::Refused(child, Some(refused.reason().clone())));
-                drop(catch_unwind(AssertUnwindSafe(|| drop(refused))));
-            }
-            Err(panic) => self.log(Event::SpawnThrew(child, support::message(&*panic))),
-        }
-        None
     }
 }
 

@@ -12,7 +12,7 @@
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, Waker};
 
 use pin_project_lite::pin_project;
 
@@ -33,6 +33,9 @@ pub(super) struct Stage {
     core: Arc<Core>,
     // None while user code runs in it.
     context: Option<Context>,
+    // Children that are in a shielded section, and whether one of those was there for too long.
+    shielded: usize,
+    is_overrun: bool,
 }
 
 impl Stage {
@@ -40,7 +43,30 @@ impl Stage {
         Self {
             core,
             context: None,
+            shielded: 0,
+            is_overrun: false,
         }
+    }
+
+    /// Asks whether the task has to go on for one of the children, and if not, whether one would still have to.
+    pub(super) fn shield(&self) -> (bool, bool) {
+        (self.shielded > 0, self.is_overrun)
+    }
+
+    /// Follows the shields of the child on the stage; `was_up` says whether they were up before.
+    fn follow(&mut self, was_up: &mut bool) {
+        let is_up = self.is_shielded();
+        if is_up == *was_up {
+            return;
+        }
+        *was_up = is_up;
+        if is_up {
+            self.shielded += 1;
+            return;
+        }
+        self.shielded -= 1;
+        let seat = self.context.as_ref().and_then(|it| it.seat.as_ref());
+        self.is_overrun |= seat.is_some_and(|seat| seat.is_overrun());
     }
 
     fn context(&mut self) -> &mut Context {
@@ -115,6 +141,8 @@ pin_project! {
         parked: bool,
         // Whether the handle, if there is one, can ring at us.
         waits: bool,
+        // Whether the stage knows that we are in a shielded section.
+        is_up: bool,
         error: std::marker::PhantomData<fn() -> E>,
     }
 }
@@ -143,6 +171,7 @@ where
             registered: named,
             parked: false,
             waits: false,
+            is_up: false,
             error: std::marker::PhantomData,
         })
     }
@@ -306,6 +335,17 @@ where
         stage.inside(|| this.state.set(State::Ended))
     }
 
+    /// Polls the child where it is spawned. If that was not all, it is polled again as one of the group's.
+    pub(super) fn start(mut self: Pin<&mut Self>, core: &Arc<Core>) -> Poll<()> {
+        // Nobody has to be woken.
+        let mut nobody = TaskContext::from_waker(Waker::noop());
+        let mut stage = Stage::new(core.clone());
+        let polled = self.as_mut().turn(&mut stage, &mut nobody);
+        let this = self.project();
+        (*this.parked, *this.waits, *this.is_up) = (false, false, false);
+        polled
+    }
+
     /// Makes the context that of this child, for the time of a call.
     fn enter<R>(
         mut self: Pin<&mut Self>,
@@ -328,7 +368,11 @@ where
     E: Send + 'static,
 {
     fn turn(self: Pin<&mut Self>, stage: &mut Stage, cx: &mut TaskContext<'_>) -> Poll<()> {
-        self.enter(stage, |child, stage| child.step(stage, cx))
+        self.enter(stage, |mut child, stage| {
+            let polled = child.as_mut().step(stage, cx);
+            stage.follow(child.project().is_up);
+            polled
+        })
     }
 
     fn abandon(self: Pin<&mut Self>, stage: &mut Stage) {

@@ -126,6 +126,31 @@ macro_rules! faces {
                     .unwrap_or_else(|refused| self.refuse(refused))
             }
 
+            /// Spawns a child that is polled once right here, and again only if it has to wait.
+            ///
+            /// For children that are often ready at once: a cache hit, a buffered write. All else is as in
+            /// [`spawn`](Self::spawn); a panic of that first poll, too, is the child's.
+            #[track_caller]
+            pub fn spawn_eager<F>(
+                &self,
+                future: F,
+            ) -> TaskHandle<'_, <F::Output as TaskOutput<E>>::Value>
+            where
+                F: Future<Output: TaskOutput<E, Value: $($Send)* 'env>> + $($Send)* 'env,
+            {
+                let shared = &self.spawner.shared;
+                let core = &shared.core;
+                match prepare(core, future, Kind::Normal, None) {
+                    Ok((mut cell, reader, serial)) => {
+                        if cell.as_mut().start(core).is_pending() {
+                            shared.spawn(cell);
+                        }
+                        TaskHandle::in_task(reader, serial, None, core)
+                    }
+                    Err(refused) => self.refuse(refused),
+                }
+            }
+
             /// Names the next child, for errors, events and snapshots: `group.named("fetch").spawn(…)`.
             pub fn named(&self, name: impl Into<PlainArc<str>>) -> $Named<'_, 'env, E> {
                 $Named {

@@ -18,6 +18,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use pin_project_lite::pin_project;
 use tokio::task::coop;
 
+use crate::context::Relay;
 use crate::group::borrow::child::{Child, Stage};
 use crate::group::borrow::ready::{Bell, Key, Ready, trim};
 use crate::group::borrow::table::Table;
@@ -109,6 +110,8 @@ pub(super) struct Set<C: ?Sized + Child> {
     is_forced: bool,
     /// Whether the body has spent a whole turn of the task, so that a child goes first in the next.
     owes: bool,
+    /// A shield in a child shields the task that the scope is in.
+    relay: Relay,
 }
 
 impl<C: ?Sized + Child> Set<C> {
@@ -126,6 +129,7 @@ impl<C: ?Sized + Child> Set<C> {
             waker: None,
             is_forced: false,
             owes: false,
+            relay: Relay::default(),
         }
     }
 
@@ -224,6 +228,12 @@ impl<C: ?Sized + Child> Set<C> {
         }
     }
 
+    /// Has the task around follow the shields of the children.
+    fn follow(&mut self) {
+        let (is_up, is_overrun) = self.stage.shield();
+        self.relay.hold(is_up, || is_overrun);
+    }
+
     /// N5.
     fn abandon(&mut self) {
         let core = self.shared.core.clone();
@@ -295,7 +305,20 @@ where
 {
     type Output = Result<T, GroupError<E>>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let polled = self.as_mut().turns(cx);
+        self.project().set.follow();
+        polled
+    }
+}
+
+impl<C, Fut, T, E> InTask<'_, C, Fut, T, E>
+where
+    C: ?Sized + Child,
+    Fut: Future<Output = Result<T, E>>,
+    E: Send + 'static,
+{
+    fn turns(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<T, GroupError<E>>> {
         let mut this = self.project();
         let set = this.set;
         let mut left = TURN;

@@ -2,17 +2,17 @@
 
 use std::task::Waker;
 
-use super::{Discarded, Effects, Refusal, State, Turn};
+use super::{Capacity, Discarded, Effects, Refusal, State, Turn};
 use crate::queue::store::{Store, Tag};
 
 impl<T> State<T> {
     /// Whether a newcomer may take an item.
     #[inline]
     pub(super) fn has_item(&self) -> bool {
-        if self.drains() {
+        if self.is_final() {
             !self.store.is_empty()
         } else {
-            self.store.len() > self.receivers.reserved()
+            self.store.len() > self.receivers.reserved() && self.receivers.waiting() == 0
         }
     }
 
@@ -22,8 +22,7 @@ impl<T> State<T> {
         let Store::Fifo(ring) = &mut self.store else {
             return None;
         };
-        let others = self.receivers.waiting() | self.senders.waiting() | self.joiners.waiting();
-        if others != 0 || ring.len() <= self.receivers.reserved() {
+        if ring.len() <= self.quick_floor {
             return None;
         }
         let item = ring.pop_front()?;
@@ -39,22 +38,27 @@ impl<T> State<T> {
     /// Ends a delivery of weight 1 that nobody waits for.
     #[inline]
     pub(crate) fn finish_alone(&mut self) -> bool {
-        let others = self.receivers.waiting() | self.senders.waiting() | self.joiners.waiting();
-        if others == 0 {
+        // N10: only in a ring, where this is the usual thing.
+        let is_alone = self.quick_floor < usize::MAX;
+        if is_alone {
             self.in_delivery -= 1;
             self.used = self.used.saturating_sub(1);
         }
-        others == 0
+        is_alone
     }
 
+    /// The turn of a receiver. Only one that can wait lets those go first who reserved on a rendezvous (N8): they need it to.
     #[inline]
     pub(crate) fn receive_turn(
         &mut self,
         key: &mut Option<usize>,
+        can_wait: bool,
         effects: &mut Effects<T>,
     ) -> Turn {
         let Some(place) = *key else {
-            return if self.has_item() {
+            let reserved = self.capacity == Capacity::Rendezvous && self.senders.waiting() > 0;
+            let gives_way = can_wait && reserved && !self.is_closed;
+            return if self.has_item() && !gives_way {
                 Turn::Now
             } else if self.has_ended() {
                 Turn::Ended
@@ -62,19 +66,14 @@ impl<T> State<T> {
                 Turn::Wait
             };
         };
-        let have = self.receivers.have(place);
-        let turn = if !self.store.is_empty() && (have > 0 || self.drains()) {
+        let turn = if self.receivers.have(place) > 0 || self.is_final() && !self.store.is_empty() {
             Turn::Now
         } else if self.has_ended() {
             Turn::Ended
         } else {
-            if have > 0 {
-                // A hint that came to nothing (N3).
-                self.receivers.send_back(place);
-            }
             return Turn::Wait;
         };
-        effects.stale = self.receivers.leave(place).1;
+        effects.retire(self.receivers.leave(place));
         *key = None;
         turn
     }
@@ -87,7 +86,7 @@ impl<T> State<T> {
             None => (0, free >= want),
             Some(place) => (self.receivers.have(place), self.receivers.is_granted(place)),
         };
-        if is_full || !self.store.is_empty() && (self.is_closed || self.is_last()) {
+        if is_full || !self.store.is_empty() && self.is_final() {
             Ok(true)
         } else if self.has_ended() {
             Err(Turn::Ended)
@@ -107,9 +106,10 @@ impl<T> State<T> {
         effects: &mut Effects<T>,
     ) {
         match *key {
-            Some(place) => effects.stale = self.receivers.renew(place, waker),
+            Some(place) => effects.retire(self.receivers.renew(place, waker)),
             None => {
-                *key = Some(self.receivers.join(want, waker));
+                let arrival = self.arrival();
+                *key = Some(self.receivers.join(want, arrival, waker));
                 self.settle(effects);
             }
         }
@@ -117,52 +117,62 @@ impl<T> State<T> {
 
     /// A receiver that will not come back: what was set aside for it goes to the next.
     pub(crate) fn unpark_receiver(&mut self, key: usize, effects: &mut Effects<T>) {
-        effects.stale = self.receivers.leave(key).1;
+        effects.retire(self.receivers.leave(key));
         self.settle(effects);
     }
 
     /// Takes the next item; for a delivery, its room stays taken.
     #[inline]
     pub(crate) fn take(&mut self, is_delivery: bool, effects: &mut Effects<T>) -> Option<(T, Tag)> {
-        let (item, tag, sender) = self.store.take()?;
+        let (item, mut tag, sender) = self.store.take()?;
         if let Some(sender) = sender {
             effects.wake(self.parked.grant(sender, 1));
         }
         self.totals.received += 1;
-        if is_delivery {
-            self.in_delivery += 1;
-        } else {
-            self.used = self.used.saturating_sub(tag.weight);
+        let gives_room = !is_delivery || self.capacity == Capacity::Latest;
+        if gives_room {
+            self.used = self.used.saturating_sub(std::mem::take(&mut tag.weight));
         }
+        self.in_delivery += usize::from(is_delivery);
         self.settle(effects);
         Some((item, tag))
     }
 
-    /// Takes up to `max` items that are not set aside for others.
-    pub(crate) fn take_many(
-        &mut self,
-        max: usize,
-        into: &mut Vec<T>,
-        effects: &mut Effects<T>,
-    ) -> usize {
-        let free = if self.drains() {
-            self.store.len()
+    /// How many items there are for one whose turn it is: at least one.
+    fn free(&self) -> usize {
+        let promised = if self.is_final() {
+            0
         } else {
-            self.store.len().saturating_sub(self.receivers.reserved())
+            self.receivers.reserved()
         };
-        // At least the one that it was the caller's turn for.
-        let count = free.max(1).min(max);
+        self.store.len().saturating_sub(promised).max(1)
+    }
+
+    /// Takes up to `max` items that are not set aside for others.
+    pub(crate) fn take_many(&mut self, max: usize, into: &mut Vec<T>, effects: &mut Effects<T>) {
+        let count = self.free().min(max);
         if let Store::Fifo(items) = &mut self.store {
             into.extend(items.drain(..count));
             self.used = self.used.saturating_sub(count);
             self.totals.received += count as u64;
             self.settle(effects);
-            return count;
+            return;
         }
         for _ in 0..count {
             into.extend(self.take(false, effects).map(|(item, _)| item));
         }
-        count
+    }
+
+    /// The same for deliveries.
+    pub(crate) fn take_many_tagged(
+        &mut self,
+        max: usize,
+        into: &mut Vec<(T, Tag)>,
+        effects: &mut Effects<T>,
+    ) {
+        for _ in 0..self.free().min(max) {
+            into.extend(self.take(true, effects));
+        }
     }
 
     /// A delivery is done with.
@@ -172,38 +182,43 @@ impl<T> State<T> {
         self.settle(effects);
     }
 
-    /// A delivery comes back to its place in the order, or is dead.
+    /// A delivery comes back to its place in the order. If it does not, its item is returned with the reason, and is in
+    /// delivery until it is finished (N7). One that was cut short is not dead, however often it was delivered.
     pub(crate) fn give_back(
         &mut self,
         item: T,
         mut tag: Tag,
-        attempts: u32,
+        limit: u32,
+        is_cut: bool,
         effects: &mut Effects<T>,
-    ) {
-        self.in_delivery -= 1;
-        tag.returns += 1;
-        let fate = if tag.returns >= attempts {
+    ) -> Option<(T, Discarded)> {
+        tag.returns = tag.returns.saturating_add(1);
+        if tag.returns >= limit && !is_cut {
             self.totals.dead += 1;
-            Some(Discarded::Dead {
-                attempts: tag.returns,
-            })
-        } else if self.receiver_count == 0 {
-            self.totals.discarded += 1;
-            Some(Discarded::Abandoned)
-        } else {
-            None
-        };
-        match fate {
-            Some(fate) => {
-                self.used = self.used.saturating_sub(tag.weight);
-                effects.discards.push((item, fate));
-            }
-            None => {
-                self.totals.redelivered += 1;
-                self.store.put(item, tag, None);
-            }
+            let attempts = tag.returns;
+            return Some((item, Discarded::Dead { attempts }));
         }
+        let is_outdated = self.capacity == Capacity::Latest && !self.is_newest(tag.place);
+        if self.receiver_count == 0 || is_outdated {
+            self.totals.discarded += 1;
+            return Some((
+                item,
+                if is_outdated {
+                    Discarded::Overflow
+                } else {
+                    Discarded::Abandoned
+                },
+            ));
+        }
+        if self.capacity == Capacity::Latest {
+            tag.weight = 1;
+            self.used += 1;
+        }
+        self.in_delivery -= 1;
+        self.totals.redelivered += 1;
+        self.store.put(item, tag, None);
         self.settle(effects);
+        None
     }
 
     /// A delivery is not to be tried again; its room stays taken until it is finished.

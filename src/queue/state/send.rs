@@ -13,6 +13,12 @@ impl<T> State<T> {
         (rank, if self.is_lifo { -1 - order } else { order })
     }
 
+    /// Whether no item has come after the one of this place.
+    pub(super) fn is_newest(&self, (_, order): Place) -> bool {
+        let order = if self.is_lifo { -1 - order } else { order };
+        order + 1 == self.order
+    }
+
     /// Takes an item in.
     #[inline]
     pub(super) fn put(
@@ -22,11 +28,16 @@ impl<T> State<T> {
         sender: Option<usize>,
         effects: &mut Effects<T>,
     ) {
+        if self.capacity == Capacity::Latest {
+            self.evict(effects); // N9
+        }
         self.used = self.used.saturating_add(tag.weight);
         self.totals.sent += 1;
         self.totals.peak = self.totals.peak.max(self.used);
         self.store.put(item, tag, sender);
-        if self.receivers.waiting() > 0 {
+        if self.capacity == Capacity::Rendezvous {
+            self.settle(effects);
+        } else if self.receivers.waiting() > 0 {
             self.settle_receivers(effects);
             self.complete_batches(effects);
         }
@@ -40,8 +51,9 @@ impl<T> State<T> {
             Store::Sorted(_) => Tag {
                 place: self.next_place(rank),
                 weight: match self.capacity {
-                    Capacity::Limit(_) => weight,
+                    Capacity::Limit(_) | Capacity::Unbounded => weight,
                     Capacity::Rendezvous => 0,
+                    Capacity::Latest => 1,
                 },
                 returns: 0,
             },
@@ -51,17 +63,12 @@ impl<T> State<T> {
     /// Sends to a ring with room, where nobody waits: what happens nearly always, in few instructions.
     #[inline]
     pub(crate) fn put_alone(&mut self, item: &mut Option<T>) -> bool {
+        if self.used >= self.quick_limit {
+            return false;
+        }
         let Store::Fifo(ring) = &mut self.store else {
             return false;
         };
-        let Capacity::Limit(limit) = self.capacity else {
-            return false;
-        };
-        let is_alone = self.receivers.waiting() | self.senders.waiting() == 0;
-        let has_room = self.used + self.senders.reserved() < limit;
-        if !(is_alone && has_room && self.receiver_count > 0 && !self.is_closed) {
-            return false;
-        }
         if let Some(item) = item.take() {
             ring.push_back(item);
             self.used += 1;
@@ -101,24 +108,15 @@ impl<T> State<T> {
         if self.is_too_heavy(weight) {
             return Err(Refusal::TooHeavy);
         }
-        match self.overflow {
+        let has_room = match self.overflow {
             Overflow::Wait | Overflow::Refuse => return Err(Refusal::Full),
-            Overflow::DropNewest => {}
-            Overflow::DropOldest => {
-                while !self.has_room(weight) && self.store.last_rank() >= Some(rank) {
-                    let Some((oldest, tag)) = self.store.evict() else {
-                        break;
-                    };
-                    self.used = self.used.saturating_sub(tag.weight);
-                    self.totals.discarded += 1;
-                    effects.discards.push((oldest, Discarded::Overflow));
-                }
-            }
-        }
+            Overflow::DropNewest => false,
+            Overflow::DropOldest => self.make_room(rank, weight, effects),
+        };
         let Some(item) = item.take() else {
             return Ok(());
         };
-        if self.overflow == Overflow::DropOldest && self.has_room(weight) {
+        if has_room {
             let tag = self.tag(rank, weight);
             self.put(item, tag, None, effects);
         } else {
@@ -127,6 +125,31 @@ impl<T> State<T> {
         }
         self.settle(effects);
         Ok(())
+    }
+
+    /// Lets items give way, until there is room for one more behind all who wait. None does where that is not enough.
+    fn make_room(&mut self, rank: i64, weight: usize, effects: &mut Effects<T>) -> bool {
+        let is_weighed = self.capacity.is_weighed();
+        let mut lacks = self.lacks(if is_weighed { weight } else { 1 });
+        if !self.store.can_give(lacks, rank) {
+            return false;
+        }
+        while lacks > 0 {
+            let Some(weight) = self.evict(effects) else {
+                return false;
+            };
+            lacks = lacks.saturating_sub(weight.max(1));
+        }
+        true
+    }
+
+    /// Lets one item give way. Returns its weight.
+    fn evict(&mut self, effects: &mut Effects<T>) -> Option<usize> {
+        let (oldest, tag) = self.store.evict()?;
+        self.used = self.used.saturating_sub(tag.weight);
+        self.totals.discarded += 1;
+        effects.discards.push((oldest, Discarded::Overflow));
+        Some(tag.weight)
     }
 
     /// The turn of a send that may wait: `Ok(true)` when it is done.
@@ -177,7 +200,8 @@ impl<T> State<T> {
         } else {
             return Ok(false);
         };
-        effects.stale = self.sends().leave(place).1;
+        let waker = self.sends().leave(place);
+        effects.retire(waker);
         *key = None;
         if result.is_ok() {
             if let Some(item) = item.take() {
@@ -191,8 +215,8 @@ impl<T> State<T> {
     /// Where sends wait.
     pub(crate) fn sends(&mut self) -> &mut Waiters {
         match self.capacity {
-            Capacity::Limit(_) => &mut self.senders,
             Capacity::Rendezvous => &mut self.parked,
+            _ => &mut self.senders,
         }
     }
 
@@ -211,17 +235,20 @@ impl<T> State<T> {
         effects: &mut Effects<T>,
     ) -> Option<Place> {
         if let Some(place) = *key {
-            effects.stale = self.sends().renew(place, waker);
+            let waker = self.sends().renew(place, waker);
+            effects.retire(waker);
             return None;
         }
         if self.capacity == Capacity::Rendezvous {
-            let place = self.parked.join(1, waker);
+            let arrival = self.arrival();
+            let place = self.parked.join(1, arrival, waker);
             *key = Some(place);
             let tag = self.tag(rank, weight);
             self.put(item.take()?, tag, Some(place), effects);
             return Some(tag.place);
         }
-        *key = Some(self.senders.join(weight, waker));
+        let arrival = self.arrival();
+        *key = Some(self.senders.join(weight, arrival, waker));
         self.settle(effects);
         None
     }
@@ -234,7 +261,8 @@ impl<T> State<T> {
         effects: &mut Effects<T>,
     ) -> Option<T> {
         let is_granted = self.sends().is_granted(key);
-        effects.stale = self.sends().leave(key).1;
+        let waker = self.sends().leave(key);
+        effects.retire(waker);
         let item = match at.filter(|_| !is_granted) {
             Some(place) => match self.store.withdraw(place) {
                 Some(item) => {
@@ -266,7 +294,7 @@ impl<T> State<T> {
             return Ok(false);
         }
         if let Some(place) = key.take() {
-            effects.stale = self.senders.leave(place).1;
+            effects.retire(self.senders.leave(place));
         }
         if refuses {
             return Err(Refusal::Closed);
@@ -274,14 +302,18 @@ impl<T> State<T> {
         self.used = self.used.saturating_add(self.permit_weight(weight));
         self.totals.peak = self.totals.peak.max(self.used);
         self.permits += 1;
+        if self.capacity == Capacity::Rendezvous {
+            self.settle(effects);
+        }
         Ok(true)
     }
 
-    /// On a rendezvous, permits are counted and have no weight.
+    /// Where nothing has a weight, permits are counted and have none.
     pub(super) fn permit_weight(&self, weight: usize) -> usize {
-        match self.capacity {
-            Capacity::Limit(_) => weight,
-            Capacity::Rendezvous => 0,
+        if self.capacity.is_weighed() {
+            weight
+        } else {
+            0
         }
     }
 
@@ -297,7 +329,7 @@ impl<T> State<T> {
         self.used = self.used.saturating_sub(self.permit_weight(weight));
         let result = if self.receiver_count == 0 {
             Err(Refusal::Closed)
-        } else if own > weight {
+        } else if self.capacity.is_weighed() && own > weight {
             Err(Refusal::TooHeavy)
         } else {
             if let Some(item) = item.take() {
@@ -314,17 +346,19 @@ impl<T> State<T> {
         !matches!(self.store, Store::Sorted(_))
     }
 
-    /// The turn of who sends many items, all alike: `Ok(true)` when all are sent.
+    /// The turn of who sends many items, all alike: `Ok(true)` when all are sent. Takes them from the end if they are in
+    /// reverse.
     pub(crate) fn send_many_turn(
         &mut self,
         key: &mut Option<usize>,
         items: &mut Vec<T>,
+        is_reversed: bool,
         effects: &mut Effects<T>,
     ) -> Result<bool, Refusal> {
         let refuses = self.refuses();
         match *key {
             Some(place) if refuses || self.senders.is_granted(place) => {
-                effects.stale = self.senders.leave(place).1;
+                effects.retire(self.senders.leave(place));
                 *key = None;
             }
             Some(_) => return Ok(false),
@@ -338,7 +372,11 @@ impl<T> State<T> {
         let taken = self.used.saturating_add(self.senders.reserved());
         let count = items.len().min(self.limit().saturating_sub(taken));
         if let Store::Fifo(ring) | Store::Lifo(ring) = &mut self.store {
-            ring.extend(items.drain(..count));
+            if is_reversed {
+                ring.extend(items.drain(items.len() - count..).rev());
+            } else {
+                ring.extend(items.drain(..count));
+            }
             self.used += count;
             self.totals.sent += count as u64;
             self.totals.peak = self.totals.peak.max(self.used);
@@ -356,13 +394,12 @@ impl<T> State<T> {
         effects: &mut Effects<T>,
     ) {
         match *key {
-            Some(place) => effects.stale = self.senders.renew(place, waker),
+            Some(place) => effects.retire(self.senders.renew(place, waker)),
             None => {
-                let want = match self.capacity {
-                    Capacity::Limit(_) => weight,
-                    Capacity::Rendezvous => 1,
-                };
-                *key = Some(self.senders.join(want, waker));
+                let is_weighed = self.capacity.is_weighed();
+                let want = if is_weighed { weight } else { 1 };
+                let arrival = self.arrival();
+                *key = Some(self.senders.join(want, arrival, waker));
                 self.settle(effects);
             }
         }
@@ -370,7 +407,7 @@ impl<T> State<T> {
 
     /// Who waits for room alone will not come back.
     pub(crate) fn unpark_permit(&mut self, key: usize, effects: &mut Effects<T>) {
-        effects.stale = self.senders.leave(key).1;
+        effects.retire(self.senders.leave(key));
         self.settle(effects);
     }
 }

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{good, ms};
+use super::{Gauge, good, ms};
 use crate::support::{Log, every_runtime, paused};
 
 #[test]
@@ -98,6 +98,78 @@ fn fan_outs_inside_fan_outs_with_a_limit_of_one_do_not_deadlock() {
             inner.await.map(|all| all.iter().sum::<usize>())
         });
         assert_eq!(outer.await.unwrap(), [3, 12, 21]);
+    });
+}
+
+/// Fan-outs inside one another, all of one limiter; says how many of the innermost items ran.
+fn nested(limiter: &Limiter, depth: usize, gauge: &Gauge) -> super::Boxed<usize> {
+    let (limiter, gauge) = (limiter.clone(), gauge.clone());
+    Box::pin(async move {
+        if depth == 0 {
+            let _in = gauge.enter();
+            tokio::task::yield_now().await;
+            return 1;
+        }
+        let (inner, is_local) = (limiter.clone(), depth == 1);
+        let work = move |_| {
+            let (limiter, gauge) = (inner.clone(), gauge.clone());
+            async move { good(nested(&limiter, depth - 1, &gauge).await) }
+        };
+        let fan = fan_out(0..3).limit(3).limiter(&limiter);
+        let all = if is_local {
+            fan.local().collect(work).await
+        } else {
+            fan.collect(work).await
+        };
+        all.unwrap().into_iter().sum()
+    })
+}
+
+#[test]
+fn fan_outs_inside_fan_outs_that_share_a_limiter_do_not_deadlock() {
+    every_runtime(async || {
+        for limit in [1, 2, 5] {
+            let (limiter, gauge) = (Limiter::new(limit), Gauge::default());
+            assert_eq!(nested(&limiter, 3, &gauge).await, 27);
+            assert_eq!((limiter.in_flight(), limiter.waiting()), (0, 0));
+            assert!(gauge.peak() <= limit, "{} at once", gauge.peak());
+        }
+    });
+}
+
+#[test]
+fn who_has_a_permit_lends_it_to_one_at_a_time() {
+    paused(async || {
+        let (limiter, log, start) = (Limiter::new(1), Log::new(), Instant::now());
+        let (shared, inner) = (limiter.clone(), log.clone());
+        let fan = fan_out(0..2).limit(2).limiter(&limiter);
+        let outer = fan.for_each(move |outer: u64| {
+            let (limiter, log) = (shared.clone(), inner.clone());
+            async move {
+                // In a child of a scope of its own, and heavier than what is lent.
+                let in_a_child = ringfence::scope(async |group: &ringfence::TaskGroup| {
+                    group.spawn(async move {
+                        let fan = fan_out(0..2).limit(2).weighted(&limiter, |_| 3);
+                        let each = fan.for_each(move |n| {
+                            log.push((outer, n, start.elapsed()));
+                            sleep(ms(10))
+                        });
+                        each.await.unwrap();
+                    });
+                    Ok(())
+                });
+                in_a_child.await.unwrap();
+            }
+        });
+        outer.await.unwrap();
+        let expected = [
+            (0, 0, ms(0)),
+            (0, 1, ms(10)),
+            (1, 0, ms(20)),
+            (1, 1, ms(30)),
+        ];
+        assert_eq!(log.entries(), expected);
+        assert_eq!((limiter.in_flight(), limiter.waiting()), (0, 0));
     });
 }
 

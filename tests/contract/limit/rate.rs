@@ -307,6 +307,34 @@ fn a_change_of_the_rate_times_the_waiters_anew_and_grants_no_more_than_the_burst
 }
 
 #[test]
+fn a_burst_below_what_a_waiter_asked_for_ends_its_wait() {
+    paused(async || {
+        let limiter = RateLimiter::new(Rate::per_second(10).burst(5));
+        limiter.acquire_many(5).await.unwrap();
+        let (big, start) = (limiter.clone(), Instant::now());
+        let big = spawn(async move { (big.acquire_many(4).await, start.elapsed()) });
+        settle().await;
+        let behind = limiter.clone();
+        let behind = spawn(async move {
+            behind.acquire().await.unwrap();
+            start.elapsed()
+        });
+        sleep(ms(1)).await;
+        limiter.set_rate(Rate::per_second(10).burst(2));
+        let (told, when) = big.await.unwrap();
+        assert_eq!(
+            (told, when),
+            (
+                Err(RateError::InsufficientCapacity { asked: 4, burst: 2 }),
+                ms(1)
+            )
+        );
+        // Five are owed, a hundredth of one was paid for: two may be owed at a time.
+        assert_eq!((behind.await.unwrap(), limiter.waiting()), (ms(400), 0));
+    });
+}
+
+#[test]
 fn what_is_less_than_a_nanosecond_away_is_granted() {
     paused(async || {
         let limiter = RateLimiter::new(Rate::per_second(4_000_000_000));

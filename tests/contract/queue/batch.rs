@@ -205,3 +205,20 @@ fn send_many_waits_its_turn() {
     assert!(assert_ready!(many.poll()).is_ok());
     assert_eq!(receiver.try_recv().unwrap(), 3);
 }
+
+#[test]
+fn many_items_pass_a_narrow_queue_at_the_same_cost_each() {
+    const COUNT: usize = 60_000;
+    single_thread(async || {
+        let (sender, mut receiver) = queue::bounded::<[usize; 64]>(1);
+        let mut items: Vec<_> = (0..COUNT).map(|item| [item; 64]).collect();
+        // Each that goes must not move all the others: that would take minutes.
+        let sends = sender.send_many(&mut items);
+        let receives = async {
+            for item in 0..COUNT {
+                assert_eq!(receiver.recv().await.unwrap()[0], item);
+            }
+        };
+        assert!(tokio::join!(sends, receives).0.is_ok());
+    });
+}

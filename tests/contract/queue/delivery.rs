@@ -166,6 +166,100 @@ fn an_item_that_is_never_done_is_dead_after_its_last_attempt() {
 }
 
 #[test]
+fn a_dead_letter_is_told_before_the_end() {
+    let seen: Arc<Mutex<Vec<TryRecvError>>> = Arc::default();
+    let slot: Arc<Mutex<Option<queue::Receiver<u8>>>> = Arc::default();
+    let (hook, other) = (seen.clone(), slot.clone());
+    let (sender, mut receiver) = Queue::bounded(1)
+        .redeliver(1)
+        .on_discard(move |_, _| {
+            let mut other = other.lock().expect("no poison").take().expect("a receiver");
+            assert_pending!(spawn(other.join()).poll());
+            hook.lock()
+                .expect("no poison")
+                .extend(other.try_recv().err());
+        })
+        .build();
+    sender.try_send(1).unwrap();
+    drop(sender);
+    *slot.lock().unwrap() = Some(receiver.clone());
+    let mut join = receiver.clone();
+    let mut end = spawn(join.recv());
+    let delivery = receiver.try_deliver().unwrap();
+    assert_pending!(end.poll());
+    drop(delivery);
+    assert_eq!(*seen.lock().unwrap(), [TryRecvError::Empty]);
+    assert!(end.is_woken());
+    assert!(assert_ready!(end.poll()).is_err());
+}
+
+#[test]
+fn after_an_abort_join_waits_for_deliveries_alone() {
+    let (sender, mut receiver) = Queue::bounded(4).redeliver(3).build();
+    for item in [1, 2] {
+        sender.try_send(item).unwrap();
+    }
+    let delivery = receiver.try_deliver().unwrap();
+    assert_eq!(receiver.abort(), [2]);
+    let mut join = spawn(sender.join());
+    assert_pending!(join.poll());
+    drop(delivery); // comes back, and nobody is there to take it
+    assert!(join.is_woken());
+    assert_ready!(join.poll());
+    assert_ready!(spawn(sender.join()).poll());
+    assert_eq!(receiver.abort(), [1]);
+}
+
+#[test]
+fn a_delivery_cut_short_by_a_cancel_is_never_the_last() {
+    every_runtime(async || {
+        let (sender, receiver) = Queue::bounded(4).redeliver(1).build();
+        sender.try_send(1).unwrap();
+        let mut worker = receiver.clone();
+        let ended = scope(async |group: &TaskGroup| {
+            let working = group.spawn(async move {
+                let _delivery = worker.deliver().await;
+                std::future::pending::<()>().await;
+            });
+            while sender.stats().in_delivery == 0 {
+                tokio::task::yield_now().await;
+            }
+            group.cancel();
+            working.await;
+            Ok(())
+        });
+        assert!(ended.await.is_err());
+        let stats = sender.stats();
+        assert_eq!((stats.redelivered, stats.dead), (1, 0));
+        let mut other = receiver.clone();
+        let again = other.try_deliver().unwrap();
+        assert_eq!(again.attempt(), 2);
+        drop(again); // by itself: that was the last
+        assert_eq!(sender.stats().dead, 1);
+    });
+}
+
+#[test]
+fn deliveries_come_in_batches_too() {
+    single_thread(async || {
+        let (sender, mut receiver) = Queue::bounded(8).redeliver(2).build();
+        for item in 0..5 {
+            sender.try_send(item).unwrap();
+        }
+        let mut batch = Vec::new();
+        assert_eq!(receiver.deliver_many(&mut batch, 0).await, Ok(0));
+        assert_eq!(receiver.deliver_many(&mut batch, 2).await, Ok(2));
+        let linger = std::time::Duration::from_millis(1);
+        assert_eq!(receiver.deliver_batch(&mut batch, 8, linger).await, Ok(3));
+        assert_eq!((sender.stats().in_delivery, sender.stats().used), (5, 5));
+        let first = batch.remove(0);
+        first.done();
+        drop(batch);
+        assert_eq!(receiver.deliver_many(&mut Vec::new(), 9).await, Ok(4));
+    });
+}
+
+#[test]
 fn the_end_waits_for_deliveries() {
     let (sender, receiver) = Queue::bounded(1).redeliver(3).build();
     let (mut first, mut second) = (receiver.clone(), receiver);

@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use ringfence::queue::{self, Discarded, Overflow, Queue, Receiver, SendError, Sender};
+use ringfence::queue::{Discarded, Overflow, Queue, Receiver, SendError, Sender};
+use ringfence::{Displaced, Observer, Scope, TaskGroup};
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok};
 
 use super::drain;
-use crate::support::Count;
+use crate::support::{Count, single_thread};
 
 type Seen = Arc<Mutex<Vec<i64>>>;
 
@@ -150,6 +151,32 @@ fn a_hook_that_panics_loses_nothing() {
 }
 
 #[test]
+fn a_hook_that_panics_is_told_to_the_observer_of_the_group() {
+    struct Seen(Count);
+    impl Observer for Seen {
+        fn displaced(&self, what: &Displaced) {
+            assert_eq!(what.to_string(), "panicked: in the hook");
+            self.0.add();
+        }
+    }
+    single_thread(async || {
+        let told = Count::new();
+        let scope = Scope::new().observer(Arc::new(Seen(told.clone())));
+        let ended = scope.run(async |group: &TaskGroup| {
+            let (sender, receiver) = Queue::latest()
+                .on_discard(|_: u8, _| panic!("in the hook"))
+                .build();
+            sender.send(1).await?;
+            sender.send(2).await?; // in the body
+            group.spawn(async move { drop(receiver) }); // in a child
+            Ok(())
+        });
+        ended.await.unwrap();
+        assert_eq!(told.get(), 2);
+    });
+}
+
+#[test]
 fn a_discarded_item_is_finished() {
     let (sender, mut receiver) = Queue::latest().build();
     sender.try_send(1).unwrap();
@@ -162,7 +189,7 @@ fn a_discarded_item_is_finished() {
 
 #[test]
 fn what_is_in_delivery_does_not_give_way() {
-    let (sender, mut receiver) = Queue::latest().build();
+    let (sender, mut receiver) = Queue::bounded(1).overflow(Overflow::DropOldest).build();
     sender.try_send(1).unwrap();
     let delivery = receiver.try_deliver().unwrap();
     sender.try_send(2).unwrap();
@@ -174,6 +201,85 @@ fn what_is_in_delivery_does_not_give_way() {
     sender.try_send(3).unwrap();
     sender.try_send(4).unwrap();
     assert_eq!(assert_ready!(recv.poll()).unwrap(), 4);
-    drop(recv);
-    drop(queue::bounded::<u8>(1));
+}
+
+#[test]
+fn latest_is_there_while_an_older_one_is_worked_on() {
+    let (sender, mut receiver) = Queue::latest().build();
+    sender.try_send(1).unwrap();
+    let old = receiver.try_deliver().unwrap();
+    for item in 2..=4 {
+        assert_ready_ok!(spawn(sender.send(item)).poll());
+    }
+    old.send(5).unwrap();
+    let permit = sender.try_reserve().unwrap();
+    assert_eq!(sender.len(), 1);
+    permit.send(6).unwrap();
+    drop(old);
+    assert_eq!(drain(&mut receiver), [6]);
+    let stats = sender.stats();
+    assert_eq!((stats.used, stats.discarded, stats.peak), (0, 4, 1));
+}
+
+#[test]
+fn what_comes_back_late_gives_way_to_the_latest() {
+    let seen: Seen = Arc::default();
+    let hook = seen.clone();
+    let (sender, mut receiver) = Queue::latest()
+        .redeliver(5)
+        .on_discard(move |item, _| hook.lock().expect("no poison").push(item))
+        .build();
+    sender.try_send(1).unwrap();
+    drop(receiver.try_deliver().unwrap());
+    let again = receiver.try_deliver().unwrap();
+    assert_eq!((*again, again.attempt()), (1, 2));
+    sender.try_send(2).unwrap();
+    drop(again);
+    let newest = receiver.try_deliver().unwrap();
+    sender.try_send(3).unwrap();
+    receiver.try_deliver().unwrap().done();
+    drop(newest); // 3 has been here, and is done
+    assert!(sender.is_empty());
+    assert_eq!(*seen.lock().unwrap(), [1, 2]);
+}
+
+#[test]
+fn drop_oldest_does_not_overtake_a_reservation() {
+    let (sender, mut receiver) = Queue::bounded(10)
+        .weight(|weight: &usize| *weight)
+        .overflow(Overflow::DropOldest)
+        .build();
+    sender.try_send(5).unwrap();
+    let mut heavy = spawn(sender.reserve_weight(8));
+    assert_pending!(heavy.poll());
+    sender.try_send(3).unwrap(); // there is room, but not for both
+    assert_eq!(sender.stats().discarded, 1);
+    assert_eq!(receiver.try_recv().unwrap(), 5);
+    assert!(heavy.is_woken());
+    drop(assert_ready_ok!(heavy.poll()));
+
+    let mut light = spawn(sender.reserve_weight(6));
+    for item in [4, 4] {
+        sender.try_send(item).unwrap();
+    }
+    assert_pending!(light.poll());
+    sender.try_send(4).unwrap(); // both that are there give way: to who waits, and to this one
+    assert!(light.is_woken());
+    assert_eq!(drain(&mut receiver), [4]);
+}
+
+#[test]
+fn nothing_gives_way_in_vain() {
+    let (sender, mut receiver) = Queue::bounded(4)
+        .weight(|item: &(i64, usize)| item.1)
+        .rank(|item: &(i64, usize)| item.0)
+        .overflow(Overflow::DropOldest)
+        .build();
+    for item in [(0, 2), (9, 1), (9, 1)] {
+        sender.try_send(item).unwrap();
+    }
+    sender.try_send((5, 3)).unwrap(); // the two of rank 9 are not enough
+    assert_eq!(sender.stats().discarded, 1);
+    sender.try_send((5, 2)).unwrap();
+    assert_eq!(drain(&mut receiver), [(0, 2), (5, 2)]);
 }

@@ -1,7 +1,7 @@
 //! `Stream` and `Sink`.
 
 use futures::{Sink, SinkExt, StreamExt};
-use ringfence::queue::{self, SendError};
+use ringfence::queue::{self, Overflow, Queue, SendError};
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready_eq, assert_ready_ok};
 
@@ -45,4 +45,48 @@ fn a_sender_makes_a_sink() {
         let (taken, ()) = tokio::join!(receiver.by_ref().collect::<Vec<_>>(), sends);
         assert_eq!(taken, [1, 2, 3, 4]);
     });
+}
+
+#[test]
+fn a_sink_takes_items_of_any_weight() {
+    let (sender, mut receiver) = Queue::bounded(10).weight(|weight: &usize| *weight).build();
+    let mut sink = spawn(sender.clone().into_sink());
+    for weight in [7, 4] {
+        assert_ready_ok!(sink.enter(|cx, sink| sink.poll_ready(cx)));
+        assert!(sink.enter(|_, sink| sink.start_send(weight)).is_ok());
+    }
+    // The second one is held: there is no room for it, nor for one behind it.
+    assert_pending!(sink.enter(|cx, sink| sink.poll_ready(cx)));
+    assert_pending!(sink.enter(|cx, sink| sink.poll_flush(cx)));
+    assert_eq!(sender.try_send(1), Err(SendError::Full(1)));
+    assert_eq!(receiver.try_recv().unwrap(), 7);
+    assert!(sink.is_woken());
+    assert_ready_ok!(sink.enter(|cx, sink| sink.poll_close(cx)));
+    assert_eq!(receiver.try_recv().unwrap(), 4);
+    assert_eq!(sender.stats().senders, 1);
+}
+
+#[test]
+fn a_sink_gives_back_what_it_could_not_send() {
+    let start = |queue: Queue<usize>, is_closed: bool| {
+        let (sender, receiver) = queue.weight(|weight| *weight).build();
+        let mut sink = spawn(sender.into_sink());
+        assert_ready_ok!(sink.enter(|cx, sink| sink.poll_ready(cx)));
+        if is_closed {
+            receiver.close();
+        }
+        sink.enter(|_, sink| sink.start_send(5))
+    };
+    let bounded = |capacity| Queue::bounded(capacity);
+    let refuses = bounded(5).overflow(Overflow::Refuse);
+    assert_eq!(start(bounded(4), false), Err(SendError::TooHeavy(Some(5))));
+    assert_eq!(start(bounded(5), true), Err(SendError::Closed(Some(5))));
+    assert_eq!(start(refuses, false), Ok(()));
+
+    let (sender, receiver) = queue::bounded(1);
+    let mut sink = spawn(sender.into_sink());
+    assert_ready_ok!(sink.enter(|cx, sink| sink.poll_ready(cx)));
+    drop(receiver);
+    let sent = sink.enter(|_, sink| sink.start_send(5));
+    assert_eq!(sent, Err(SendError::Closed(Some(5))));
 }

@@ -7,10 +7,14 @@
 
 #[path = "models/adoption.rs"]
 mod adoption;
+#[path = "models/borrow.rs"]
+mod borrow;
 #[path = "models/budget.rs"]
 mod budget;
 #[path = "models/cancel.rs"]
 mod cancel;
+#[path = "models/crew.rs"]
+mod crew;
 #[path = "models/end.rs"]
 mod end;
 #[path = "models/limit.rs"]
@@ -27,6 +31,8 @@ mod single_flight;
 mod slots;
 #[path = "models/spawn.rs"]
 mod spawn;
+#[path = "models/start.rs"]
+mod start;
 #[path = "models/token.rs"]
 mod token;
 #[path = "models/wait.rs"]

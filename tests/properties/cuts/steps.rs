@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ringfence::{
-    Attempt, Deadline, Ended, GroupError, Hedge, Jitter, Observer, Retry, RetryBudget, Scope,
-    TaskGroup, TaskId, TaskInfo, move_on_after, root, timeout, timeout_at, token,
+    Attempt, BorrowGroup, Deadline, Ended, GroupError, Hedge, Jitter, Observer, OwnedGroup, Ready,
+    Retry, RetryBudget, Scope, Slots, StartError, TaskGroup, TaskId, TaskInfo, borrow_scope,
+    move_on_after, root, shield, timeout, timeout_at, token,
 };
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -44,7 +45,55 @@ pub(super) enum Step {
     Retry(u8, Program),
     /// Does this in up to three copies.
     Hedge(Program),
+    /// Runs it through a helper of the group.
+    Helped(Helper, Program),
 }
+
+/// The rest of what a group can do with a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Helper {
+    /// Waits for a slot of the budget that all of a run share.
+    Limited,
+    TryLimited,
+    Start,
+    Eager,
+    Blocking,
+    /// In a long-lived group that is shut down, with a grace or without.
+    Shutdown(u8),
+    Wait,
+    /// In a long-lived group that is dropped.
+    Owned,
+    TryJoin,
+    TryJoinAll,
+    SettleAll,
+    First,
+    FirstOk,
+    Staggered(u8),
+    /// Under a shield with that bound.
+    Shield(u8),
+    /// As children that borrow.
+    Borrow,
+}
+
+pub(super) const HELPERS: [Helper; 17] = [
+    Helper::Limited,
+    Helper::TryLimited,
+    Helper::Start,
+    Helper::Eager,
+    Helper::Blocking,
+    Helper::Shutdown(0),
+    Helper::Shutdown(3),
+    Helper::Wait,
+    Helper::Owned,
+    Helper::TryJoin,
+    Helper::TryJoinAll,
+    Helper::SettleAll,
+    Helper::First,
+    Helper::FirstOk,
+    Helper::Staggered(1),
+    Helper::Shield(2),
+    Helper::Borrow,
+];
 
 #[derive(Clone)]
 pub(super) struct Program {
@@ -74,6 +123,7 @@ impl fmt::Debug for Step {
             Self::Fail => f.write_str("fail"),
             Self::Retry(form, program) => write!(f, "retry {form}{program:?}"),
             Self::Hedge(program) => write!(f, "hedge{program:?}"),
+            Self::Helped(helper, program) => write!(f, "{helper:?}{program:?}"),
         }
     }
 }
@@ -89,12 +139,13 @@ pub(super) fn ms(ms: u8) -> Duration {
     Duration::from_millis(ms.into())
 }
 
-/// Everything that is alive, and the ends that were observed.
-#[derive(Clone, Default)]
+/// Everything that is alive, the ends that were observed, and a budget.
+#[derive(Clone)]
 pub(super) struct Tally {
     drops: Drops,
     fates: Arc<Mutex<Fates>>,
     purse: Arc<Purse>,
+    slots: Slots,
 }
 
 /// What retries and hedges are paid with, and how many have begun.
@@ -118,6 +169,17 @@ impl Purse {
     fn begin(&self, attempt: Attempt) {
         self.begun
             .fetch_add(u32::from(attempt.number > 1), Ordering::Relaxed);
+    }
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            drops: Drops::default(),
+            fates: Arc::default(),
+            purse: Arc::default(),
+            slots: Slots::new(1),
+        }
     }
 }
 
@@ -153,6 +215,9 @@ impl Tally {
                 "{alive} futures and {orphans} orphaned scopes are alive"
             ));
         }
+        if self.slots.free() != 1 {
+            return Err("a slot is lost".to_owned());
+        }
         if fates.spawned != fates.ended || !fates.wrong.is_empty() {
             let missing: Vec<_> = fates.spawned.symmetric_difference(&fates.ended).collect();
             return Err(format!(
@@ -175,7 +240,12 @@ pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + 
 pub(super) fn run(tally: Tally, program: Program) -> Running<'static> {
     Box::pin(async move {
         let _guard = tally.drops.guard();
-        let spawns = |step: &Step| matches!(step, Step::Spawn(..) | Step::Background(_));
+        let spawns = |step: &Step| {
+            matches!(
+                step,
+                Step::Spawn(..) | Step::Background(_) | Step::Helped(..)
+            )
+        };
         if !program.steps.iter().any(spawns) {
             return steps(&tally, &program, None).await;
         }
@@ -267,6 +337,12 @@ fn steps<'a>(
                     let ended = run.budget(&tally.purse.budget).await;
                     ended.map_err(|error| error.to_string())?;
                 }
+                Step::Helped(helper, program) => {
+                    if let Some(group) = group {
+                        let boxed = |_| Box::pin(child(program)) as Running<'static>;
+                        helped(tally, group, *helper, (0..3).map(boxed).collect()).await?;
+                    }
+                }
             }
         }
         Ok(())
@@ -336,4 +412,109 @@ async fn retry(
         }
     };
     ended.map_err(|error| error.to_string())
+}
+
+/// Runs children through a helper.
+fn helped<'a>(
+    tally: &'a Tally,
+    group: &'a TaskGroup<String>,
+    helper: Helper,
+    children: Vec<Running<'static>>,
+) -> Running<'a> {
+    Box::pin(async move { help(tally, group, helper, children).await })
+}
+
+async fn help(
+    tally: &Tally,
+    group: &TaskGroup<String>,
+    helper: Helper,
+    children: Vec<Running<'static>>,
+) -> Result<(), String> {
+    let refused = |error: StartError<String>| error.to_string();
+    let list = |errors: Vec<String>| errors.join(", ");
+    match helper {
+        Helper::Limited => {
+            let limited = group.limit(&tally.slots);
+            for child in children {
+                drop(limited.spawn(child).await);
+            }
+        }
+        Helper::TryLimited => {
+            let limited = group.limit(&tally.slots);
+            children
+                .into_iter()
+                .for_each(|child| drop(limited.try_spawn(child)));
+        }
+        Helper::Start => {
+            for (place, child) in children.into_iter().enumerate() {
+                let started = group.start(|ready: Ready<()>| async move {
+                    if place == 1 {
+                        child.await?;
+                        ready.set(());
+                        return Ok(());
+                    }
+                    yield_now().await;
+                    ready.set(());
+                    child.await
+                });
+                started.await.map_err(refused)?;
+            }
+        }
+        Helper::Eager => children
+            .into_iter()
+            .for_each(|child| drop(group.spawn_eager(child))),
+        Helper::Blocking => {
+            for _ in 0..2 {
+                let guard = tally.drops.guard();
+                let handle = group.spawn_blocking(move || drop(guard));
+                handle.await;
+            }
+        }
+        Helper::Shutdown(_) | Helper::Wait | Helper::Owned => {
+            let owned = OwnedGroup::<String>::new();
+            children
+                .into_iter()
+                .for_each(|child| drop(owned.spawn(child)));
+            yield_now().await;
+            match helper {
+                Helper::Shutdown(grace) => drop(owned.shutdown(ms(grace)).await),
+                Helper::Wait => owned
+                    .wait()
+                    .await
+                    .into_result()
+                    .map_err(|e| e.to_string())?,
+                _ => drop(owned),
+            }
+        }
+        Helper::TryJoin => {
+            let mut all = children.into_iter();
+            if let (Some(a), Some(b)) = (all.next(), all.next()) {
+                group.try_join((a, b)).await?;
+            }
+        }
+        Helper::TryJoinAll => drop(group.try_join_all(children).await?),
+        Helper::SettleAll => drop(group.settle_all(children).await),
+        Helper::First => drop(group.first(children).await),
+        Helper::FirstOk => group.first_ok(children).await.map_err(list)?,
+        Helper::Staggered(delay) => {
+            let staggered = group.staggered(ms(delay), children);
+            staggered.await.map_err(list)?;
+        }
+        Helper::Shield(bound) => {
+            for child in children {
+                shield(ms(bound), child).await?;
+            }
+        }
+        Helper::Borrow => {
+            let inner = borrow_scope(|inner: BorrowGroup<'_, String>| async move {
+                let spawned = children.into_iter().map(|child| inner.spawn(child));
+                if let Some(handle) = spawned.last() {
+                    handle.await;
+                }
+                Ok(())
+            });
+            inner.await.map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(())
 }

@@ -1,10 +1,10 @@
 //! The events of the log: each is allowed where it stands, or is an error.
 
-use ringfence::{CancelReason, Cause, Ended, Outcome, TaskId};
+use ringfence::{CancelReason, Ended, Outcome, TaskId};
 
 use super::{Actor, Checked, Destructor, Doing, Ending, Fate, Kind, Model, ScopeState, ensure};
 use crate::program::ScopeSpec;
-use crate::world::{Command, Event, Id, Returned, Times, destructor_of, error_of};
+use crate::world::{Command, Event, Id, Times, destructor_of, error_of};
 
 impl Model {
     pub(crate) fn accept(&mut self, at: u64, event: &Event) -> Checked {
@@ -14,8 +14,20 @@ impl Model {
             ensure!(*event == expected, "expected first {expected:?}");
             return Ok(());
         }
+        // One that was never born is in the task of whoever spawns it, one that is being started in that of the body.
+        let waits = match event {
+            Event::Dropped(child) => self.actors.get(child).and_then(|child| {
+                let is_born = child.fate == Fate::Alive;
+                let by = child.spawned_by.filter(|_| !is_born);
+                by.or_else(|| child.group.filter(|_| child.starting.is_some()))
+            }),
+            _ => None,
+        };
         self.accept_now(event)?;
         match event {
+            Event::Dropped(_) if waits.is_some() => {
+                self.running = waits.map(|by| self.task_with(by));
+            }
             Event::Ran(actor) => self.running = Some(self.task_with(*actor)),
             Event::FirstPoll(actor) | Event::Dropped(actor)
                 if self.running != Some(self.task_with(*actor)) =>
@@ -56,7 +68,9 @@ impl Model {
                 Ok(())
             }
             Event::FirstPoll(actor) => {
+                self.first_start(*actor)?;
                 self.check_may_run(*actor)?;
+                self.lend(*actor);
                 let actor_state = self.actor(*actor)?;
                 ensure!(
                     !actor_state.polled,
@@ -80,7 +94,14 @@ impl Model {
                 );
                 Ok(())
             }
-            Event::Spawned(child, task) => self.spawned(*child, *task),
+            Event::Spawned(child, task) => {
+                self.slotted(*child)?;
+                self.spawned(*child, *task)
+            }
+            Event::Full(child) => self.was_full(*child),
+            Event::Circle(child) => self.was_circle(*child),
+            Event::Started(child, value) => self.started(*child, *value),
+            Event::NotStarted(child, why) => self.not_started(*child, why),
             Event::Refused(child, reason) => self.refused(*child, reason.as_ref()),
             Event::SpawnThrew(child, what) => {
                 Err(format!("the call that spawned {child} threw `{what}`"))
@@ -166,14 +187,28 @@ impl Model {
                 self.actor(id)?.doing = Doing::InScope(scope);
                 self.opened(id, scope, spec, times);
             }
-            Command::Spawn { into, child, spec } => self.add_child(child, into, Some(id), &spec),
+            Command::Spawn { into, child, spec } => {
+                self.add_child(child, into, Some(id), &spec);
+                if spec.waits() {
+                    self.wait_for_slot(id, child)?;
+                }
+            }
             Command::SpawnHere { child, spec } => {
                 self.add_child(child, id, Some(id), &spec);
                 self.actor(child)?.name = spec.name();
                 if spec.handle == crate::program::Handle::Kept {
                     self.actor(id)?.handles.push(child);
                 }
+                if spec.waits() {
+                    self.wait_for_slot(id, child)?;
+                }
             }
+            Command::Start { child, spec } => self.start(id, child, &spec)?,
+            Command::Ready(is_ready) => {
+                self.actor(id)?.ready.get_or_insert(is_ready);
+            }
+            Command::Own { scope } => self.own(id, scope)?,
+            Command::Shut { scope, how, grace } => self.shut(id, scope, how, grace)?,
             Command::Await { child } => {
                 let actor = self.actor(id)?;
                 actor.doing = Doing::Awaiting(child);
@@ -214,6 +249,8 @@ impl Model {
             owner: None,
             outlasted: None,
             over: false,
+            is_owned: false,
+            shut: false,
             spec,
         };
         self.scopes.insert(id, state);
@@ -260,11 +297,10 @@ impl Model {
         child.out = true;
         let (group, is_handle) = (child.group.unwrap_or_default(), reason.is_none());
         if !is_handle {
-            child.waiters = 0;
-            let by = child.spawned_by;
-            if let Some(by) = by.and_then(|by| self.actors.get_mut(&by)) {
-                by.handles.retain(|known| *known != id);
-            }
+            self.never_made(id)?;
+        }
+        if self.waited(id)? {
+            return Ok(()); // seen when it was dropped
         }
         let scope = self.scope(group)?;
         ensure!(
@@ -288,6 +324,7 @@ impl Model {
         let own_end = actor.ending.is_some();
         match (actor.kind, actor.fate) {
             (_, Fate::Refused) => {}
+            (_, Fate::Unborn) if self.is_wait_over(id)? => {}
             (_, Fate::Unborn) => {
                 let group = actor.group.unwrap_or_default();
                 ensure!(
@@ -316,7 +353,7 @@ impl Model {
             }
             (Kind::Child, _) => {
                 ensure!(
-                    own_end || self.is_droppable(id),
+                    own_end || self.is_droppable(id) || actor.is_lost(),
                     "child {id} was dropped, and need not be"
                 );
             }
@@ -325,6 +362,9 @@ impl Model {
         self.actor(id)?.dropped = true;
         if let Doing::InScope(scope) = actor.doing {
             self.check_scope_gone(scope)?;
+            self.scope_dropped(scope)?;
+        }
+        for scope in actor.owned {
             self.scope_dropped(scope)?;
         }
         if actor.destructor == Destructor::Cancels
@@ -357,7 +397,8 @@ impl Model {
         actor.destructor_panicked = panicked;
         actor.command = None;
         let actor = actor.clone();
-        let unwinds = actor.kind == Kind::Body && matches!(actor.ending, Some(Ending::Panic(_)));
+        let unwinds = actor.kind == Kind::Body && matches!(actor.ending, Some(Ending::Panic(_)))
+            || actor.is_circle;
         let expected = actor.destructor == Destructor::Panics && !unwinds;
         ensure!(
             panicked == expected,
@@ -370,7 +411,14 @@ impl Model {
                 self.displaced.push((None, destructor_of(id)));
                 Ok(())
             }
-            (Kind::Child, Fate::Alive) => self.child_ended(id, &actor),
+            (Kind::Child, Fate::Alive) => {
+                self.give_back(id)?;
+                if actor.starting.is_some() {
+                    self.start_ended(id, &actor)
+                } else {
+                    self.child_ended(id, &actor)
+                }
+            }
             _ => Ok(()),
         }
     }
@@ -486,8 +534,9 @@ impl Model {
             "the end of {id} was observed before it was dropped"
         );
         ensure!(!child.out, "the end of {id} was observed twice");
+        let is_starting = child.starting.is_some();
         ensure!(
-            child.adopted.is_empty(),
+            is_starting || child.adopted.is_empty(),
             "the end of {id} was observed before that of {:?}",
             child.adopted
         );
@@ -497,91 +546,13 @@ impl Model {
             child.ended
         );
         child.out = true;
+        child.is_heir = !child.adopted.is_empty();
+        let is_heir = child.is_heir;
         let (group, background) = (child.group.unwrap_or_default(), child.background);
         self.ended += 1;
+        if is_heir {
+            return Ok(());
+        }
         self.leave(group, background)
-    }
-
-    pub(super) fn was_cut(&mut self, id: Id) -> Checked {
-        self.check_scope_gone(id)?;
-        let scope = self.scope(id)?;
-        ensure!(
-            scope.cut_requested,
-            "scope {id} was cut, and nobody asked for it"
-        );
-        let (opener, after) = (scope.opener, scope.spec.after_cut);
-        self.scope_dropped(id)?;
-        let opener_state = self.actor(opener)?;
-        opener_state.doing = Doing::Idle;
-        opener_state.ending = after.map(|finish| Ending::new(opener, finish));
-        Ok(())
-    }
-
-    pub(super) fn returned(&mut self, id: Id, returned: &Returned) -> Checked {
-        self.check_scope_gone(id)?;
-        let scope = self.scope(id)?;
-        ensure!(
-            scope.live() == 0,
-            "scope {id} returned with {} members alive",
-            scope.live()
-        );
-        // It stays: whoever spawns later is refused with it.
-        let reason = scope.reason.clone();
-        let mut failures = std::mem::take(&mut scope.failures);
-        let stragglers = std::mem::take(&mut scope.stragglers);
-        let (opener, value, passes_on) = (scope.opener, scope.value, scope.spec.passes_on);
-        scope.over = true;
-        let panic = failures.iter().position(|failure| failure.is_panic);
-        let panic = panic
-            .filter(|_| !scope.spec.panics_as_errors)
-            .map(|at| failures.remove(at));
-        let ending;
-        let expected = match (panic, value, reason) {
-            (Some(panic), ..) => {
-                self.displaced.extend(
-                    failures
-                        .into_iter()
-                        .map(|failure| (failure.task, failure.what)),
-                );
-                ending = Some(Ending::Panic(panic.what.clone()));
-                Returned::Panic(panic.what)
-            }
-            (None, Some(value), None | Some(CancelReason::Finished)) if failures.is_empty() => {
-                ending = None;
-                Returned::Value(value)
-            }
-            (None, _, reason) => {
-                ending = passes_on.then_some(Ending::Err);
-                let cause = match reason {
-                    Some(CancelReason::Deadline) => Cause::DeadlineExceeded,
-                    Some(
-                        reason @ (CancelReason::Requested { .. }
-                        | CancelReason::AwaitedCancelled(_)
-                        | CancelReason::ScopeDropped),
-                    ) => Cause::Cancelled(reason),
-                    _ => Cause::Failed,
-                };
-                Returned::Error {
-                    cause,
-                    failures: failures
-                        .into_iter()
-                        .map(|failure| (failure.task, failure.what))
-                        .collect(),
-                    forced: stragglers,
-                }
-            }
-        };
-        ensure!(
-            *returned == expected,
-            "scope {id} returned {returned:?}, expected {expected:?}"
-        );
-        let opener_state = self.actor(opener)?;
-        ensure!(
-            opener_state.doing == Doing::InScope(id),
-            "{opener} is not in scope {id}"
-        );
-        opener_state.doing = Doing::Idle;
-        opener_state.ending = ending;
-        Ok(())
     }
 }

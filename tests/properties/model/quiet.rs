@@ -75,8 +75,9 @@ impl Model {
     pub(crate) fn check_quiet(&mut self) -> Checked {
         let now = self.now;
         for (id, actor) in &self.actors {
+            let is_waited_for = |by: Id| self.actors[&by].doing == Doing::Waiting(*id);
             ensure!(
-                actor.fate != Fate::Unborn,
+                actor.fate != Fate::Unborn || actor.spawned_by.is_some_and(is_waited_for),
                 "at {now}: {id} was neither spawned nor refused"
             );
             if actor.kind == Kind::Child && actor.fate == Fate::Alive && actor.dropped {
@@ -90,11 +91,11 @@ impl Model {
                 !actor.out || actor.waiters == 0,
                 "at {now}: nobody was told the outcome of {id}"
             );
-            if actor.dropped {
+            if actor.dropped || actor.fate == Fate::Unborn {
                 continue;
             }
             ensure!(
-                actor.fate == Fate::Alive,
+                actor.fate != Fate::Refused,
                 "at {now}: the refused {id} is alive"
             );
             ensure!(
@@ -109,6 +110,17 @@ impl Model {
                 !self.is_droppable(*id),
                 "at {now}: {id} should have been dropped"
             );
+            if let Doing::Waiting(child) = actor.doing {
+                self.check_wait(*id, child)
+                    .map_err(|error| format!("at {now}: {error}"))?;
+            }
+            if let Doing::Starting(child) = actor.doing {
+                let child = &self.actors[&child];
+                ensure!(
+                    child.ready.is_none() && !child.dropped,
+                    "at {now}: {id} was not told of what it starts"
+                );
+            }
             if let Doing::Awaiting(child) = actor.doing {
                 ensure!(
                     !self.actors[&child].out,
@@ -183,9 +195,12 @@ impl Model {
 
     /// The child or stranger in whose task an actor lives.
     pub(super) fn task_with(&self, actor: Id) -> Id {
-        match self.scopes.get(&actor) {
-            Some(scope) => self.task_with(scope.opener),
-            None => actor,
+        let state = self.actors.get(&actor);
+        let starts = state.filter(|state| state.starting.is_some());
+        match (self.scopes.get(&actor), starts.and_then(|it| it.group)) {
+            (Some(scope), _) => self.task_with(scope.opener),
+            (None, Some(body)) => self.task_with(body),
+            (None, None) => actor,
         }
     }
 

@@ -39,7 +39,8 @@ struct Entry {
 
 struct Send {
     id: usize,
-    item: Item,
+    /// Without one, it is a reservation.
+    item: Option<Item>,
     may_go: bool,
 }
 
@@ -56,6 +57,7 @@ pub(crate) struct Model {
     sends: Vec<Send>,
     recvs: Vec<Recv>,
     senders: usize,
+    permits: usize,
     is_closed: bool,
     order: i64,
     pub(crate) discards: Vec<u64>,
@@ -70,6 +72,7 @@ impl Model {
             sends: Vec::new(),
             recvs: Vec::new(),
             senders: 1,
+            permits: 0,
             is_closed: false,
             order: 0,
             discards: Vec::new(),
@@ -92,8 +95,13 @@ impl Model {
         self.is_closed || self.senders == 0
     }
 
+    /// Promises count no more: everybody takes what is there.
+    fn is_final(&self) -> bool {
+        self.is_closed || (self.senders == 0 && self.out.is_empty() && self.permits == 0)
+    }
+
     fn has_ended(&self) -> bool {
-        self.drains() && self.is_idle()
+        self.drains() && self.is_idle() && self.permits == 0
     }
 
     fn promised(&self) -> usize {
@@ -101,11 +109,50 @@ impl Model {
     }
 
     fn has_room(&self) -> bool {
+        self.lacks() == 0
+    }
+
+    /// How many items too many there are for one more.
+    fn lacks(&self) -> usize {
+        let taken = self.items.len() + self.permits;
+        let (taken, room) = if self.is_rendezvous() {
+            (taken + self.reserved(), self.recvs.len())
+        } else {
+            let coming = self.sends.iter().filter(|send| send.may_go).count();
+            (taken + self.out.len() + coming, self.shape.capacity)
+        };
+        (taken + 1).saturating_sub(room)
+    }
+
+    /// Reservations that were granted and not fetched.
+    fn reserved(&self) -> usize {
+        let granted = |send: &&Send| send.item.is_none() && send.may_go;
+        self.sends.iter().filter(granted).count()
+    }
+
+    /// How many stand in the line for room.
+    fn in_line(&self) -> usize {
+        let waits = |send: &&Send| !send.may_go && (send.item.is_none() || !self.is_rendezvous());
+        self.sends.iter().filter(waits).count()
+    }
+
+    /// On a rendezvous: whether there is a receiver for the reservation at that place.
+    fn has_receiver(&self, at: usize) -> bool {
+        let alone = self.items.iter().filter(|entry| entry.send.is_none());
+        let earlier = self.sends[..at].iter().filter(|send| {
+            let is_parked = self.items.iter().any(|entry| entry.send == Some(send.id));
+            is_parked || send.item.is_none()
+        });
+        self.permits + alone.count() + earlier.count() < self.recvs.len()
+    }
+
+    /// How many items are there for receivers.
+    fn receivable(&self) -> usize {
         if self.is_rendezvous() {
-            return self.items.len() < self.recvs.len();
+            let others = self.recvs.len().saturating_sub(self.reserved());
+            return self.items.len().min(others);
         }
-        let coming = self.sends.iter().filter(|send| send.may_go).count();
-        self.items.len() + self.out.len() + coming < self.shape.capacity
+        self.items.len()
     }
 
     /// Ranks first; then first in first out, or the other way round.
@@ -131,7 +178,16 @@ impl Model {
     }
 
     fn settle(&mut self) {
-        while self.items.len() > self.promised() {
+        for at in 0..self.sends.len() {
+            if self.is_rendezvous() && self.sends[at].item.is_none() {
+                self.sends[at].may_go = self.has_receiver(at);
+            }
+        }
+        while self.receivable() < self.promised() {
+            let last = self.recvs.iter_mut().rev().find(|recv| recv.may_go);
+            last.expect("somebody was promised an item").may_go = false;
+        }
+        while self.receivable() > self.promised() {
             let Some(first) = self.recvs.iter_mut().find(|recv| !recv.may_go) else {
                 break;
             };
@@ -177,26 +233,26 @@ impl Model {
         if self.is_closed {
             return Given::Closed;
         }
-        let others = !self.is_rendezvous() && self.sends.iter().any(|send| !send.may_go);
-        if self.has_room() && !others {
+        let others = self.in_line();
+        if self.has_room() && others == 0 {
             self.put(item, None);
             return Given::Taken;
         }
         match self.shape.overflow {
             Overflow::DropOldest => {
-                while !self.has_room() {
-                    let Some(oldest) = self.oldest() else { break };
-                    if self.key(&self.items[oldest]).0 < item.rank * i64::from(self.shape.is_ranked)
-                    {
-                        break;
-                    }
+                // As many as it takes, or none.
+                let rank = item.rank * i64::from(self.shape.is_ranked);
+                let may_give = self.items.iter().filter(|one| self.key(one).0 >= rank);
+                let lacks = self.lacks() + others;
+                if lacks > may_give.count() {
+                    self.discards.push(item.id);
+                    return Given::Taken;
+                }
+                for _ in 0..lacks {
+                    let oldest = self.oldest().expect("there are enough");
                     self.discards.push(self.items.remove(oldest).item.id);
                 }
-                if self.has_room() {
-                    self.put(item, None);
-                } else {
-                    self.discards.push(item.id);
-                }
+                self.put(item, None);
                 Given::Taken
             }
             Overflow::DropNewest => {
@@ -212,14 +268,52 @@ impl Model {
         self.senders += 1;
         self.sends.push(Send {
             id,
-            item,
+            item: Some(item),
             may_go: false,
         });
+    }
+
+    /// A reservation that has not been polled.
+    pub(crate) fn start_reserve(&mut self, id: usize) {
+        self.senders += 1;
+        self.sends.push(Send {
+            id,
+            item: None,
+            may_go: false,
+        });
+    }
+
+    pub(crate) fn poll_reserve(&mut self, id: usize) -> Option<Given> {
+        let at = self.sends.iter().position(|send| send.id == id)?;
+        let is_last = at + 1 == self.sends.len();
+        let is_alone = self.in_line() == 1 && is_last && self.has_room();
+        let given = if self.is_closed {
+            Given::Closed
+        } else if self.sends[at].may_go || is_alone {
+            self.permits += 1;
+            Given::Taken
+        } else {
+            self.settle();
+            return None;
+        };
+        self.sends.remove(at);
+        self.settle();
+        Some(given)
+    }
+
+    /// A permit is used, or dropped.
+    pub(crate) fn end_permit(&mut self, item: Option<Item>) {
+        self.permits -= 1;
+        match item {
+            Some(item) => self.put(item, None),
+            None => self.settle(),
+        }
     }
 
     pub(crate) fn poll_send(&mut self, id: usize) -> Option<Given> {
         let at = self.sends.iter().position(|send| send.id == id)?;
         let Send { item, may_go, .. } = self.sends[at];
+        let item = item.expect("it is no reservation");
         let is_parked = self.items.iter().any(|entry| entry.send == Some(id));
         let result = if self.is_rendezvous() {
             if may_go {
@@ -262,7 +356,7 @@ impl Model {
 
     fn send_once(&mut self, at: usize) -> Given {
         let send = self.sends.remove(at);
-        self.try_send(send.item)
+        self.try_send(send.item.expect("it is no reservation"))
     }
 
     pub(crate) fn drop_send(&mut self, id: usize) {
@@ -281,10 +375,10 @@ impl Model {
     }
 
     fn has_item(&self) -> bool {
-        if self.drains() {
+        if self.is_final() {
             !self.items.is_empty()
         } else {
-            self.items.len() > self.promised()
+            self.items.len() > self.promised() && self.recvs.iter().all(|recv| recv.may_go)
         }
     }
 
@@ -293,7 +387,8 @@ impl Model {
     }
 
     pub(crate) fn start_recv(&mut self, id: usize, is_delivery: bool) {
-        if self.has_item() {
+        let reserves = self.is_rendezvous() && self.in_line() > 0 && !self.is_closed;
+        if self.has_item() && !reserves {
             // It takes one at once, in front of those who were promised one already.
             self.recvs.insert(
                 0,
@@ -314,7 +409,7 @@ impl Model {
 
     pub(crate) fn poll_recv(&mut self, id: usize) -> Option<Option<u64>> {
         let at = self.recvs.iter().position(|recv| recv.id == id)?;
-        let may_go = self.recvs[at].may_go || self.drains();
+        let may_go = self.recvs[at].may_go || self.is_final();
         if may_go && !self.items.is_empty() {
             let recv = self.recvs.remove(at);
             return Some(Some(self.take(recv.is_delivery)));
@@ -323,13 +418,7 @@ impl Model {
             self.recvs.remove(at);
             return Some(None);
         }
-        if self.recvs[at].may_go {
-            // What was promised is gone: it is the first again.
-            let mut recv = self.recvs.remove(at);
-            recv.may_go = false;
-            let first = self.recvs.iter().position(|recv| !recv.may_go);
-            self.recvs.insert(first.unwrap_or(self.recvs.len()), recv);
-        }
+        self.settle();
         None
     }
 
@@ -345,7 +434,7 @@ impl Model {
 
     /// How many receives must have been woken, at least.
     pub(crate) fn recvs_to_wake(&self) -> usize {
-        self.items.len().min(self.recvs.len())
+        self.receivable().min(self.recvs.len())
     }
 
     pub(crate) fn finish(&mut self, id: u64, is_done: bool) {
@@ -373,5 +462,6 @@ impl Model {
     pub(crate) fn close(&mut self) {
         self.is_closed = true;
         self.items.retain(|entry| entry.send.is_none());
+        self.settle();
     }
 }

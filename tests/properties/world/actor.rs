@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use ringfence::{
-    Deadline, Displaced, DisplacedWhat, Ended, GroupError, Observer, Scope, Straggler, TaskGroup,
-    TaskInfo, timeout, token,
+    Deadline, Displaced, DisplacedWhat, Ended, GroupError, Observer, OwnedGroup, Ready, Scope,
+    Straggler, TaskGroup, TaskInfo, timeout, token,
 };
 use tokio::sync::oneshot;
 
 use super::{Command, Event, Id, Returned, Times, World, destructor_of, error_of, lock, panic_of};
-use crate::program::{ChildSpec, Destructor, Finish, Handle, ScopeSpec, Wrap};
+use crate::program::{ChildSpec, Destructor, Finish, Handle, ScopeSpec, Shut, Wrap};
 use crate::support;
 
 /// Throws without the noise of the panic hook.
@@ -165,6 +165,7 @@ pub(crate) fn quiet(tries: bool) -> ChildSpec {
         destructor: Destructor::Quiet,
         listens: None,
         handle: Handle::Dropped,
+        slot: None,
     }
 }
 
@@ -184,8 +185,19 @@ impl Probe {
         destructor: Destructor,
         listens: Option<Finish>,
     ) -> Self {
+        Self::starting(world, me, group, destructor, listens, None)
+    }
+
+    pub(super) fn starting(
+        world: &Arc<World>,
+        me: Id,
+        group: Option<Id>,
+        destructor: Destructor,
+        listens: Option<Finish>,
+        ready: Option<Ready<Id>>,
+    ) -> Self {
         Self {
-            inner: live(world.clone(), me, listens, None),
+            inner: live(world.clone(), me, listens, None, ready),
             polled: false,
             guard: Guard::new(world, me, group, destructor),
         }
@@ -217,10 +229,11 @@ fn live<'g>(
     me: Id,
     listens: Option<Finish>,
     group: Option<&'g TaskGroup<String>>,
+    mut ready: Option<Ready<Id>>,
 ) -> Pin<Box<dyn Future<Output = Result<Id, String>> + Send + 'g>> {
     Box::pin(async move {
         let inbox = world.inbox(me);
-        let mut handles = BTreeMap::new();
+        let (mut handles, mut owned) = (BTreeMap::new(), BTreeMap::new());
         loop {
             let command = match (inbox.next(listens.is_some()).await, listens) {
                 (Some(command), _) => command,
@@ -232,10 +245,53 @@ fn live<'g>(
             world.log(Event::Ran(me));
             match command {
                 Command::Finish(finish) => return end(me, finish),
+                Command::Spawn { into, child, spec } if spec.waits() => {
+                    world.spawn_limited(into, child, &spec).await;
+                }
                 Command::Spawn { into, child, spec } => world.spawn(into, child, &spec),
                 Command::SpawnHere { child, spec } => {
-                    let handle = group.and_then(|group| world.spawn_here(group, me, child, &spec));
-                    handles.extend(handle.map(|handle| (child, handle)));
+                    if let Some(group) = group {
+                        let handle = world.spawn_here(group, me, child, &spec).await;
+                        handles.extend(handle.map(|handle| (child, handle)));
+                    }
+                }
+                Command::Start { child, spec } => {
+                    if let Some(group) = group {
+                        let handle = world.start(group, me, child, &spec).await;
+                        handles.extend(handle.map(|handle| (child, handle)));
+                    }
+                }
+                Command::Ready(is_ready) => {
+                    if let Some(ready) = ready.take().filter(|_| is_ready) {
+                        ready.set(me);
+                    }
+                }
+                Command::Own { scope } => {
+                    let group = OwnedGroup::<String>::new();
+                    world.tables().spawners.insert(scope, group.spawner());
+                    owned.insert(scope, group);
+                }
+                Command::Shut { scope, how, grace } => {
+                    let report = match (how, owned.remove(&scope)) {
+                        (_, None) => None,
+                        (Shut::Close, Some(group)) => {
+                            group.close();
+                            owned.insert(scope, group);
+                            None
+                        }
+                        (Shut::Drop, Some(group)) => {
+                            drop(group);
+                            None
+                        }
+                        (Shut::Wait, Some(group)) => Some(group.wait().await),
+                        (Shut::Down(_), Some(group)) => {
+                            let grace = Duration::from_millis(grace.unwrap_or(0));
+                            Some(group.shutdown(grace).await)
+                        }
+                    };
+                    if let Some(report) = report {
+                        world.log(Event::Returned(scope, report.into()));
+                    }
                 }
                 Command::Await { child } => {
                     if let Some(handle) = handles.remove(&child) {
@@ -330,7 +386,7 @@ fn run(world: Arc<World>, me: Id, spec: ScopeSpec, times: Times, is_outermost: b
             .run(async |group: &TaskGroup<String>| {
                 world.tables().spawners.insert(me, group.spawner());
                 let _guard = Guard::new(&world, me, Some(me), spec.body_destructor);
-                live(world.clone(), me, spec.body_listens, Some(group)).await
+                live(world.clone(), me, spec.body_listens, Some(group), None).await
             })
             .await
     })

@@ -1,12 +1,14 @@
 //! A queue: whoever waits is woken, and each item has one fate.
 
-use std::pin::pin;
-use std::task::Poll;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Wake, Waker};
 
 use loom::thread;
 
 use super::{Parker, explore, run};
 use crate::queue::{self, Queue, Receiver, Sender};
+use crate::sync::PlainArc;
 
 type Pair = (Sender<u32>, Receiver<u32>);
 
@@ -222,6 +224,70 @@ fn a_rendezvous() {
             (true, _) => "sent",
             (false, true) => "taken unseen",
             (false, false) => "given up",
+        });
+    });
+}
+
+/// A waker whose destructor asks the queue something: dropped under the lock, it would wait for ever.
+struct Nosy(Receiver<u32>);
+
+impl Wake for Nosy {
+    fn wake(self: PlainArc<Self>) {}
+}
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        let _nothing = self.0.len();
+    }
+}
+
+fn poll_with<F: Future>(future: &mut Pin<Box<F>>, waker: Waker) -> Poll<F::Output> {
+    future.as_mut().poll(&mut Context::from_waker(&waker))
+}
+
+#[test]
+fn a_newer_waker_x_the_end_of_the_last_delivery() {
+    explore(&["took it", "waits"], |seen| {
+        let (sender, receiver): Pair = queue::bounded(2);
+        sender.try_send(0).unwrap();
+        drop(sender);
+        let (mut one, mut two) = (receiver.clone(), receiver.clone());
+        let seed = one.try_deliver().unwrap();
+        let parker = Parker::new();
+        let mut first = Box::pin(one.recv());
+        let mut second = Box::pin(two.recv());
+        assert!(parker.poll(&mut first).is_pending());
+        let nosy = |receiver: &Receiver<u32>| Waker::from(PlainArc::new(Nosy(receiver.clone())));
+        assert!(poll_with(&mut second, nosy(&receiver)).is_pending());
+        seed.send(1).unwrap(); // for the first
+        let finisher = thread::spawn(move || drop(seed));
+        // The second takes it only at the end, when promises count no more: perhaps between its two looks.
+        let polled = poll_with(&mut second, nosy(&receiver));
+        finisher.join().unwrap();
+        seen.note(if polled.is_ready() {
+            "took it"
+        } else {
+            "waits"
+        });
+        let first = parker.poll(&mut first);
+        assert!(polled.is_ready() || matches!(first, Poll::Ready(Ok(1))));
+    });
+}
+
+#[test]
+fn a_reservation_x_a_send_x_a_receiver_on_a_rendezvous() {
+    explore(&["the permit first", "the send first"], |seen| {
+        let (sender, receiver): Pair = queue::rendezvous();
+        let other = sender.clone();
+        let giver = thread::spawn(move || run(other.send(1)).0.unwrap());
+        let taker = thread::spawn(move || drain(receiver));
+        run(sender.reserve()).0.unwrap().send(2).unwrap();
+        drop(sender);
+        giver.join().unwrap();
+        seen.note(match taker.join().unwrap()[..] {
+            [1, 2] => "the send first",
+            [2, 1] => "the permit first",
+            ref items => panic!("{items:?}"),
         });
     });
 }

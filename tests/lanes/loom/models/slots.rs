@@ -20,7 +20,7 @@ async fn user(gate: Gate, core: Arc<Core>) -> bool {
     taken.is_ok()
 }
 
-fn gate(slots: &Slots, core: &Core) -> Gate {
+fn gate(slots: &Slots, core: &Arc<Core>) -> Gate {
     Gate::new(slots.clone(), core)
 }
 

@@ -1,0 +1,160 @@
+//! What `tracing` hears of groups.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use ringfence::inspect::Traced;
+use ringfence::{Scope, TaskGroup, scope};
+use tokio::task::yield_now;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::with_default;
+use tracing::{Event, Metadata, Subscriber};
+use tracing_core::span::Current;
+
+use crate::support::paused;
+
+type Group = TaskGroup<String>;
+
+/// Hears of events and of spans, which have one number each; throws, if it is to.
+#[derive(Clone, Default)]
+struct Ear {
+    heard: Arc<Mutex<Vec<String>>>,
+    throws: bool,
+    /// What the one span is.
+    span: Arc<OnceLock<&'static Metadata<'static>>>,
+}
+
+struct Fields<'a>(&'a mut String);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        // Numbers of groups differ from run to run.
+        if !matches!(field.name(), "task" | "spawned_at") {
+            *self.0 += &format!(" {}={value:?}", field.name());
+        }
+    }
+}
+
+impl Ear {
+    fn hear(&self, text: String) {
+        self.heard.lock().expect("nobody panics").push(text);
+        assert!(!self.throws, "a subscriber");
+    }
+
+    fn told(&self) -> Vec<String> {
+        self.heard.lock().expect("nobody panics").clone()
+    }
+}
+
+impl Subscriber for Ear {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_span() || metadata.target() == "ringfence"
+    }
+    fn event(&self, event: &Event<'_>) {
+        let mut text = event.metadata().level().to_string();
+        event.record(&mut Fields(&mut text));
+        self.hear(text);
+    }
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        self.span.set(span.metadata()).expect("one span");
+        Id::from_u64(7)
+    }
+    fn current_span(&self) -> Current {
+        let span = self.span.get().expect("asked for inside");
+        Current::new(Id::from_u64(7), span)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {
+        self.heard
+            .lock()
+            .expect("nobody panics")
+            .push("in".to_owned());
+    }
+    fn exit(&self, _: &Id) {
+        self.heard
+            .lock()
+            .expect("nobody panics")
+            .push("out".to_owned());
+    }
+}
+
+#[test]
+fn the_birth_and_the_end_of_a_child_are_events() {
+    let ear = Ear::default();
+    with_default(ear.clone(), || {
+        paused(async || {
+            let run = Scope::new().name("shop").observer(Arc::new(Traced));
+            let run = run.run(async |group: &Group| {
+                group.named("till").spawn(async {}).await;
+                group.spawn(async { Err::<(), _>("no".to_owned()) });
+                yield_now().await;
+                Ok(())
+            });
+            assert!(run.await.is_err());
+        });
+    });
+    assert_eq!(
+        ear.told(),
+        [
+            "DEBUG message=spawned name=\"till\" group=\"shop\"",
+            "DEBUG message=ended name=\"till\" group=\"shop\" outcome=\"completed\"",
+            "DEBUG message=spawned group=\"shop\"",
+            "WARN message=ended group=\"shop\" outcome=\"failed\"",
+        ]
+    );
+}
+
+#[test]
+fn a_subscriber_that_throws_harms_no_group() {
+    let ear = Ear {
+        throws: true,
+        ..Ear::default()
+    };
+    with_default(ear.clone(), || {
+        paused(async || {
+            let run = Scope::new()
+                .observer(Arc::new(Traced))
+                .run(async |group: &Group| Ok(group.spawn(async { Ok(7) }).await));
+            assert_eq!(run.await.expect("nobody fails"), 7);
+        });
+    });
+    assert_eq!(ear.told().len(), 2);
+}
+
+#[test]
+fn children_are_polled_in_the_span_of_their_scope_if_that_is_wished() {
+    let ear = Ear::default();
+    with_default(ear.clone(), || {
+        paused(async || {
+            let span = tracing::info_span!("request");
+            let plain = {
+                let _inside = span.enter();
+                Scope::new()
+            };
+            let scoped = {
+                let _inside = span.enter();
+                Scope::new().in_current_span()
+            };
+            ear.heard.lock().expect("nobody panics").clear();
+            let run = plain.run(async |group: &Group| {
+                group.spawn(yield_now()).await;
+                Ok(())
+            });
+            run.await.expect("nobody fails");
+            assert!(ear.told().is_empty(), "only if it is wished");
+            let run = scoped.run(async |group: &Group| {
+                group.spawn(yield_now()).await;
+                let inner = scope(async |group: &Group| {
+                    group.spawn(async {});
+                    Ok(())
+                });
+                inner.await.map_err(|error| error.to_string())
+            });
+            run.await.expect("nobody fails");
+            // Two polls of the first child, one of the one in the scope inside.
+            assert_eq!(ear.told(), ["in", "out", "in", "out", "in", "out"]);
+        });
+    });
+}

@@ -1,0 +1,209 @@
+//! What holds for queues of every kind, and every call.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ringfence::queue::{Delivery, Queue, Receiver, Sender};
+use ringfence::{TaskGroup, scope};
+
+use super::drain;
+use crate::support::{cut_at_every_await, every_runtime, paused};
+
+const LINGER: Duration = Duration::from_millis(3);
+const ITEMS: usize = 8;
+
+/// All as narrow as they can be. With whether a delivery that is dropped comes back.
+fn kinds() -> Vec<(&'static str, Queue<usize>, bool)> {
+    let bounded = || Queue::bounded(1);
+    vec![
+        ("plain", bounded(), false),
+        ("lifo", bounded().lifo(), false),
+        ("ranked", bounded().rank(|item| *item as i64 % 3), false),
+        ("weighed", bounded().weight(|_| 1), false),
+        ("redelivering", bounded().redeliver(99), true),
+        ("a rendezvous", Queue::rendezvous(), false),
+        (
+            "a rendezvous that redelivers",
+            Queue::rendezvous().redeliver(99),
+            true,
+        ),
+        ("unbounded", Queue::unbounded(), false),
+    ]
+}
+
+#[derive(Default)]
+struct Log {
+    sent: Mutex<Vec<usize>>,
+    got: Mutex<Vec<usize>>,
+}
+
+impl Log {
+    fn sent(&self, item: usize) {
+        self.sent.lock().expect("no poison").push(item);
+    }
+
+    fn got(&self, items: impl IntoIterator<Item = usize>) {
+        self.got.lock().expect("no poison").extend(items);
+    }
+
+    fn count(&self) -> usize {
+        self.got.lock().expect("no poison").len()
+    }
+}
+
+/// What is not in the buffer any more was sent.
+struct Buffer<'a>(Vec<usize>, Vec<usize>, &'a Log);
+
+impl Drop for Buffer<'_> {
+    fn drop(&mut self) {
+        let Self(all, rest, log) = self;
+        all.iter()
+            .filter(|item| !rest.contains(item))
+            .for_each(|item| log.sent(*item));
+    }
+}
+
+async fn send_all(sender: Sender<usize>, log: &Log) {
+    sender.send(1).await.unwrap();
+    log.sent(1);
+    sender
+        .send_timeout(2, Duration::from_secs(9))
+        .await
+        .unwrap();
+    log.sent(2);
+    sender.reserve().await.unwrap().send(3).unwrap();
+    log.sent(3);
+    sender.reserve_owned(1).await.unwrap().send(4).unwrap();
+    log.sent(4);
+    let mut buffer = Buffer(vec![5, 6, 7], vec![5, 6, 7], log);
+    sender.send_many(&mut buffer.1).await.unwrap();
+    drop(buffer);
+    #[cfg(feature = "stream")]
+    futures::SinkExt::send(&mut sender.into_sink(), 8)
+        .await
+        .unwrap();
+    #[cfg(not(feature = "stream"))]
+    sender.send(8).await.unwrap();
+    log.sent(8);
+}
+
+async fn take_all(mut receiver: Receiver<usize>, log: &Log, comes_back: bool) {
+    log.got(receiver.recv().await);
+    let delivery = receiver.deliver().await.unwrap();
+    let early = (!comes_back).then_some(*delivery);
+    log.got(early);
+    tokio::task::yield_now().await;
+    let late = comes_back.then_some(*delivery);
+    log.got(late);
+    delivery.done();
+    let mut items = Vec::new();
+    receiver.recv_many(&mut items, 2).await.unwrap();
+    log.got(items.drain(..));
+    receiver.recv_batch(&mut items, 2, LINGER).await.unwrap();
+    log.got(items);
+    let mut deliveries = Vec::new();
+    receiver.deliver_many(&mut deliveries, 1).await.unwrap();
+    log.got(deliveries.drain(..).map(Delivery::into_inner));
+    receiver
+        .deliver_batch(&mut deliveries, 1, LINGER)
+        .await
+        .unwrap();
+    log.got(deliveries.drain(..).map(Delivery::into_inner));
+    while log.count() < ITEMS {
+        log.got(receiver.recv().await);
+    }
+}
+
+#[test]
+fn every_call_cut_at_every_await_loses_nothing() {
+    for (kind, queue, comes_back) in kinds() {
+        paused(async move || {
+            let (sender, receiver) = queue.build();
+            let log = Log::default();
+            let cuts = cut_at_every_await(
+                || {
+                    let sends = send_all(sender.clone(), &log);
+                    let takes = take_all(receiver.clone(), &log, comes_back);
+                    async move { tokio::join!(sends, takes) }
+                },
+                async |cut| {
+                    let stats = sender.stats();
+                    let waiting = (stats.waiting_senders, stats.waiting_receivers);
+                    assert_eq!((waiting, stats.in_delivery), ((0, 0), 0), "{kind}, {cut}");
+                    assert!(stats.used <= stats.len, "{kind}, {cut}: {stats:?}");
+                    let sent = std::mem::take(&mut *log.sent.lock().unwrap());
+                    let mut all = std::mem::take(&mut *log.got.lock().unwrap());
+                    all.extend(drain(&mut receiver.clone()));
+                    let each: BTreeSet<_> = all.iter().copied().collect();
+                    assert_eq!(each.len(), all.len(), "{kind}, {cut}: doubled: {all:?}");
+                    let mut lost = sent.iter().filter(|item| !each.contains(item));
+                    assert_eq!(lost.next(), None, "{kind}, {cut}: {sent:?}, {all:?}");
+                    // On a rendezvous, a send may be dropped whose item was just taken.
+                    let unsent = all.len() - sent.len();
+                    assert!(
+                        unsent <= usize::from(kind.contains("rendezvous")),
+                        "{kind}, {cut}"
+                    );
+                },
+            )
+            .await;
+            assert!(
+                cuts > if kind == "unbounded" { 1 } else { 8 },
+                "{kind}: {cuts}"
+            );
+        });
+    }
+}
+
+#[test]
+fn every_kind_ends_at_capacity_one() {
+    every_runtime(async || {
+        for (kind, queue, _) in kinds() {
+            let (sender, receiver) = queue.build();
+            let log = Arc::new(Log::default());
+            scope(async |group: &TaskGroup| {
+                for first in [1, 11, 21] {
+                    let sender = sender.clone();
+                    group.spawn(async move {
+                        for item in first..first + 5 {
+                            sender.send(item).await?;
+                        }
+                        sender.reserve().await?.send(first + 5)?;
+                        sender
+                            .send_many(&mut (first + 6..first + 10).collect())
+                            .await?;
+                        Ok(())
+                    });
+                }
+                drop(sender);
+                for taker in 0..3 {
+                    let (mut receiver, log) = (receiver.clone(), log.clone());
+                    group.spawn(async move {
+                        let mut items = Vec::new();
+                        loop {
+                            let taken = match taker {
+                                0 => receiver.recv().await.map(|item| items.push(item)),
+                                1 => receiver.recv_batch(&mut items, 4, LINGER).await.map(drop),
+                                _ => receiver
+                                    .deliver()
+                                    .await
+                                    .map(|item| items.push(item.into_inner())),
+                            };
+                            log.got(items.drain(..));
+                            if taken.is_err() {
+                                break;
+                            }
+                        }
+                    });
+                }
+                Ok(())
+            })
+            .await
+            .unwrap();
+            let mut got = std::mem::take(&mut *log.got.lock().unwrap());
+            got.sort_unstable();
+            assert!(got.into_iter().eq(1..31), "{kind}");
+        }
+    });
+}
