@@ -32,7 +32,8 @@ use crate::sync::Arc;
 ///
 /// It shields against the cancel of the task that the caller runs in, whether it came through a handle, the group, or a group
 /// around it; in the body of a scope, or in a child that borrows, also against that of the task that the scope is in. It does not shield against its own future
-/// being dropped, by a `timeout` around it or a `select!`, nor against the end of the runtime. Children that are
+/// being dropped, by a `timeout` around it or a `select!`, nor against the end of the runtime. It keeps its bound only while it is polled:
+/// await it, or drop it. Children that are
 /// spawned in it are not in it. Outside every group it does nothing.
 ///
 /// *Comparison.* `tokio::spawn` and then awaiting the handle keeps a section going, too, but nobody owns it: it has no bound, and
