@@ -5,6 +5,10 @@
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
+use std::task::Context as TaskContext;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::detail::{self, WaitsFor};
 use crate::root::RootState;
@@ -49,9 +53,14 @@ impl Context {
         waits_for
     }
 
-    /// Asks whether the task may go on although it is forced.
-    pub(crate) fn is_shielded(&self) -> bool {
-        self.seat.as_ref().is_some_and(|seat| seat.is_shielded())
+    /// Asks whether the task may go on although it is forced; wakes it when it may not any more.
+    pub(crate) fn may_go_on(&self, cx: &mut TaskContext<'_>) -> bool {
+        let seat = self.seat.as_ref().filter(|seat| seat.is_shielded());
+        seat.is_some_and(|seat| {
+            let now = Instant::now();
+            let since = self.core.forced_since(now).unwrap_or(now);
+            seat.holds(seat.forced_since(since), cx)
+        })
     }
 }
 
@@ -94,7 +103,7 @@ impl Drop for Enter<'_> {
 /// Shields the task in which another member is polled as long as that one is: the body of a scope inside it, or a child that is
 /// being started there.
 #[derive(Default)]
-pub(crate) struct Relay(Option<Arc<Seat>>);
+pub(crate) struct Relay(Option<(Arc<Seat>, Duration)>);
 
 impl Relay {
     /// Follows the shields of `inner`, which was just polled here.
@@ -107,26 +116,37 @@ impl Relay {
     }
 
     fn shift(&mut self, inner: Option<&Arc<Seat>>) {
-        let is_up = inner.is_some_and(|seat| seat.is_shielded());
-        self.hold(is_up, || inner.is_some_and(|seat| seat.is_overrun()));
+        let up = inner.filter(|seat| seat.is_shielded());
+        self.hold(up.map(|seat| seat.bound()), || {
+            inner.is_some_and(|seat| seat.is_overrun())
+        });
     }
 
-    /// Shields the task, or does so no more: `is_overrun` says whether that is because it lasted too long.
-    pub(crate) fn hold(&mut self, is_up: bool, is_overrun: impl FnOnce() -> bool) {
-        match self.0.take() {
-            None if is_up => {
-                self.0 = with(|context| context.seat().clone());
-                self.0.iter().for_each(|seat| seat.raise());
+    /// Shields the task for so long, or does so no more: `is_overrun` says whether that is because it lasted too long.
+    pub(crate) fn hold(&mut self, bound: Option<Duration>, is_overrun: impl FnOnce() -> bool) {
+        match (self.0.take(), bound) {
+            (None, Some(bound)) => {
+                self.0 = with(|context| (context.seat().clone(), bound));
+                self.0.iter().for_each(|(seat, bound)| seat.raise(*bound));
             }
-            Some(outer) if !is_up => outer.lower(is_overrun()),
-            same => self.0 = same,
+            (Some((outer, old)), Some(bound)) => {
+                if bound != old {
+                    outer.raise(bound);
+                    outer.lower(old, false);
+                }
+                self.0 = Some((outer, bound));
+            }
+            (Some((outer, old)), None) => outer.lower(old, is_overrun()),
+            (None, None) => {}
         }
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.0.iter().for_each(|seat| seat.lower(false));
+        self.0
+            .iter()
+            .for_each(|(seat, bound)| seat.lower(*bound, false));
     }
 }
 

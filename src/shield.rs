@@ -1,23 +1,19 @@
 //! Shields: sections that run to their end although their group is cancelled.
 //!
-//! H1. A shield is up from the first poll of its section until that has ended, is dropped, or has lasted too long; meanwhile the
-//! task is not dropped where it is parked: in the body of a scope, or in a child that borrows, nor is the one that the scope is
-//! in. H2. The bound counts from the moment in which the task would have been dropped, which stands in its seat or its group: so sections one after
-//! another do not outlast the longest bound. H3. Whether code is inside is set around each poll, so that other branches of
-//! the same task are not. H4. It listens for that moment by itself, since whatever polls it may not look at it otherwise.
+//! H1. A shield is up from the first poll of its section until that has ended or is dropped, or has lasted too long; meanwhile the
+//! task is not dropped where it is parked: in the body of a scope, nor is the one that the scope is in. H2. The bound counts
+//! from the moment in which the task would have been dropped, which stands in its seat or its group: so sections one after
+//! another do not outlast the longest bound. Whoever would drop the task keeps that time, by the bounds in its seat, whether anybody polls
+//! the section or not. H3. Whether code is inside is set around each poll, so that other branches of the same task are not.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::task::coop;
-use tokio::time::Instant;
 
-use crate::runtime::Timer;
-use crate::state::Core;
 use crate::state::owner::Seat;
 use crate::sync::Arc;
 
@@ -25,15 +21,14 @@ use crate::sync::Arc;
 ///
 /// For what must not stop half-way: a commit, a hand-over, a farewell. When the task is forced, it goes on as long as it is in
 /// the section; after `bound` it is dropped all the same, and named among those who were
-/// [forced](crate::GroupError::forced). A signal changes nothing for it: the bound counts from the force, also for a section that
+/// [forced](crate::GroupError::forced); at once, where the runtime has no time driver. A signal changes nothing for it: the bound counts from the force, also for a section that
 /// begins after it, so that no chain of sections outlasts the longest of their bounds. Inside,
 /// [`token`](crate::token) is silent and there is [no deadline](crate::Deadline::current) from outside, also in scopes that are
 /// opened there.
 ///
 /// It shields against the cancel of the task that the caller runs in, whether it came through a handle, the group, or a group
 /// around it; in the body of a scope, or in a child that borrows, also against that of the task that the scope is in. It does not shield against its own future
-/// being dropped, by a `timeout` around it or a `select!`, nor against the end of the runtime. It keeps its bound only while it is polled:
-/// await it, or drop it. Children that are
+/// being dropped, by a `timeout` around it or a `select!`, nor against the end of the runtime. Children that are
 /// spawned in it are not in it. Outside every group it does nothing.
 ///
 /// *Comparison.* `tokio::spawn` and then awaiting the handle keeps a section going, too, but nobody owns it: it has no bound, and
@@ -42,10 +37,6 @@ use crate::sync::Arc;
 /// # Cancel safety
 ///
 /// As cancel safe as `section`, which is dropped with it.
-///
-/// # Panics
-///
-/// When the group is forced meanwhile, and the runtime has no time driver.
 ///
 /// # Examples
 ///
@@ -74,7 +65,6 @@ pub fn shield<F: IntoFuture>(bound: Duration, section: F) -> Shield<F::IntoFutur
         section: section.into_future(),
         bound,
         guard: None,
-        timer: None,
     }
 }
 
@@ -90,79 +80,26 @@ pin_project! {
         section: F,
         bound: Duration,
         guard: Option<Guard>,
-        timer: Option<Pin<Box<Timer>>>,
     }
 }
 
 /// A raised shield.
 struct Guard {
-    core: Arc<Core>,
-    serial: u64,
     seat: Arc<Seat>,
-    is_up: bool,
-    /// The numbers under which each group knows us, innermost first.
-    listening: Vec<u64>,
+    bound: Duration,
 }
 
 impl Guard {
-    fn raise() -> Option<Self> {
-        let (core, serial, seat) = crate::context::seat()?;
-        seat.raise();
-        Some(Self {
-            core,
-            serial,
-            seat,
-            is_up: true,
-            listening: Vec::new(),
-        })
-    }
-
-    /// Returns the members that the section is in: who shares the task in which a scope was opened is in the member that
-    /// opened it.
-    fn around(&self) -> impl Iterator<Item = (&Core, u64)> {
-        std::iter::successors(Some((&*self.core, self.serial)), |(core, serial)| {
-            core.exposed_in().filter(|_| core.shares_task(*serial))
-        })
-    }
-
-    fn is_forced(&self) -> bool {
-        self.around().any(|(core, serial)| {
-            let word = core.word().read();
-            word.is_forced() || (serial > 0 && core.is_forced(word, serial))
-        })
-    }
-
-    /// Returns since when the task goes on in shields alone.
-    fn forced_since(&self) -> Instant {
-        let now = Instant::now();
-        let levels = self.around();
-        let since = levels.filter_map(|(core, serial)| core.forced_since(serial, now));
-        since.min().unwrap_or(now)
-    }
-
-    /// H4.
-    fn listen(&mut self, waker: &Waker) {
-        let known = std::mem::take(&mut self.listening);
-        let numbers = self
-            .around()
-            .enumerate()
-            .map(|(level, (core, serial))| core.listen(serial, known.get(level).copied(), waker));
-        self.listening = numbers.collect();
-    }
-
-    fn lower(&mut self, is_overrun: bool) {
-        if std::mem::take(&mut self.is_up) {
-            self.seat.lower(is_overrun);
-        }
+    fn raise(bound: Duration) -> Option<Self> {
+        let (_, _, seat) = crate::context::seat()?;
+        seat.raise(bound);
+        Some(Self { seat, bound })
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.lower(false);
-        for ((core, serial), number) in self.around().zip(&self.listening) {
-            core.unlisten(serial, *number);
-        }
+        self.seat.lower(self.bound, false);
     }
 }
 
@@ -181,7 +118,7 @@ impl<F: Future> Future for Shield<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         if this.guard.is_none() {
-            *this.guard = Guard::raise(); // H1
+            *this.guard = Guard::raise(*this.bound); // H1
         }
         let Some(guard) = this.guard else {
             return this.section.poll(cx);
@@ -192,30 +129,8 @@ impl<F: Future> Future for Shield<F> {
         };
         if polled.is_ready() {
             *this.guard = None;
-            return polled;
         }
-        if !guard.is_forced() {
-            guard.listen(cx.waker());
-            if !guard.is_forced() {
-                return Poll::Pending;
-            }
-        }
-        // H2
-        let timer = match &mut *this.timer {
-            Some(timer) => Some(timer),
-            none => {
-                let end = guard.forced_since().checked_add(*this.bound);
-                end.map(|end| none.insert(Box::pin(Timer::at(end))))
-            }
-        };
-        let mut timer = timer.map(|timer| coop::unconstrained(timer.as_mut()));
-        let is_over = timer
-            .as_mut()
-            .is_some_and(|timer| Pin::new(timer).poll(cx).is_ready());
-        if is_over {
-            guard.lower(true);
-        }
-        Poll::Pending
+        polled
     }
 }
 

@@ -115,7 +115,6 @@ pub(crate) struct Core {
     opener: u64,
     gives_up: bool,
     is_shielded: bool,
-    is_in_task: bool,
     /// Whether a cancel is a signal first. A long-lived group learns that only when it is shut down.
     has_grace: AtomicBool,
     /// Whether the grace of a group around it was over when its scope was dropped: see [`Rare::outlasted`].
@@ -143,7 +142,6 @@ impl Core {
             has_ages: settings.has_grace || settings.is_long_lived,
             gives_up: settings.gives_up,
             is_shielded: settings.is_shielded,
-            is_in_task: settings.is_in_task,
             has_outlasted: AtomicBool::new(false),
             listed: Listed::new(),
             opener: settings.opener,
@@ -169,11 +167,6 @@ impl Core {
     /// Returns the same as long as a cancel out there reaches in here: a shield in between keeps it away.
     pub(crate) fn exposed_in(&self) -> Option<(&Self, u64)> {
         self.opened_in().filter(|_| !self.is_shielded)
-    }
-
-    /// Asks whether a member lives in the task that the scope was opened in: the body does, and children that borrow.
-    pub(crate) fn shares_task(&self, serial: u64) -> bool {
-        serial == 0 || self.is_in_task
     }
 
     /// Asks whether this was opened in `outer`, or in a group inside it.

@@ -235,7 +235,7 @@ where
     F: FnOnce(G) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    let (holder, clock, panics_as_errors) = open::<E>(options, true);
+    let (holder, clock, panics_as_errors) = open::<E>(options);
     let shared = Shared::new(holder.core().clone());
     let lent = group(shared.clone());
     let driver = Driver::new(&holder, || body(lent), clock, panics_as_errors);

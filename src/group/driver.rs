@@ -268,7 +268,7 @@ where
             let Some(body) = this.body.as_mut().as_pin_mut() else {
                 return;
             };
-            if core.word().read().is_forced() && !is_shielded(this.context) {
+            if core.word().read().is_forced() && !may_go_on(this.context, cx) {
                 core.forced(0, Mark::None, is_overrun(this.context), || Straggler {
                     task: None,
                     reason: core.reason_why(Why::Group),
@@ -294,7 +294,7 @@ where
                     if is_stuck && was_stuck {
                         return self.end_body(None);
                     }
-                    let ends = core.word().read().is_forced() && !is_shielded(this.context);
+                    let ends = core.word().read().is_forced() && !may_go_on(this.context, cx);
                     if !(is_stuck || ends) {
                         return;
                     }
@@ -377,8 +377,9 @@ where
     }
 }
 
-fn is_shielded(context: &Option<Context>) -> bool {
-    context.as_ref().is_some_and(Context::is_shielded)
+fn may_go_on(context: &Option<Context>, cx: &mut TaskContext<'_>) -> bool {
+    let context = context.as_ref();
+    context.is_some_and(|context| context.may_go_on(cx))
 }
 
 fn is_overrun(context: &Option<Context>) -> bool {
@@ -425,7 +426,7 @@ where
             }
             core.set_waiter(cx.waker()); // D1
             let word = core.word().read();
-            let ends = word.is_forced() && this.body.is_some() && !is_shielded(this.context);
+            let ends = word.is_forced() && this.body.is_some() && !may_go_on(this.context, cx);
             if word.live() == 0 || ends {
                 continue;
             }

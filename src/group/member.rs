@@ -220,7 +220,7 @@ where
     }
 
     /// Registers the child when it first has to wait. Says no if it has to end instead.
-    fn park(self: Pin<&mut Self>, cx: &TaskContext<'_>) -> bool {
+    fn park(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> bool {
         let this = self.project();
         let Some(context) = this.context else {
             return false;
@@ -243,7 +243,7 @@ where
             let word = context.core.word().read();
             context.core.is_forced(word, context.serial)
         };
-        context.is_shielded() || (*this.parked && !is_forced())
+        (*this.parked && !is_forced()) || context.may_go_on(cx)
     }
 
     /// Prepares for being polled by another waker than before.
@@ -260,7 +260,7 @@ where
         let mut this = self.as_mut().project();
         if this.context.as_ref().is_some_and(|context| {
             let word = context.core.word().read();
-            context.core.is_forced(word, context.serial) && !context.is_shielded()
+            context.core.is_forced(word, context.serial) && !context.may_go_on(cx)
         }) {
             return Poll::Ready(None);
         }
@@ -512,7 +512,7 @@ where
             return self.poll_settled(cx);
         }
         let word = context.core.word().read();
-        if context.core.is_forced(word, context.serial) && !context.is_shielded() {
+        if context.core.is_forced(word, context.serial) && !context.may_go_on(cx) {
             let end = self.as_mut().force();
             return self.settle(end, cx);
         }

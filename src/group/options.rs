@@ -155,7 +155,7 @@ where
     E: Send + 'static,
     F: AsyncFnOnce(&TaskGroup<E>) -> Result<T, E>,
 {
-    let (group, clock, panics_as_errors) = open(options, false);
+    let (group, clock, panics_as_errors) = open(options);
     Driver::new(&group, || body(&group), clock, panics_as_errors).await
 }
 
@@ -180,17 +180,12 @@ fn open_plain<E: Send + 'static>(settings: Settings) -> TaskGroup<E> {
     TaskGroup::new(Core::new(settings, parent), crate::runtime::current())
 }
 
-/// Makes the group of a scope that is first polled now. `is_in_task` says whether its children live in the caller's task.
+/// Makes the group of a scope that is first polled now.
 pub(super) fn open<E: Send + 'static>(
     options: Option<Box<Scope>>,
-    is_in_task: bool,
 ) -> (TaskGroup<E>, Option<Box<Clock>>, bool) {
     let Some(options) = options else {
-        let settings = Settings {
-            is_in_task,
-            ..Settings::default()
-        };
-        return (open_plain(settings), None, false);
+        return (open_plain(Settings::default()), None, false);
     };
     let (parent, opener) = crate::context::current().unzip();
     let settings = Settings {
@@ -199,7 +194,6 @@ pub(super) fn open<E: Send + 'static>(
         is_long_lived: false,
         gives_up: options.give_up.is_some(),
         is_shielded: options.is_apart || crate::context::is_inside_shield(),
-        is_in_task,
         // A scope that is apart still tells its children of the deadline around it.
         deadline: options
             .deadline

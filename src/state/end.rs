@@ -186,18 +186,10 @@ impl Core {
         !word.is_calm() && self.is_forced_with(word, serial, || self.registry.mark(serial))
     }
 
-    /// Notes that somebody goes on although he is forced. Returns since when he does, at the latest; nothing if he is not.
-    pub(crate) fn forced_since(&self, serial: u64, now: Instant) -> Option<Instant> {
-        let word = self.word.read();
-        let since = if word.is_forced() {
-            *self.cold.lock().rare().forced_since.get_or_insert(now)
-        } else if serial > 0 && self.is_forced(word, serial) {
-            now
-        } else {
-            return None;
-        };
-        let alone = (serial > 0).then(|| self.registry.forced_since(serial, since));
-        Some(alone.flatten().unwrap_or(since))
+    /// Notes that somebody goes on although all are forced. Returns since when, at the latest; nothing if they are not.
+    pub(crate) fn forced_since(&self, now: Instant) -> Option<Instant> {
+        let is_forced = self.word.read().is_forced();
+        is_forced.then(|| *self.cold.lock().rare().forced_since.get_or_insert(now))
     }
 
     pub(super) fn is_forced_with(

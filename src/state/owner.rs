@@ -19,12 +19,18 @@
 //! not the task that drops the scope it is in, nor two scopes dropped by children of one another.
 
 use std::any::Any;
-use std::task::Waker;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Waker};
+use std::time::Duration;
 
+use tokio::task::coop;
 use tokio::time::Instant;
 
 use crate::observe::{CancelReason, TaskInfo, wake};
+use crate::panic::catch;
 use crate::root::RootState;
+use crate::runtime::Timer;
 use crate::state::Core;
 use crate::state::word::Kind;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Lock, OnceLock, Ordering, PlainArc};
@@ -33,15 +39,25 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, Lock, OnceLock, Ordering, PlainArc
 /// the tokens that it gave out; and how many scopes it has adopted, and what is to happen when there are none.
 pub(crate) struct Seat {
     is_marked: AtomicBool,
-    /// Sections of the task that are shielded: used by the task alone.
+    /// Sections of the task that are shielded: used by the task alone, as is all down to `forced`.
     shields: AtomicU64,
     /// Whether the code that runs is in one of them.
     is_inside: AtomicBool,
     /// Whether one of them lasted longer than it may.
     is_overrun: AtomicBool,
+    /// Whether that was all of them, so that the task is not shielded any more.
+    is_over: AtomicBool,
+    watch: Lock<Watch>,
     /// When one of them first found that the task was forced.
     forced: OnceLock<Instant>,
     adopted: Lock<Adopted>,
+}
+
+/// How long shields may last, and what wakes the task then.
+#[derive(Default)]
+struct Watch {
+    bounds: Vec<Duration>,
+    alarm: Option<Pin<Box<Timer>>>,
 }
 
 #[derive(Default)]
@@ -59,6 +75,8 @@ impl Seat {
             shields: AtomicU64::new(0),
             is_inside: AtomicBool::new(false),
             is_overrun: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            watch: Lock::new(Watch::default()),
             forced: OnceLock::new(),
             adopted: Lock::new(Adopted::default()),
         }
@@ -74,13 +92,18 @@ impl Seat {
         self.is_marked.load(Ordering::Acquire)
     }
 
-    /// Raises a shield.
-    pub(crate) fn raise(&self) {
+    /// Raises a shield that may last so long after the force.
+    pub(crate) fn raise(&self, bound: Duration) {
+        self.watch.lock().bounds.push(bound);
         self.shields.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Lowers a shield, since its section has ended, or lasted too long.
-    pub(crate) fn lower(&self, is_overrun: bool) {
+    pub(crate) fn lower(&self, bound: Duration, is_overrun: bool) {
+        let bounds = &mut self.watch.lock().bounds;
+        if let Some(place) = bounds.iter().position(|own| *own == bound) {
+            bounds.swap_remove(place);
+        }
         let was_last = self.shields.fetch_sub(1, Ordering::Relaxed) == 1;
         if was_last && is_overrun {
             self.is_overrun.store(true, Ordering::Relaxed);
@@ -88,7 +111,43 @@ impl Seat {
     }
 
     pub(crate) fn is_shielded(&self) -> bool {
-        self.shields.load(Ordering::Relaxed) > 0
+        self.shields.load(Ordering::Relaxed) > 0 && !self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Returns how long the task may be shielded: by the longest of its bounds.
+    pub(crate) fn bound(&self) -> Duration {
+        let longest = self.watch.lock().bounds.iter().max().copied();
+        longest.unwrap_or_default()
+    }
+
+    /// Asks whether the task may go on, shielded, which was forced at `since`. Wakes it when it may not any more.
+    pub(crate) fn holds(&self, since: Instant, cx: &mut Context<'_>) -> bool {
+        if !self.is_shielded() {
+            return false;
+        }
+        let Some(end) = since.checked_add(self.bound()) else {
+            return true;
+        };
+        // Where the time cannot be kept, it is over.
+        let is_over = end <= Instant::now() || catch(|| self.is_due(end, cx)).unwrap_or(true);
+        if is_over {
+            self.is_over.store(true, Ordering::Relaxed);
+            self.is_overrun.store(true, Ordering::Relaxed);
+        }
+        !is_over
+    }
+
+    fn is_due(&self, end: Instant, cx: &mut Context<'_>) -> bool {
+        let known = self.watch.lock().alarm.take();
+        let mut alarm = known.unwrap_or_else(|| Box::pin(Timer::at(end)));
+        if alarm.end() != end {
+            alarm.as_mut().reset(end);
+        }
+        let is_due = Pin::new(&mut coop::unconstrained(alarm.as_mut()))
+            .poll(cx)
+            .is_ready();
+        self.watch.lock().alarm = Some(alarm);
+        is_due
     }
 
     pub(crate) fn is_overrun(&self) -> bool {

@@ -180,17 +180,6 @@ impl Registry {
             .map_or(Mark::None, |entry| entry.mark)
     }
 
-    /// Notes in a child's seat that it was forced. Returns when that was first noted; nothing if it has no seat.
-    pub(crate) fn forced_since(
-        &self,
-        serial: u64,
-        now: tokio::time::Instant,
-    ) -> Option<tokio::time::Instant> {
-        let shard = self.shard(serial).lock();
-        let seat = shard.get(&serial)?.rare.as_ref()?.seat.as_ref()?;
-        Some(seat.forced_since(now))
-    }
-
     /// Singles a child out, also one that has not been here yet. Returns its waker if it is to be woken.
     pub(crate) fn single_out(&self, serial: u64, mark: Mark) -> Option<Waker> {
         let mut shard = self.shard(serial).lock();

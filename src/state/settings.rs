@@ -17,8 +17,6 @@ pub(crate) struct Settings {
     pub(crate) gives_up: bool,
     /// Whether the scope is opened in a section that is shielded.
     pub(crate) is_shielded: bool,
-    /// Whether its children live in the task that it was opened in.
-    pub(crate) is_in_task: bool,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) observer: Option<PlainArc<dyn Observer>>,
     /// What children are polled in.

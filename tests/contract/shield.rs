@@ -103,6 +103,29 @@ fn the_bound_counts_from_the_force() {
 }
 
 #[test]
+fn a_section_that_nobody_polls_any_more_has_its_bound_all_the_same() {
+    paused(async || {
+        let child = async {
+            let mut section = pin!(shield(ms(100), pending::<()>()));
+            assert!(futures::poll!(section.as_mut()).is_pending());
+            pending::<()>().await;
+        };
+        let (took, error) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!((took, error.forced().len()), (ms(105), 1));
+        let inside = async {
+            let mut scoped = pin!(scope(async |_: &Group| {
+                shield(ms(100), pending::<()>()).await;
+                Ok(())
+            }));
+            assert!(futures::poll!(scoped.as_mut()).is_pending());
+            pending::<()>().await;
+        };
+        let (took, error) = cancelled_at_5(Scope::new(), inside).await;
+        assert_eq!((took, error.forced().len()), (ms(105), 1));
+    });
+}
+
+#[test]
 fn sections_one_after_another_do_not_outlast_the_longest_bound() {
     paused(async || {
         let sections = || async {

@@ -13,6 +13,7 @@ use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
@@ -35,6 +36,7 @@ pub(super) struct Stage {
     context: Option<Context>,
     // Children that are in a shielded section, and whether one of those was there for too long.
     shielded: usize,
+    bound: Duration,
     is_overrun: bool,
 }
 
@@ -44,28 +46,33 @@ impl Stage {
             core,
             context: None,
             shielded: 0,
+            bound: Duration::ZERO,
             is_overrun: false,
         }
     }
 
-    /// Asks whether the task has to go on for one of the children, and if not, whether one would still have to.
-    pub(super) fn shield(&self) -> (bool, bool) {
-        (self.shielded > 0, self.is_overrun)
+    /// Asks for how long the task has to go on for the children, and if it has not, whether one would still have to.
+    pub(super) fn shield(&self) -> (Option<Duration>, bool) {
+        ((self.shielded > 0).then_some(self.bound), self.is_overrun)
     }
 
     /// Follows the shields of the child on the stage; `was_up` says whether they were up before.
     fn follow(&mut self, was_up: &mut bool) {
-        let is_up = self.is_shielded();
-        if is_up == *was_up {
+        let seat = self.context.as_ref().and_then(|it| it.seat.as_ref());
+        let up = seat.filter(|seat| seat.is_shielded());
+        let has_changed = up.is_some() != std::mem::replace(was_up, up.is_some());
+        if let Some(seat) = up {
+            self.bound = self.bound.max(seat.bound());
+            self.shielded += usize::from(has_changed);
             return;
         }
-        *was_up = is_up;
-        if is_up {
-            self.shielded += 1;
+        if !has_changed {
             return;
         }
         self.shielded -= 1;
-        let seat = self.context.as_ref().and_then(|it| it.seat.as_ref());
+        if self.shielded == 0 {
+            self.bound = Duration::ZERO;
+        }
         self.is_overrun |= seat.is_some_and(|seat| seat.is_overrun());
     }
 
@@ -88,8 +95,9 @@ impl Stage {
         context.is_some_and(|context| context.seat.is_some())
     }
 
-    fn is_shielded(&self) -> bool {
-        self.context.as_ref().is_some_and(Context::is_shielded)
+    fn may_go_on(&self, cx: &mut TaskContext<'_>) -> bool {
+        let context = self.context.as_ref();
+        context.is_some_and(|context| context.may_go_on(cx))
     }
 
     /// Whether the child still has to wait for scopes that it dropped.
@@ -182,7 +190,7 @@ where
             return self.settled(stage, cx);
         }
         let core = &stage.core;
-        if core.is_forced(core.word().read(), *this.serial) && !stage.is_shielded() {
+        if core.is_forced(core.word().read(), *this.serial) && !stage.may_go_on(cx) {
             let why = self.as_mut().force(stage);
             return self.settle(why, stage, cx);
         }
@@ -220,7 +228,7 @@ where
     }
 
     /// Does what a child does when it has to wait. Says no if it has to end instead.
-    fn park(self: Pin<&mut Self>, stage: &Stage, cx: &TaskContext<'_>) -> bool {
+    fn park(self: Pin<&mut Self>, stage: &Stage, cx: &mut TaskContext<'_>) -> bool {
         let this = self.project();
         if !*this.waits {
             *this.waits = true;
@@ -237,7 +245,7 @@ where
         }
         // A shield may have come down in this very poll, or be up.
         let is_forced = || core.is_forced(core.word().read(), *this.serial);
-        stage.is_shielded() || (*this.parked && !is_forced())
+        (*this.parked && !is_forced()) || stage.may_go_on(cx)
     }
 
     /// The common end: a value, and nothing that anybody else would have to know. Gives the value back if it is not so.

@@ -230,8 +230,8 @@ impl<C: ?Sized + Child> Set<C> {
 
     /// Has the task around follow the shields of the children.
     fn follow(&mut self) {
-        let (is_up, is_overrun) = self.stage.shield();
-        self.relay.hold(is_up, || is_overrun);
+        let (bound, is_overrun) = self.stage.shield();
+        self.relay.hold(bound, || is_overrun);
     }
 
     /// N5.
