@@ -1,6 +1,6 @@
 //! Seeing inside a running program: the tree of its groups and tasks, counters, and who is slow.
 //!
-//! [`snapshot`](crate::snapshot) can be called from any thread at any time, also from one that no runtime knows: from a signal handler's
+//! [`snapshot`] can be called from any thread at any time, also from one that no runtime knows: from a signal handler's
 //! task, a debug endpoint, a watchdog. It prints as a tree, and gives JSON and Mermaid.
 //!
 //! ```

@@ -17,8 +17,8 @@
 //! was woken and never comes. N4. `used` is the weight of the items in here, of those in delivery, and of the permits; with
 //! what is set aside for senders it stays within the limit, but for what deliveries send (N5). N5. A delivery's own sends
 //! never wait: its worker is what would make room. N6. The end is: no sender, or closed; no item, no delivery, no permit. Once
-//! ended, always ended. N7. An item has exactly one fate: received, given back, discarded, dead; and it is in here or in
-//! delivery until whoever is told of its fate has been told. N8. On a rendezvous, receivers that wait are the room. Those who
+//! ended, always ended. N7. An item has exactly one fate: received, given back, discarded, dead. One that was
+//! delivered is in delivery until whoever is told of its fate has been told. N8. On a rendezvous, receivers that wait are the room. Those who
 //! send and those who reserve are served in the order in which they came, whichever they are. N9. Where only the latest item
 //! counts, there is always room, and whatever is put in replaces what is there. N10. In a ring where nobody waits, sends and receives concern nobody else: two
 //! numbers say how far, and they are found anew after each step that went the long way ([`State::refresh`]).

@@ -41,13 +41,18 @@ fn counted(calls: &Count) -> impl Future<Output = Result<u32, String>> + Send + 
 #[test]
 fn callers_of_one_key_share_one_call() {
     every_runtime(async || {
-        let (flights, calls) = (Flights::new(), Count::new());
-        let all = join_all((0..100).map(|_| {
-            let calls = calls.clone();
-            flights.run(7, move || counted(&calls))
-        }))
-        .await;
-        assert!(all.into_iter().all(|landed| landed.ok() == Some(1)));
+        let (flights, calls, all_ask) = (Flights::new(), Count::new(), Count::new());
+        let mut all = join_all((0..100).map(|_| {
+            let (calls, all_ask) = (calls.clone(), all_ask.clone());
+            flights.run(7, move || async move {
+                calls.add();
+                until(|| all_ask.get() > 0).await;
+                Ok(7)
+            })
+        }));
+        assert!((&mut all).now_or_never().is_none());
+        all_ask.add();
+        assert!(all.await.into_iter().all(|landed| landed.ok() == Some(7)));
         assert_eq!((calls.get(), flights.len()), (1, 0));
     });
 }

@@ -191,6 +191,26 @@ fn a_panic_of_the_hook_goes_on_in_the_caller() {
 }
 
 #[test]
+fn a_panic_kept_by_a_pool_that_is_cut_short_reaches_the_observer() {
+    paused(async || {
+        let seen = Arc::new(Seen::default());
+        let scope = Scope::new().observer(seen.clone());
+        let ended = scope.run(async |group: &TaskGroup| {
+            let pool = Workers::<()>::new(1).run(full(2), |job: Delivery<u32>| async move {
+                assert!(*job == 1, "the first");
+                pending().await
+            });
+            group.spawn(async move { pool.await.map(|_| ()).map_err(Into::into) });
+            settle().await;
+            group.cancel();
+            pending::<Result<(), _>>().await
+        });
+        assert!(ended.await.is_err());
+        assert_eq!(*seen.0.lock().unwrap(), ["panicked: the first"]);
+    });
+}
+
+#[test]
 fn a_panic_outranks_an_error_of_the_source() {
     single_thread(async || {
         let receiver = full(1);
