@@ -349,6 +349,9 @@ impl<S: Input<Item = T>, T> Door<S, T> {
             }
         });
         wake(all);
+        if cfg!(ringfence_loom) {
+            let _ = self.flags.load(Ordering::Relaxed); // loom does not switch between two unlocks
+        }
         step
     }
 

@@ -175,13 +175,16 @@ type Outcomes = Result<Vec<Result<usize, usize>>, GroupError<usize>>;
 /// How the fan-out ended; an error is what it threw.
 type Ended = Arc<Mutex<Option<Result<Outcomes, String>>>>;
 
+/// What a stranger asks for, and where it keeps it.
+type Stranger = (u32, Arc<Mutex<Option<OwnedPermit>>>);
+
 struct Run {
     model: Model,
     board: Shared,
     drops: Drops,
     progress: Progress,
     limiter: Option<Limiter>,
-    strangers: BTreeMap<usize, (u32, Arc<Mutex<Option<OwnedPermit>>>)>,
+    strangers: BTreeMap<usize, Stranger>,
     signal: Arc<Notify>,
     task: JoinHandle<()>,
     ended: Ended,
@@ -359,9 +362,7 @@ impl Run {
         let limiter = self.limiter.as_ref();
         let permits = limiter.map_or((0, 0), |it| (it.in_flight(), it.waiting()));
         same("permits", &model.permits(), &permits)?;
-        let has = |(_, place): &(u32, Arc<Mutex<Option<OwnedPermit>>>)| {
-            place.lock().expect("no poison").is_some()
-        };
+        let has = |(_, place): &Stranger| place.lock().expect("no poison").is_some();
         let served = self.strangers.iter().filter(|(_, it)| has(it));
         same(
             "served",

@@ -106,7 +106,9 @@ fn work(fan: &Model) -> bool {
 
 fn start(fan: &Model) {
     let own = fan.clone();
-    let started = thread::spawn(move || drop(work(&own)));
+    let started = thread::spawn(move || {
+        work(&own);
+    });
     fan.threads.lock().unwrap().push(started);
 }
 
