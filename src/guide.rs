@@ -11,6 +11,9 @@ pub mod cancellation {}
 #[doc = include_str!("../docs/cookbook.md")]
 pub mod cookbook {}
 
+#[doc = include_str!("../docs/migrating.md")]
+pub mod migrating {}
+
 #[doc = include_str!("../docs/retry.md")]
 pub mod retry {}
 
