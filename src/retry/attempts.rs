@@ -14,7 +14,7 @@
 //! so that a run that gives up for another reason takes none. E2. A pause never ends at the deadline or after it: the run
 //! gives up before it begins. E3. The clock is first read when something has to wait or a limit in time is there: a
 //! run whose first attempt is ready reads none. E4. A token is held from before the pause to the outcome of the attempt
-//! that it pays for, and goes back if there is none.
+//! that it pays for, and goes back if that never begins.
 
 use std::ops::ControlFlow;
 use std::task::{Context, Poll};
@@ -50,14 +50,18 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// That of a run without any limit in time, which has not waited.
+    /// That of a run without any limit in time, which has not waited: its pauses, if there were any, were empty.
     #[inline]
     pub(super) const fn plain(number: u32) -> Self {
         Self {
             number,
             deadline: Deadline::NEVER,
             elapsed: Duration::ZERO,
-            previous_delay: None,
+            previous_delay: if number > 1 {
+                Some(Duration::ZERO)
+            } else {
+                None
+            },
         }
     }
 }

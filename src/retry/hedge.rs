@@ -191,8 +191,8 @@ impl<'l, Op, J, H> HedgeRun<'l, Op, J, H> {
         self
     }
 
-    /// Heeds this token instead of that of the task the call is in; with `None`, no token: for what has to be said within
-    /// the grace. Deadlines around hold all the same.
+    /// Heeds this token instead of that of the task the call is in: once it is cancelled, no copy begins, while those that run go
+    /// on. With `None`, no token: for what has to be said within the grace. Deadlines around hold all the same.
     pub fn cancel_on(mut self, token: impl Into<Option<Token>>) -> Self {
         let token: Option<Token> = token.into();
         self.told.listen = token.into();

@@ -403,6 +403,22 @@ fn a_failure_is_followed_without_samples() {
 }
 
 #[test]
+fn unless_given_twenty_calls_are_known_for_half_a_minute() {
+    paused(async || {
+        let latency = Latency::new();
+        for call in 1..=20 {
+            assert_eq!(latency.percentile(0.5), None, "{call}");
+            latency.record(ms(10));
+        }
+        assert!(latency.percentile(0.5).is_some());
+        advance(ms(59_999)).await;
+        assert!(latency.percentile(0.5).is_some());
+        advance(ms(1)).await;
+        assert_eq!(latency.percentile(0.5), None);
+    });
+}
+
+#[test]
 fn an_idle_percentile_forgets() {
     paused(async || {
         let latency = Latency::new().min_samples(1).window(ms(1000));
