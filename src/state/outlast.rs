@@ -69,6 +69,10 @@ impl Core {
             if core.is_grace_over(inner.opener, || core.registry.mark(inner.opener)) {
                 return Some(core.clone());
             }
+            // Dropped itself, by one that may be gone by now: what that one outlasted is outlasted here, too.
+            if let Some(around) = core.outlasted() {
+                return Some(around);
+            }
             inner = core;
         }
         None
