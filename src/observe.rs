@@ -190,7 +190,7 @@ impl fmt::Display for Displaced {
             (DisplacedWhat::Panic(p), Some(task)) => write!(f, "{task} panicked: {p}"),
             (DisplacedWhat::Panic(p), None) => write!(f, "panicked: {p}"),
             (DisplacedWhat::Error(_), Some(task)) => write!(f, "{task} failed"),
-            (DisplacedWhat::Error(_), None) => f.write_str("a scope's body failed"),
+            (DisplacedWhat::Error(_), None) => f.write_str("an error reached nobody"),
         }
     }
 }
