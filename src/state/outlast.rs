@@ -147,7 +147,8 @@ impl Core {
     }
 
     fn give_up_call(&self, call: &Weak<dyn GiveUp>) {
-        let Some((info, reason, owner)) = call.upgrade().and_then(|call| call.give_up()) else {
+        let Some(call) = call.upgrade() else { return };
+        let Some((info, reason, owner)) = call.give_up() else {
             return;
         };
         let abandoned = Straggler {
@@ -157,6 +158,11 @@ impl Core {
         };
         crate::trace::abandoned(&abandoned);
         tell(self.observer(), |o| o.abandoned(&abandoned));
+        // Both reports name it: of who gave it up, and of the group that it belongs to.
+        let own = call.group();
+        if own.id != self.id {
+            own.cold.lock().rare().abandoned.push(abandoned.clone());
+        }
         self.cold.lock().rare().abandoned.push(abandoned);
         owner.settle();
     }
