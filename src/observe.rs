@@ -179,7 +179,8 @@ pub struct Displaced {
 pub enum DisplacedWhat {
     /// A panic: a second one, or one out of a destructor, or one in a scope that nobody waits for.
     Panic(PanicPayload),
-    /// An error, type-erased, because a panic took its place or nobody waits for its scope.
+    /// An error, type-erased, because a panic took its place, a [join](crate::TaskGroup::try_join) had its answer, or nobody
+    /// waits for its scope.
     Error(Box<dyn std::any::Any + Send>),
 }
 
@@ -189,7 +190,7 @@ impl fmt::Display for Displaced {
             (DisplacedWhat::Panic(p), Some(task)) => write!(f, "{task} panicked: {p}"),
             (DisplacedWhat::Panic(p), None) => write!(f, "panicked: {p}"),
             (DisplacedWhat::Error(_), Some(task)) => write!(f, "{task} failed"),
-            (DisplacedWhat::Error(_), None) => f.write_str("a scope's body failed"),
+            (DisplacedWhat::Error(_), None) => f.write_str("an error reached nobody"),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Joining helpers of groups: one answer from several children, and nobody left behind.
 
+mod untaken;
+
 use std::{cell::Cell, future::pending, rc::Rc, time::Duration};
 
 use ringfence::{

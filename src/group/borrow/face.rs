@@ -196,6 +196,10 @@ macro_rules! faces {
                 self.spawner.is_cancelled()
             }
 
+            pub(crate) fn core(&self) -> &Arc<Core> {
+                &self.spawner.shared.core
+            }
+
             /// Returns how many children are alive, adopted scopes included.
             #[must_use]
             pub fn len(&self) -> usize {

@@ -4,7 +4,8 @@ use std::fmt;
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
-use super::Racers;
+use super::held::Held;
+use super::racers::Racers;
 use crate::group::handle::{Outcome, TaskHandle};
 
 /// Children that are handed out as they end: from [`TaskGroup::as_completed`](crate::TaskGroup::as_completed).
@@ -48,7 +49,7 @@ pub struct AsCompleted<'g, T> {
 
 struct Ending<'g, T> {
     place: usize,
-    output: Option<T>,
+    output: Option<Held<T>>,
     handle: Option<TaskHandle<'g, ()>>,
 }
 
@@ -94,7 +95,9 @@ impl<'g, T> AsCompleted<'g, T> {
         let (place, output) = (ending.place, ending.output.take());
         self.ending = None;
         let outcome = match how {
-            Outcome::Completed(()) => output.map_or(Outcome::RuntimeGone, Outcome::Completed),
+            Outcome::Completed(()) => output
+                .and_then(Held::take)
+                .map_or(Outcome::RuntimeGone, Outcome::Completed),
             Outcome::Failed => Outcome::Failed,
             Outcome::Panicked => Outcome::Panicked,
             Outcome::Cancelled(reason) => Outcome::Cancelled(reason),
