@@ -8,7 +8,7 @@ use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
 
 use super::error::SendError;
-use super::permit::{RoomTurn, give_room_back, leave, use_room};
+use super::permit::{Permit, RoomTurn, give_room_back, leave};
 use super::receiver::Receiver;
 use super::sender::{SendTurn, Sender};
 use super::shared::Wait;
@@ -141,8 +141,9 @@ impl<T> Sink<T> for SendSink<T> {
         };
         let shared = sender.shared();
         if matches!(this.at, At::HasRoom) {
+            let permit = Permit::new(shared, 1);
             this.at = At::Idle;
-            return use_room(shared, 1, item).map_err(|error| error.map(Some));
+            return permit.send(item).map_err(|error| error.map(Some));
         }
         let mut turn = SendTurn::new(shared, item);
         let sent = shared.step(|state, effects| turn.attempt(state, effects));

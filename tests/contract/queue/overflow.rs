@@ -283,3 +283,35 @@ fn nothing_gives_way_in_vain() {
     sender.try_send((5, 2)).unwrap();
     assert_eq!(drain(&mut receiver), [(0, 2), (5, 2)]);
 }
+
+#[test]
+fn nothing_is_over_before_the_hook_has_returned() {
+    let slot: Arc<Mutex<Option<Sender<u8>>>> = Arc::default();
+    let told: Arc<Mutex<Vec<bool>>> = Arc::default();
+    let (inside, early) = (slot.clone(), told.clone());
+    let (sender, mut receiver) = Queue::bounded(1)
+        .overflow(Overflow::DropNewest)
+        .on_discard(move |_, _| {
+            let sender = inside.lock().unwrap().clone().expect("it is there");
+            early
+                .lock()
+                .unwrap()
+                .push(spawn(sender.join()).poll().is_ready());
+        })
+        .build();
+    *slot.lock().unwrap() = Some(sender.clone());
+    let delivery = {
+        sender.try_send(1).unwrap();
+        receiver.try_recv().unwrap()
+    };
+    let mut join = spawn(sender.join());
+    // Too much, and left behind.
+    sender.try_send(delivery).unwrap();
+    sender.try_send(2).unwrap();
+    assert_pending!(join.poll());
+    drop(receiver);
+    assert_eq!(*told.lock().unwrap(), [false, false]);
+    assert!(join.is_woken());
+    assert_ready!(join.poll());
+    slot.lock().unwrap().take();
+}
