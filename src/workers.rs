@@ -199,7 +199,20 @@ impl<E: Send + 'static> Workers<E> {
     ///
     /// To stop, close the queue: the workers finish what is in it. If the group around the pool is cancelled with a grace,
     /// the pool does that by itself. What is left when the grace has run out is in the queue, also what was being worked
-    /// on if it is made with redelivery: keep a receiver and take it with [`abort`](Receiver::abort).
+    /// on if it is made with redelivery: keep a receiver and take it with [`abort`](Receiver::abort). Without a grace there is
+    /// no time to drain: everything is dropped where it is.
+    ///
+    /// # In a handler
+    ///
+    /// What it finds to do goes into the queue by [`Delivery::send`]. While the pool drains, the queue is closed, and that gives
+    /// the item back as [`SendError::Closed`](crate::queue::SendError::Closed). That is no failure of the work at hand: keep what
+    /// was found, or leave it, and give the delivery back. With a `?` there, the work would fail, and be done again.
+    ///
+    /// `token().cancelled()` is ready when the group around the pool is cancelled with a grace: a handler with a long way to go may then drop its delivery,
+    /// which comes back if the queue is made with redelivery, or go on until the grace is over.
+    ///
+    /// A [retry](crate::retry) goes inside the handler; [`timeout`](Self::timeout) is then around all its attempts. Redelivery
+    /// is for what a retry cannot help: a worker that panics, or is cancelled.
     ///
     /// # Cancel safety
     ///
