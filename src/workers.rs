@@ -208,11 +208,14 @@ impl<E: Send + 'static> Workers<E> {
     /// the item back as [`SendError::Closed`](crate::queue::SendError::Closed). That is no failure of the work at hand: keep what
     /// was found, or leave it, and give the delivery back. With a `?` there, the work would fail, and be done again.
     ///
-    /// `token().cancelled()` is ready when the group around the pool is cancelled with a grace: a handler with a long way to go may then drop its delivery,
-    /// which comes back if the queue is made with redelivery, or go on until the grace is over.
+    /// `token().cancelled()` is ready when the group around the pool is cancelled with a grace: a handler with a long way to go
+    /// may take a shorter one then. If it drops its delivery, that is another attempt used up, and the pool, which still drains,
+    /// takes the same again; if it holds it until the grace is over, the delivery comes back whichever attempt it was.
     ///
     /// A [retry](crate::retry) goes inside the handler; [`timeout`](Self::timeout) is then around all its attempts. Redelivery
-    /// is for what a retry cannot help: a worker that panics, or is cancelled.
+    /// is for what a retry cannot help: a worker that panics, or is cancelled. A retry gives up when its group is cancelled,
+    /// before its first attempt if need be: to go on while the pool drains, it needs
+    /// [`cancel_on(None)`](crate::retry::Run::cancel_on).
     ///
     /// # Cancel safety
     ///
