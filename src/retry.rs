@@ -20,6 +20,7 @@
 mod attempts;
 pub(crate) mod backoff;
 pub(crate) mod budget;
+mod copies;
 mod error;
 mod event;
 mod future;

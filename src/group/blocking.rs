@@ -262,6 +262,10 @@ impl<F: Send, R: Send, E> GiveUp for Call<F, R, E> {
             _ => None,
         }
     }
+
+    fn group(&self) -> &Arc<Core> {
+        &self.core
+    }
 }
 
 /// What the pool runs. Dropped without that, the pool is gone.

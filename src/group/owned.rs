@@ -17,7 +17,7 @@ use crate::group::report::Report;
 use crate::group::slots::Slots;
 use crate::group::spawn::{Guard, Spawner};
 use crate::group::{TaskGroup, options};
-use crate::sync::PlainArc;
+use crate::sync::{Arc, PlainArc};
 
 /// A group of tasks that lives as long as its owner wants: a field of a server, a client, an actor.
 ///
@@ -132,6 +132,7 @@ impl<E: Send + 'static> OwnedGroup<E> {
     /// # Errors
     ///
     /// [`SpawnError`] if the group is closing.
+    #[track_caller]
     pub fn guard(&self) -> Result<Guard, SpawnError<()>> {
         Guard::new(self.group.core())
     }
@@ -196,7 +197,17 @@ impl<E: Send + 'static> OwnedGroup<E> {
     /// # Cancel safety
     ///
     /// As [`shutdown`](Self::shutdown).
+    ///
+    /// # Panics
+    ///
+    /// In a child of its own, which would wait for itself.
     pub async fn wait(self) -> Report<E> {
+        let here = crate::context::current().map(|(core, _)| core);
+        let own = self.group.core();
+        assert!(
+            !here.is_some_and(|here| Arc::ptr_eq(&here, own) || here.is_inside(own)),
+            "ringfence: a group cannot be waited for in a child of its own"
+        );
         self.close();
         self.end(None).await
     }

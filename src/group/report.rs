@@ -7,7 +7,7 @@ use crate::observe::{CancelReason, Straggler};
 
 /// How a long-lived group ended: who failed, and who had to be forced.
 ///
-/// Everything that it speaks of is gone by then.
+/// Everything that it speaks of is gone by then, but for what was [given up](Self::abandoned).
 pub struct Report<E> {
     error: Option<GroupError<E>>,
 }
@@ -17,10 +17,10 @@ impl<E> Report<E> {
         Self { error }
     }
 
-    /// Asks whether nobody failed, nobody panicked, and nobody had to be forced.
+    /// Asks whether nobody failed, panicked, had to be forced, or was given up.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.failures().is_empty() && self.forced().is_empty()
+        self.failures().is_empty() && self.forced().is_empty() && self.abandoned().is_empty()
     }
 
     /// Returns why the group was cancelled, if it was: [`CancelReason::Shutdown`], or what came before that.
@@ -44,6 +44,12 @@ impl<E> Report<E> {
     #[must_use]
     pub fn forced(&self) -> &[Straggler] {
         self.error.as_ref().map_or(&[], GroupError::forced)
+    }
+
+    /// Returns the blocking calls that a scope around gave up: they go on.
+    #[must_use]
+    pub fn abandoned(&self) -> &[Straggler] {
+        self.error.as_ref().map_or(&[], GroupError::abandoned)
     }
 
     /// Makes an error of it, unless nobody failed.
@@ -74,6 +80,7 @@ impl<E: fmt::Debug> fmt::Debug for Report<E> {
             .field("cancelled", &self.cancelled())
             .field("failures", &self.failures())
             .field("forced", &self.forced())
+            .field("abandoned", &self.abandoned())
             .finish()
     }
 }

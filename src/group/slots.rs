@@ -25,7 +25,7 @@ use crate::detail::{self, WaitsFor};
 use crate::group::spawn::Birth;
 use crate::observe::{CancelReason, TaskId, wake};
 use crate::state::Core;
-use crate::sync::{Arc, Lock};
+use crate::sync::{Arc, Lock, Ordering, PlainFlag};
 
 /// A budget of slots that groups share: at most so many of their children run at once.
 ///
@@ -53,7 +53,6 @@ use crate::sync::{Arc, Lock};
 /// .await
 /// # }
 /// ```
-#[derive(Clone)]
 pub struct Slots {
     pool: Arc<Pool>,
     /// Whether children with a slot can come by this budget again, and so have to be known.
@@ -74,6 +73,7 @@ impl Slots {
         Self {
             pool: Arc::new(Pool {
                 limit,
+                is_cloned: PlainFlag::new(false),
                 state: Lock::new(State {
                     free: limit,
                     ..State::default()
@@ -96,13 +96,24 @@ impl Slots {
     }
 }
 
-/// A budget for one group alone. If it is 0, that is a panic.
+/// A budget for one view alone, as long as nobody clones it. If it is 0, that is a panic.
 impl From<usize> for Slots {
     #[track_caller]
     fn from(limit: usize) -> Self {
         Self {
             is_shared: false,
             ..Self::new(limit)
+        }
+    }
+}
+
+/// From now on the children of all views know that they share it.
+impl Clone for Slots {
+    fn clone(&self) -> Self {
+        self.pool.is_cloned.store(true, Ordering::Relaxed);
+        Self {
+            pool: self.pool.clone(),
+            is_shared: true,
         }
     }
 }
@@ -124,6 +135,8 @@ impl fmt::Debug for Slots {
 
 struct Pool {
     limit: usize,
+    /// Whether there is more than one handle. Who has another one has it from here, so that the order is clear.
+    is_cloned: PlainFlag,
     state: Lock<State>,
 }
 
@@ -301,7 +314,8 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(slots: Slots, core: &Arc<Core>) -> Self {
+    pub(crate) fn new(mut slots: Slots, core: &Arc<Core>) -> Self {
+        slots.is_shared |= slots.pool.is_cloned.load(Ordering::Relaxed);
         let lender = slots.is_shared.then(|| {
             let state = slots.pool.state.lock();
             state.holder(core.opened_in())

@@ -257,6 +257,7 @@ impl<E: Send + 'static> Spawner<E> {
     /// # Errors
     ///
     /// [`SpawnError`] if the group is closing.
+    #[track_caller]
     pub fn guard(&self) -> Result<Guard, SpawnError<()>> {
         Guard::new(&self.core)
     }
@@ -341,16 +342,26 @@ impl<E> fmt::Debug for Spawner<E> {
 
 /// Counts as a child for as long as it lives, though it is no task: see [`OwnedGroup::guard`](crate::OwnedGroup::guard).
 ///
-/// It can be asked to end like one, by [`token`](Self::token), but nobody can force it: the group waits.
+/// It can be asked to end like one, by [`token`](Self::token), but nobody can force it: the group waits. A [`snapshot`](crate::snapshot)
+/// shows it, with the place where it was made.
 #[must_use = "the group waits only while the guard lives"]
 pub struct Guard {
     core: Arc<Core>,
+    serial: u64,
 }
 
 impl Guard {
+    #[track_caller]
     pub(crate) fn new(core: &Arc<Core>) -> Result<Self, SpawnError<()>> {
         match core.enter(Kind::Normal) {
-            Ok(_) => Ok(Self { core: core.clone() }),
+            Ok(serial) => {
+                // Seen by whoever looks for those who hold up a shutdown.
+                core.registry().linger(serial, None, Location::caller());
+                Ok(Self {
+                    core: core.clone(),
+                    serial,
+                })
+            }
             Err(reason) => Err(SpawnError::new((), reason)),
         }
     }
@@ -364,6 +375,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        drop(self.core.registry().remove(self.serial));
         self.core.leave(Kind::Normal);
     }
 }

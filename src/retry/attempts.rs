@@ -14,7 +14,7 @@
 //! so that a run that gives up for another reason takes none. E2. A pause never ends at the deadline or after it: the run
 //! gives up before it begins. E3. The clock is first read when something has to wait or a limit in time is there: a
 //! run whose first attempt is ready reads none. E4. A token is held from before the pause to the outcome of the attempt
-//! that it pays for, and goes back if there is none.
+//! that it pays for, and goes back if that never begins.
 
 use std::ops::ControlFlow;
 use std::task::{Context, Poll};
@@ -50,14 +50,18 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// That of a run without any limit in time, which has not waited.
+    /// That of a run without any limit in time, which has not waited: its pauses, if there were any, were empty.
     #[inline]
     pub(super) const fn plain(number: u32) -> Self {
         Self {
             number,
             deadline: Deadline::NEVER,
             elapsed: Duration::ZERO,
-            previous_delay: None,
+            previous_delay: if number > 1 {
+                Some(Duration::ZERO)
+            } else {
+                None
+            },
         }
     }
 }
@@ -149,6 +153,8 @@ impl<E, V> Kept<E, V> {
 /// The part of a run that does not depend on what its operation yields.
 struct Told<'p> {
     options: Options<'p>,
+    /// Whether it knows what the groups around set, and what it was told last.
+    has_looked: bool,
     begun: Option<Instant>,
     /// Of the run: its own and those of the groups around.
     deadline: Deadline,
@@ -164,10 +170,11 @@ struct Told<'p> {
 }
 
 impl<'p> Told<'p> {
-    const fn new(options: Options<'p>) -> Self {
+    const fn new(options: Options<'p>, has_looked: bool) -> Self {
         Self {
             deadline: options.deadline,
             options,
+            has_looked,
             begun: None,
             ear: Ear::DEAF,
             limit: None,
@@ -185,14 +192,17 @@ impl<'p> Told<'p> {
         now
     }
 
-    /// Inherits what the groups around set.
+    /// Inherits what the groups around set, if it has not, or was told something since.
     fn look_around(&mut self) {
+        if std::mem::replace(&mut self.has_looked, true) {
+            return;
+        }
         let around = crate::context::current();
         self.deadline = self.options.deadline;
         if around.is_some() {
             self.deadline = self.deadline.min(crate::context::deadline());
         }
-        self.ear = Ear::new(std::mem::take(&mut self.options.listen), around);
+        self.ear = Ear::new(self.options.listen.clone(), around);
     }
 
     fn begin(&mut self, number: u32) -> Result<Attempt, RetryReason> {
@@ -301,7 +311,7 @@ impl<'p, E, V> Engine<'p, E, V> {
     pub(super) const fn after(attempts: u32, options: Options<'p>) -> Self {
         Self {
             attempts,
-            told: Told::new(options),
+            told: Told::new(options, attempts > 0),
             kept: Kept {
                 last: None,
                 earlier: Vec::new(),
@@ -310,7 +320,9 @@ impl<'p, E, V> Engine<'p, E, V> {
         }
     }
 
+    /// What it was told, to tell it more: that holds from now on, in the middle of a run too.
     pub(super) const fn options(&mut self) -> &mut Options<'p> {
+        self.told.has_looked = false;
         &mut self.told.options
     }
 
@@ -337,12 +349,22 @@ impl<'p, E, V> Engine<'p, E, V> {
 
     /// Asks to begin an attempt.
     pub(super) fn begin(&mut self) -> Result<Attempt, RetryReason> {
-        if self.attempts == 0 {
-            self.told.look_around();
-        }
+        self.told.look_around();
         let attempt = self.told.begin(self.attempts.saturating_add(1))?;
         self.attempts = attempt.number;
         Ok(attempt)
+    }
+
+    /// Takes note that an attempt is over, which was made whether anybody asked or not: one that was not begun counts as begun.
+    pub(super) fn made(&mut self, was_begun: bool) {
+        self.told.look_around();
+        if !was_begun {
+            self.start_clock();
+            self.attempts = self.attempts.saturating_add(1);
+            if let Some(taken) = &mut self.told.taken {
+                taken.use_up();
+            }
+        }
     }
 
     /// The attempt's limit in time, if there is one: it fires at the instant, and is the attempt's own if a duration is there.

@@ -16,6 +16,7 @@ use crate::time::Deadline;
 
 const MOST_COPIES: u32 = 16;
 const SHORTEST: Duration = Duration::from_millis(1);
+const MAX_HINT: Duration = Duration::from_secs(60);
 
 /// Starts a second copy of a call that takes long, and takes the first good answer: it cuts the tail, for a little more load.
 ///
@@ -44,6 +45,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 pub struct Hedge<'l> {
     pub(super) delay: Delay<'l>,
     pub(super) copies: u32,
+    pub(super) max_hint: Duration,
     cap: Duration,
 }
 
@@ -59,6 +61,7 @@ impl Hedge<'static> {
         Self {
             delay: Delay::Fixed(delay),
             copies: 2,
+            max_hint: MAX_HINT,
             cap: Duration::MAX,
         }
     }
@@ -67,7 +70,8 @@ impl Hedge<'static> {
 impl<'l> Hedge<'l> {
     /// Starts the next copy when the last one takes longer than this share of the calls did: 0.95 sends a twentieth more.
     ///
-    /// While too little is known, nothing is hedged. The delay is a millisecond at least.
+    /// While too little is known, no copy begins because another one takes long; one that failed is followed all the same. The
+    /// delay is a millisecond at least.
     ///
     /// # Panics
     ///
@@ -81,6 +85,7 @@ impl<'l> Hedge<'l> {
         Self {
             delay: Delay::Percentile(share, latency),
             copies: 2,
+            max_hint: MAX_HINT,
             cap: Duration::MAX,
         }
     }
@@ -103,6 +108,13 @@ impl<'l> Hedge<'l> {
     /// Never waits longer than this for a copy, whatever the percentile.
     pub const fn cap(mut self, cap: Duration) -> Self {
         self.cap = cap;
+        self
+    }
+
+    /// Begins no further copy once a server asks for more patience than this; a minute unless given. As
+    /// [`Retry::max_hint`](crate::Retry::max_hint).
+    pub const fn max_hint(mut self, max_hint: Duration) -> Self {
+        self.max_hint = max_hint;
         self
     }
 
@@ -179,8 +191,8 @@ impl<'l, Op, J, H> HedgeRun<'l, Op, J, H> {
         self
     }
 
-    /// Heeds this token instead of that of the task the call is in; with `None`, no token: for what has to be said within
-    /// the grace. Deadlines around hold all the same.
+    /// Heeds this token instead of that of the task the call is in: once it is cancelled, no copy begins, while those that run go
+    /// on. With `None`, no token: for what has to be said within the grace. Deadlines around hold all the same.
     pub fn cancel_on(mut self, token: impl Into<Option<Token>>) -> Self {
         let token: Option<Token> = token.into();
         self.told.listen = token.into();
@@ -226,7 +238,8 @@ where
         self.judged(Until(is_good))
     }
 
-    /// Decides about every outcome. A [`RetryAfter`](Verdict::RetryAfter) puts the next copy off by exactly that.
+    /// Decides about every outcome. A [`RetryAfter`](Verdict::RetryAfter) puts the next copy off by exactly that; of several, the
+    /// latest counts, and one above [`max_hint`](Hedge::max_hint) is the end of further copies.
     pub fn classify<F>(self, classify: F) -> HedgeRun<'l, Op, Classify<F>, H>
     where
         F: FnMut(&Result<T, E>) -> Verdict,

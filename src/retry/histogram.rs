@@ -1,7 +1,9 @@
 //! How long calls take: two histograms that take turns, without a clock.
 //!
 //! L1. Buckets are log-linear, eight to an octave, so a percentile is right to an eighth. L2. The window before is kept
-//! until this one is over, so there is no moment without memory; two windows without a call, and nothing is known.
+//! until this one is over, so there is no moment without memory; two windows without a call, and nothing is known. L3. A call
+//! that was cut took its age at least: that tells something about a percentile that it has come up to, and nothing about one
+//! that it has not.
 
 /// Microseconds up to 2³⁴: four hours and three quarters.
 const BUCKETS: usize = 256;
@@ -28,6 +30,10 @@ const fn bucket(micros: u64) -> usize {
     let octave = micros.ilog2();
     let eighth = (micros >> (octave - 3)) & 7;
     (octave as usize - 2) * 8 + eighth as usize
+}
+
+fn bucket_of(nanos: u64) -> usize {
+    bucket((nanos / 1_000).min(LONGEST))
 }
 
 /// The largest value of a bucket.
@@ -69,7 +75,20 @@ impl Windows {
 
     pub(crate) fn record(&mut self, at: u64, window: u64, nanos: u64) {
         self.turn(at, window);
-        let count = &mut self.now.counts[bucket((nanos / 1_000).min(LONGEST))];
+        self.count(bucket_of(nanos));
+    }
+
+    /// Notes the age of a call that was cut, if that is not below the percentile (L3).
+    pub(crate) fn record_cut(&mut self, at: u64, window: u64, nanos: u64, share: f64, least: u64) {
+        self.turn(at, window);
+        let age = bucket_of(nanos);
+        if self.find(share, least).is_some_and(|found| age >= found) {
+            self.count(age);
+        }
+    }
+
+    fn count(&mut self, bucket: usize) {
+        let count = &mut self.now.counts[bucket];
         *count = count.saturating_add(1);
         self.now.total += 1;
     }
@@ -83,6 +102,10 @@ impl Windows {
         least: u64,
     ) -> Option<u64> {
         self.turn(at, window);
+        Some(edge(self.find(share, least)?) * 1_000)
+    }
+
+    fn find(&self, share: f64, least: u64) -> Option<usize> {
         let total = self.now.total + self.before.total;
         if total < least.max(1) {
             return None;
@@ -90,13 +113,11 @@ impl Windows {
         let wanted = ((total as f64 * share).ceil() as u64).clamp(1, total);
         let mut seen = 0;
         let both = self.now.counts.iter().zip(&self.before.counts);
-        let found = both
-            .map(|(now, before)| u64::from(*now) + u64::from(*before))
+        both.map(|(now, before)| u64::from(*now) + u64::from(*before))
             .position(|count| {
                 seen += count;
                 seen >= wanted
-            })?;
-        Some(edge(found) * 1_000)
+            })
     }
 }
 

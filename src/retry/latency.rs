@@ -60,16 +60,34 @@ impl Latency {
         self
     }
 
-    /// Notes how long a call took; what a [`Hedge`](crate::Hedge) runs is noted by itself.
+    /// Notes how long a call took; what a [`Hedge`](crate::Hedge) runs is noted by itself: the copy whose answer counts, and each
+    /// that was cut after the percentile, with its age. Failures are not.
     pub fn record(&self, took: Duration) {
         let at = self.at();
         let took = nanos(took);
         self.lock().record(at, nanos(self.window), took);
     }
 
-    /// Returns the time that this share of the calls did not exceed, to an eighth; `None` while there are too few.
+    /// Notes how old a copy was when it was cut: it would have taken at least that.
+    pub(super) fn record_cut(&self, share: f64, age: Duration) {
+        let (at, age) = (self.at(), nanos(age));
+        let (window, least) = (nanos(self.window), self.least.into());
+        self.lock().record_cut(at, window, age, share, least);
+    }
+
+    /// Returns the time that this share of the calls did not exceed, to an eighth; `None` while there are too few. A share of
+    /// 1 is all of them.
+    ///
+    /// # Panics
+    ///
+    /// If the share is not a number above 0, and 1 at most.
     #[must_use]
+    #[track_caller]
     pub fn percentile(&self, share: f64) -> Option<Duration> {
+        assert!(
+            share > 0.0 && share <= 1.0,
+            "ringfence: a percentile is a share above 0, and 1 at most: {share} is none"
+        );
         let at = self.at();
         let found = self
             .lock()

@@ -15,7 +15,7 @@ use crate::sync::Arc;
 pub(crate) type Around = (Arc<Core>, u64);
 
 /// What a run was told to listen to.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) enum Listen {
     /// To the task that the run is in.
     #[default]

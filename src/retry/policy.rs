@@ -86,9 +86,14 @@ impl Retry {
         .settled()
     }
 
-    /// Waits about as long each time. [`Duration::ZERO`] is one turn of the scheduler, without a timer.
+    /// Waits about as long each time, without a cap unless one is given. [`Duration::ZERO`] is one turn of the scheduler,
+    /// without a timer.
     pub const fn constant(delay: Duration) -> Self {
-        Self::shaped(Shape::Constant, delay)
+        let mut policy = Self::shaped(Shape::Constant, delay);
+        if policy.curve.cap < policy.curve.base {
+            policy.curve.cap = policy.curve.base;
+        }
+        policy
     }
 
     /// Waits about `step` longer each time, `first` at first.
@@ -137,7 +142,8 @@ impl Retry {
         Ok(self)
     }
 
-    /// Never waits longer than this, whatever the jitter; 20 s unless given.
+    /// Never waits longer than this, whatever the jitter; 20 s unless given, and as long as a [constant](Self::constant) delay
+    /// that is longer.
     ///
     /// # Panics
     ///
@@ -247,7 +253,7 @@ impl Retry {
     #[must_use]
     pub fn delays(&self) -> Delays {
         Delays {
-            curve: self.curve,
+            policy: *self,
             backoff: self.backoff(0),
             left: self.attempts.map(|attempts| attempts.get() - 1),
         }
@@ -302,7 +308,7 @@ impl Retry {
 /// The delays of a run: see [`Retry::delays`].
 #[derive(Clone, Debug)]
 pub struct Delays {
-    curve: Curve,
+    policy: Retry,
     backoff: Backoff,
     left: Option<u32>,
 }
@@ -314,7 +320,11 @@ impl Iterator for Delays {
         if let Some(left) = &mut self.left {
             *left = left.checked_sub(1)?;
         }
-        Some(self.backoff.next(&self.curve))
+        Some(if self.policy.pauses {
+            self.backoff.next(&self.policy.curve)
+        } else {
+            Duration::ZERO
+        })
     }
 }
 

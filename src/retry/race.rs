@@ -5,7 +5,8 @@
 //! result is given; a panic of its destructor goes to the observer, and the result stands. H4. The first copy is always sent; the budget
 //! is asked for each further one. H5. A copy is polled when the task was woken, and when it is new; never in a loop. H6. The
 //! deadline is read off the clock, not off the timer: a copy that spends the task's turns does not put it off. H7. After a
-//! signal no copy begins; with none running, the call is over. A copy that runs may finish.
+//! signal no copy begins; with none running, the call is over. A copy that runs may finish. H8. No copy begins before the
+//! latest instant that any failure has asked for.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -19,14 +20,13 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::attempts::Attempt;
+use super::backoff::LONGEST;
 use super::budget::{RetryBudget, Taken};
+use super::copies::Copies;
 use super::error::{Link, RetryReason};
 use super::hedge::{Delay, Hedge, HedgeEvent, HedgeHook, Told};
-use super::latency::Latency;
 use super::listen::Ear;
 use super::verdict::{Judge, Judged, Verdict};
-use crate::observe::DisplacedWhat;
-use crate::panic::catch;
 use crate::runtime::Timer;
 use crate::time::Deadline;
 
@@ -44,7 +44,7 @@ pub struct HedgeError<E, V = Infallible> {
 impl<E, V> HedgeError<E, V> {
     /// Returns why it ended: [`Permanent`](RetryReason::Permanent), [`Deadline`](RetryReason::Deadline), or all copies
     /// failed and there were [no more](RetryReason::AttemptsExhausted), [no budget](RetryReason::BudgetExhausted) for
-    /// one, or a [cancel](RetryReason::Cancelled) before it.
+    /// one, too long a [wait](RetryReason::HintTooLong) or a [cancel](RetryReason::Cancelled) before it.
     #[must_use]
     pub fn reason(&self) -> RetryReason {
         self.reason
@@ -127,6 +127,8 @@ pub(super) struct Race<'l, E, V> {
     running: u32,
     /// When the next copy begins; never, if there is none.
     next: Option<Instant>,
+    /// The latest instant that a server has asked for (H8).
+    not_before: Option<Instant>,
     /// Why there is no further copy although there could be one.
     stopped: Option<RetryReason>,
     winner: Option<u32>,
@@ -143,6 +145,7 @@ impl<'l, E, V> Race<'l, E, V> {
             started: 0,
             running: 0,
             next: None,
+            not_before: None,
             stopped: None,
             winner: None,
             failures: Vec::new(),
@@ -197,92 +200,20 @@ impl<'l, E, V> Race<'l, E, V> {
         self.stopped.is_none() && self.started < self.hedge.copies
     }
 
+    /// Takes note of how long a server wants to be left alone: zero says nothing.
+    fn heed(&mut self, hint: Duration, now: Instant) {
+        if hint > self.hedge.max_hint && self.may_start() {
+            self.stopped = Some(RetryReason::HintTooLong);
+        }
+        let asked = now + hint.min(LONGEST);
+        self.not_before = self.not_before.max(Some(asked));
+    }
+
     /// Puts the next copy off until this; it is none if that is not before the deadline.
     fn schedule(&mut self, delay: Option<Duration>, now: Instant) {
         let at = delay.and_then(|delay| now.checked_add(delay));
+        let at = at.map(|at| self.not_before.map_or(at, |asked| at.max(asked))); // H8
         self.next = at.filter(|at| self.may_start() && !self.is_late(*at));
-    }
-}
-
-pin_project! {
-    /// The copies that run, each with the instant at which it began. Two in place; further ones in boxes.
-    struct Copies<Fut> {
-        #[pin]
-        first: Option<Fut>,
-        #[pin]
-        second: Option<Fut>,
-        more: Vec<Option<(Instant, Pin<Box<Fut>>)>>,
-        ages: [Option<Instant>; 2],
-    }
-}
-
-impl<Fut: Future> Copies<Fut> {
-    fn add(self: Pin<&mut Self>, index: u32, now: Instant, future: Fut) {
-        let mut this = self.project();
-        match index {
-            0 => this.first.set(Some(future)),
-            1 => this.second.set(Some(future)),
-            _ => return this.more.push(Some((now, Box::pin(future)))),
-        }
-        this.ages[index as usize] = Some(now);
-    }
-
-    /// Polls one, if it runs; when it is ready, it is dropped, and its age comes with the output.
-    fn poll(
-        self: Pin<&mut Self>,
-        index: u32,
-        cx: &mut Context<'_>,
-    ) -> Poll<(Fut::Output, Option<Instant>)> {
-        let this = self.project();
-        if index >= 2 {
-            let Some(slot) = this.more.get_mut(index as usize - 2) else {
-                return Poll::Pending;
-            };
-            let Some((began, future)) = slot else {
-                return Poll::Pending;
-            };
-            let began = *began;
-            let Poll::Ready(output) = future.as_mut().poll(cx) else {
-                return Poll::Pending;
-            };
-            *slot = None;
-            return Poll::Ready((output, Some(began)));
-        }
-        let mut slot = if index == 0 { this.first } else { this.second };
-        let Some(future) = slot.as_mut().as_pin_mut() else {
-            return Poll::Pending;
-        };
-        let Poll::Ready(output) = future.poll(cx) else {
-            return Poll::Pending;
-        };
-        slot.set(None);
-        Poll::Ready((output, this.ages[index as usize].take()))
-    }
-
-    /// Drops what runs, notes how long it had run, and passes panics of destructors on (H3).
-    fn clear(self: Pin<&mut Self>, latency: Option<&Latency>) {
-        let mut this = self.project();
-        let now = Instant::now();
-        let note = |began: Instant| {
-            if let Some(latency) = latency {
-                latency.record(now - began);
-            }
-        };
-        let dropped = [
-            catch(|| this.first.set(None)),
-            catch(|| this.second.set(None)),
-        ];
-        this.ages.iter_mut().filter_map(Option::take).for_each(note);
-        let mut panics: Vec<_> = dropped.into_iter().filter_map(Result::err).collect();
-        for (began, future) in this.more.drain(..).flatten() {
-            note(began);
-            panics.extend(catch(|| drop(future)).err());
-        }
-        for panic in panics {
-            let core = crate::context::current().map(|(core, _)| core);
-            let observer = core.as_ref().and_then(|core| core.observer());
-            crate::observe::displace(observer, None, DisplacedWhat::Panic(panic));
-        }
     }
 }
 
@@ -300,7 +231,7 @@ pin_project! {
         hook: H,
         is_over: bool,
         #[pin]
-        copies: Copies<Fut>,
+        copies: Copies<'l, Fut>,
         #[pin]
         timer: Option<Timer>,
     }
@@ -308,18 +239,14 @@ pin_project! {
 
 impl<'l, Op, Fut, J, H, E, V> HedgeFuture<'l, Op, Fut, J, H, E, V> {
     pub(super) const fn new(race: Race<'l, E, V>, op: Op, judge: J, hook: H) -> Self {
+        let copies = Copies::new(race.hedge.delay);
         Self {
             race,
             op,
             judge,
             hook,
             is_over: false,
-            copies: Copies {
-                first: None,
-                second: None,
-                more: Vec::new(),
-                ages: [None; 2],
-            },
+            copies,
             timer: None,
         }
     }
@@ -348,11 +275,7 @@ where
             *this.is_over = false;
             return Poll::Pending;
         }
-        let latency = match this.race.hedge.delay {
-            Delay::Percentile(_, latency) => Some(latency),
-            Delay::Fixed(_) => None,
-        };
-        this.copies.clear(latency);
+        this.copies.clear(); // H3
         polled.map(|ended| {
             ended.map_err(|reason| {
                 let race = this.race;
@@ -462,14 +385,15 @@ where
             }
             Judged::Not(outcome, verdict) => {
                 race.failures.push((index + 1, outcome.map_err(Link)));
-                let delay = match verdict {
+                let now = Instant::now();
+                match verdict {
                     Verdict::Done | Verdict::Permanent => {
                         return Some(Err(RetryReason::Permanent));
                     }
-                    Verdict::Retry => Duration::ZERO,
-                    Verdict::RetryAfter(delay) => delay,
-                };
-                race.schedule(Some(delay), Instant::now());
+                    Verdict::Retry => {}
+                    Verdict::RetryAfter(hint) => race.heed(hint, now),
+                }
+                race.schedule(Some(Duration::ZERO), now);
                 None
             }
         }
@@ -507,7 +431,7 @@ where
         race.started += 1;
         race.running += 1;
         race.schedule(race.hedge.delay(), now);
-        this.copies.add(index, now, future);
+        this.copies.add(now, index, future);
     }
 }
 

@@ -49,12 +49,14 @@ impl Retry {
     /// The run inherits the [deadline](Deadline::current) of the group it is awaited in, and its end: once the task is asked
     /// to end, no pause goes on and no attempt begins, while one that runs may finish in the grace.
     ///
-    /// *Comparison.* The future is `Send` if its parts are, also when `op` borrows: it can be spawned. It allocates nothing. Where
+    /// *Comparison.* The future is `Send` if its parts are, also when `op` borrows: it can be spawned. It allocates nothing, but to be
+    /// woken from a pause in a group that signals before it drops, once a run. Where
     /// `op` has to change what it borrows, use [`retry_with`](Self::retry_with) or [`tries`](Self::tries).
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops the attempt that runs, and no other is made. A token of the budget that it holds goes back.
+    /// Dropping it drops the attempt that runs, and no other is made. A token of the budget goes back in a pause; it is spent once
+    /// the attempt that it pays for has begun.
     ///
     /// # Errors
     ///
@@ -184,9 +186,9 @@ macro_rules! options {
             self
         }
 
-        /// Gives up when this token is cancelled, instead of that of the task the run is in; with `None`, with no token: for
-        /// what has to be said within the grace. Deadlines around hold all the same; what has to be said after one goes into a
-        /// [`shield`](crate::shield).
+        /// Heeds this token instead of that of the task the run is in: once it is cancelled, no pause goes on and no attempt
+        /// begins, while one that runs goes on to its end. With `None`, no token: for what has to be said within the grace.
+        /// Deadlines around hold all the same; what has to be said after one goes into a [`shield`](crate::shield).
         pub fn cancel_on(mut self, token: impl Into<Option<Token>>) -> Self {
             let token: Option<Token> = token.into();
             self.told().listen = token.into();
@@ -203,7 +205,7 @@ macro_rules! options {
 
         /// Keeps as many errors before the last for [`RetryError::earlier`]; none unless given.
         ///
-        /// Errors that are kept are the one thing that a run allocates for.
+        /// Errors that are kept are allocated.
         pub fn history(mut self, errors: usize) -> Self {
             self.told().history = errors;
             self

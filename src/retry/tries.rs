@@ -23,6 +23,8 @@ pub struct Tries<'p, E, H = NoHook> {
     policy: Retry,
     engine: Engine<'p, E, Infallible>,
     hook: H,
+    /// Whether an attempt was begun of whose end nothing was said yet.
+    is_trying: bool,
     /// Why it gave up. There is no attempt after that.
     over: Option<RetryReason>,
 }
@@ -33,7 +35,8 @@ impl Retry {
     /// [`begin`](Tries::begin) says whether there may be an attempt, [`failed`](Tries::failed) waits for the next one or gives
     /// the error back. The limits are those of [`retry`](Self::retry); only an attempt's time is the caller's to keep, with
     /// [`timeout_at`](crate::timeout_at) and the attempt's deadline. To leave the loop is to leave the run. A run that gave
-    /// up stays so: no attempt begins any more, whatever the loop makes of the error.
+    /// up stays so: no attempt begins any more, whatever the loop makes of the error. An attempt that is said to have ended, and
+    /// was not begun, counts as one that was: no limit is one of `begin` alone. An option holds from when it is given.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -63,6 +66,7 @@ impl Retry {
             policy: *self,
             engine: Engine::after(0, Options::new()),
             hook: NoHook,
+            is_trying: false,
             over: None,
         }
     }
@@ -86,6 +90,7 @@ impl<'p, E> Tries<'p, E, NoHook> {
             policy: self.policy,
             engine: self.engine,
             hook: OnEvent(tell),
+            is_trying: self.is_trying,
             over: self.over,
         }
     }
@@ -110,12 +115,15 @@ impl<E, H: Hook<E, Infallible>> Tries<'_, E, H> {
         if self.policy.is_exhausted(self.engine.attempts) {
             return Err(self.give_up(RetryReason::AttemptsExhausted));
         }
-        self.engine.begin().map_err(|reason| self.give_up(reason))
+        let begun = self.engine.begin();
+        self.is_trying = begun.is_ok();
+        begun.map_err(|reason| self.give_up(reason))
     }
 
     /// Notes that the attempt succeeded, which feeds the budget, and gives the value back. The run is over.
     pub fn succeeded<T>(mut self, value: T) -> T {
         if self.over.is_none() {
+            self.engine.made(self.is_trying);
             self.engine.succeeded();
         }
         value
@@ -143,8 +151,10 @@ impl<E, H: Hook<E, Infallible>> Tries<'_, E, H> {
             policy,
             engine,
             hook,
+            is_trying,
             over,
         } = self;
+        engine.made(std::mem::take(is_trying));
         let pause = engine
             .failed(policy, hook, Err(error), verdict)
             .inspect_err(|error| *over = Some(error.reason()))?;

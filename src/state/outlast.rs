@@ -69,6 +69,10 @@ impl Core {
             if core.is_grace_over(inner.opener, || core.registry.mark(inner.opener)) {
                 return Some(core.clone());
             }
+            // Dropped itself, by one that may be gone by now: what that one outlasted is outlasted here, too.
+            if let Some(around) = core.outlasted() {
+                return Some(around);
+            }
             inner = core;
         }
         None
@@ -143,7 +147,8 @@ impl Core {
     }
 
     fn give_up_call(&self, call: &Weak<dyn GiveUp>) {
-        let Some((info, reason, owner)) = call.upgrade().and_then(|call| call.give_up()) else {
+        let Some(call) = call.upgrade() else { return };
+        let Some((info, reason, owner)) = call.give_up() else {
             return;
         };
         let abandoned = Straggler {
@@ -153,6 +158,11 @@ impl Core {
         };
         crate::trace::abandoned(&abandoned);
         tell(self.observer(), |o| o.abandoned(&abandoned));
+        // Both reports name it: of who gave it up, and of the group that it belongs to.
+        let own = call.group();
+        if own.id != self.id {
+            own.cold.lock().rare().abandoned.push(abandoned.clone());
+        }
         self.cold.lock().rare().abandoned.push(abandoned);
         owner.settle();
     }

@@ -225,6 +225,9 @@ impl Seat {
 pub(crate) trait GiveUp: Send + Sync {
     /// Gives it up, unless it is over. Returns what it was, why it was forced, and the count to settle.
     fn give_up(&self) -> Option<(TaskInfo, CancelReason, Owner)>;
+
+    /// The group that it belongs to.
+    fn group(&self) -> &Arc<Core>;
 }
 
 /// A count held on whoever adopted a scope.

@@ -56,6 +56,14 @@ fn slower_growth_is_a_factor() {
 }
 
 #[test]
+fn a_constant_delay_is_capped_by_a_cap_that_was_given() {
+    assert_eq!(delays(Retry::constant(ms(30_000)), 3), [ms(30_000); 3]);
+    let capped = Retry::constant(ms(30_000)).cap(ms(25_000));
+    assert_eq!(delays(capped, 3), [ms(25_000); 3]);
+    assert_eq!(delays(Retry::linear(ms(30_000), ms(1)), 3), [ms(20_000); 3]);
+}
+
+#[test]
 fn a_base_above_the_cap_is_the_cap_from_the_first() {
     for policy in [
         Retry::constant(ms(100_000)),

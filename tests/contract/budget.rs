@@ -71,6 +71,16 @@ fn an_empty_budget_gives_up_at_once() {
 }
 
 #[test]
+fn unless_given_a_budget_holds_a_hundred_and_gains_one_a_second() {
+    paused(async || {
+        let budget = RetryBudget::new(0.0);
+        assert_eq!(spend(&budget).await, 100);
+        advance(ms(3000)).await;
+        assert_eq!(budget.available(), 3.0);
+    });
+}
+
+#[test]
 fn first_attempts_are_free() {
     paused(async || {
         let budget = RetryBudget::new(0.0).capacity(3).reserve(0);

@@ -13,6 +13,7 @@ use ringfence::{
     Attempt, Deadline, Displaced, Hedge, Jitter, Latency, Observer, Retry, RetryBudget,
     RetryReason, Scope, TaskGroup, Verdict,
     retry::{HedgeEvent, HedgeReport},
+    timeout,
 };
 use tokio::time::{Instant, advance, sleep};
 
@@ -323,6 +324,100 @@ fn losers_are_counted_and_fast_failures_are_not() {
     });
 }
 
+/// What twenty calls of so long have taught.
+fn taught(took: u64) -> Latency {
+    let latency = Latency::new().window(ms(3_600_000));
+    (0..20).for_each(|_| latency.record(ms(took)));
+    latency
+}
+
+#[test]
+fn calls_that_are_cut_from_outside_are_counted() {
+    paused(async || {
+        let outage = async |latency: &Latency, around: u32| {
+            let sent = Cell::new(0);
+            let hedge = Hedge::percentile(0.9, latency);
+            for _ in 0..100 {
+                let call = async || {
+                    let op = async |_| {
+                        sent.set(sent.get() + 1);
+                        pending::<Result<(), Oops>>().await
+                    };
+                    hedge.run(op).await
+                };
+                match around {
+                    0 => assert!(timeout(ms(500), call()).await.is_err()),
+                    1 => {
+                        let run = Retry::DEFAULT.attempts(1).retry(async |_| call().await);
+                        assert!(run.attempt_timeout(ms(500)).await.is_err());
+                    }
+                    _ => {
+                        let run = hedge.run(async |_| call().await);
+                        assert!(run.deadline(Deadline::after(ms(500))).await.is_err());
+                    }
+                }
+            }
+            sent.get()
+        };
+        for around in 0..3 {
+            let latency = taught(10);
+            let sent = outage(&latency, around).await;
+            assert!(sent < 120, "{sent} copies for 100 calls");
+            assert!(latency.percentile(0.9).unwrap() > ms(400));
+        }
+    });
+}
+
+#[test]
+fn a_copy_that_is_cut_young_teaches_nothing() {
+    paused(async || {
+        // A first copy that fails for good just after the second one began; one that answers then; a caller that goes away.
+        let latency = taught(100);
+        let before = latency.percentile(0.01);
+        let hedge = Hedge::percentile(0.9, &latency);
+        for (good, calls) in [(false, 20), (true, 1)] {
+            for _ in 0..calls {
+                let plan = Plan::new(&[(115, good), (5000, true)]);
+                let run = hedge.run(|attempt| plan.copy(attempt)).when(|_| false);
+                assert_eq!((run.await.is_ok(), plan.times().len()), (good, 2));
+            }
+        }
+        for _ in 0..20 {
+            let plan = Plan::new(&[(5000, true)]);
+            let run = hedge.run(|attempt| plan.copy(attempt));
+            assert!(timeout(ms(5), run).await.is_err());
+        }
+        assert_eq!(latency.percentile(0.01), before);
+    });
+}
+
+#[test]
+fn a_failure_is_followed_without_samples() {
+    paused(async || {
+        let latency = Latency::new();
+        let plan = Plan::new(&[(30, false), (10, true)]);
+        let hedge = Hedge::percentile(0.9, &latency);
+        assert_eq!(hedge.run(|attempt| plan.copy(attempt)).await.unwrap(), 2);
+        assert_eq!(plan.times(), [0, 30]);
+    });
+}
+
+#[test]
+fn unless_given_twenty_calls_are_known_for_half_a_minute() {
+    paused(async || {
+        let latency = Latency::new();
+        for call in 1..=20 {
+            assert_eq!(latency.percentile(0.5), None, "{call}");
+            latency.record(ms(10));
+        }
+        assert!(latency.percentile(0.5).is_some());
+        advance(ms(59_999)).await;
+        assert!(latency.percentile(0.5).is_some());
+        advance(ms(1)).await;
+        assert_eq!(latency.percentile(0.5), None);
+    });
+}
+
 #[test]
 fn an_idle_percentile_forgets() {
     paused(async || {
@@ -419,6 +514,64 @@ fn a_hint_puts_the_next_copy_off() {
 }
 
 #[test]
+fn of_several_hints_the_latest_holds() {
+    paused(async || {
+        // The first two fail at 110 and 120 ms, and ask for so long.
+        for (hints, third) in [([1000, 0], 1110), ([1000, 50], 1110), ([50, 1000], 1120)] {
+            for hint in [true, false] {
+                let plan = Plan::new(&[(110, false), (20, false), (10, true)]);
+                let run = HEDGE.copies(3).run(|attempt| plan.copy(attempt));
+                let run = run.classify(|outcome| match outcome {
+                    Ok(_) => Verdict::Done,
+                    // One that asks for nothing says so, or does not say anything.
+                    Err(Oops(copy)) => match hints[*copy as usize - 1] {
+                        0 if hint => Verdict::Retry,
+                        asked => Verdict::RetryAfter(ms(asked)),
+                    },
+                });
+                assert_eq!(run.await.unwrap(), 3);
+                assert_eq!(plan.times(), [0, 100, third]);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_hint_that_is_too_long_ends_the_copies() {
+    paused(async || {
+        let minute = Duration::from_secs(60);
+        let year = Duration::from_secs(365 * 24 * 60 * 60);
+        let asked = async |hedge: Hedge<'_>, hint| {
+            let start = Instant::now();
+            let run = hedge.run(|_| async { Err::<(), _>(Oops(1)) });
+            let error = run.classify(|_| Verdict::RetryAfter(hint)).await;
+            let error = error.unwrap_err();
+            (error.reason(), error.copies(), start.elapsed())
+        };
+        let (too_long, done) = (RetryReason::HintTooLong, RetryReason::AttemptsExhausted);
+        for hint in [minute + ms(1), year * 10, Duration::MAX] {
+            assert_eq!(asked(HEDGE, hint).await, (too_long, 1, ms(0)));
+        }
+        assert_eq!(asked(HEDGE, minute).await, (done, 2, minute));
+        assert_eq!(
+            asked(HEDGE.max_hint(ms(9)), ms(10)).await,
+            (too_long, 1, ms(0))
+        );
+        assert_eq!(asked(HEDGE.copies(1), year).await, (done, 1, ms(0)));
+        let patient = HEDGE.max_hint(Duration::MAX);
+        assert_eq!(asked(patient, Duration::MAX).await, (done, 2, year));
+        // A copy that runs may still win.
+        let plan = Plan::new(&[(300, true), (20, false), (0, true)]);
+        let run = HEDGE.copies(3).run(|attempt| plan.copy(attempt));
+        let run = run.classify(|outcome| match outcome {
+            Ok(_) => Verdict::Done,
+            Err(_) => Verdict::RetryAfter(year),
+        });
+        assert_eq!((run.await.unwrap(), plan.times().len()), (1, 2));
+    });
+}
+
+#[test]
 fn copies_run_in_the_callers_task() {
     paused(async || {
         let seen = RefCell::new(Vec::new());
@@ -476,6 +629,45 @@ fn a_loser_that_panics_in_its_destructor_is_observed() {
 }
 
 #[test]
+fn copies_whose_destructors_panic_go_one_by_one() {
+    paused(async || {
+        // Two of them, then three more in boxes; from outside, or because another copy panics.
+        for (bombs, panics) in [(2, false), (5, false), (2, true), (5, true)] {
+            let drops = Drops::new();
+            let run = HEDGE.copies(6).run(|attempt| {
+                let guard = drops.guard();
+                async move {
+                    let _guard = guard;
+                    if attempt.number > bombs {
+                        assert!(!panics, "a copy");
+                        sleep(ms(50)).await;
+                    }
+                    let _bomb = PanicOnDrop("a destructor");
+                    pending::<Result<(), Oops>>().await
+                }
+            });
+            let ended = caught(timeout(ms(u64::from(bombs) * 100 + 10), run)).await;
+            if panics {
+                assert_eq!(ended.unwrap_err(), "a copy");
+            } else {
+                assert!(ended.unwrap().is_err());
+            }
+            assert_eq!((drops.made() as u32, drops.alive()), (bombs + 1, 0));
+        }
+        // That of a copy that has ended keeps nobody from the answer.
+        let run = HEDGE.run(|attempt| {
+            let bomb = (attempt.number == 2).then(|| PanicOnDrop("a destructor"));
+            let mut late = Box::pin(sleep(ms(300)));
+            std::future::poll_fn(move |cx| match &bomb {
+                Some(_) => std::task::Poll::Ready(Err(Oops(2))),
+                None => late.as_mut().poll(cx).map(|()| Ok(1)),
+            })
+        });
+        assert_eq!(caught(run.into_future()).await.unwrap().unwrap(), 1);
+    });
+}
+
+#[test]
 fn retry_and_hedge_nest_either_way() {
     paused(async || {
         let policy = Retry::constant(ms(10)).jitter(Jitter::None).attempts(3);
@@ -529,6 +721,14 @@ fn a_hedge_that_makes_no_sense_is_refused() {
     ] {
         assert_eq!(refusal(build), share);
     }
+    for (share, said) in [(f64::NAN, "NaN"), (-1.0, "-1"), (0.0, "0"), (7.0, "7")] {
+        let payload = std::panic::catch_unwind(|| LATENCY.percentile(share)).unwrap_err();
+        assert_eq!(
+            crate::support::message(&*payload),
+            format!("ringfence: a percentile is a share above 0, and 1 at most: {said} is none")
+        );
+    }
+    assert_eq!(LATENCY.percentile(1.0), None);
     let window = "ringfence: a window of no time holds nothing";
     assert_eq!(
         refusal(|| drop(Latency::new().window(Duration::ZERO))),

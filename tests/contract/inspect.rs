@@ -223,6 +223,20 @@ fn a_long_lived_group_is_shown_from_its_making_on() {
 }
 
 #[test]
+fn a_guard_is_shown_with_the_place_where_it_was_made() {
+    paused(async || {
+        let group = OwnedGroup::<String>::named("guarded");
+        let guard = group.guard().expect("it is open");
+        let seen = look("guarded");
+        let place = seen.groups()[0].tasks[0].spawned_at.expect("known");
+        assert_eq!((place.file(), place.line()), (file!(), line!() - 3));
+        drop(guard);
+        assert_eq!(look("guarded").groups()[0].children, 0);
+        assert_eq!(look("guarded").tasks().count(), 0);
+    });
+}
+
+#[test]
 fn the_signalled_and_the_forced_are_told_apart() {
     paused(async || {
         let run = named("ending").grace(ms(50)).run(async |group: &Group| {

@@ -21,8 +21,8 @@ use tokio::{
 };
 
 use crate::support::{
-    Count, Drops, Log, Parked, current_thread, every_runtime, every_runtime_in_a_task, paused,
-    settle, single_thread, spawn, until,
+    Count, Drops, Log, Parked, caught, current_thread, every_runtime, every_runtime_in_a_task,
+    paused, settle, single_thread, spawn, until,
 };
 
 type Group = TaskGroup<String>;
@@ -726,5 +726,18 @@ fn a_drop_between_any_two_polls_of_the_shutdown_leaves_nothing() {
             root().wait(ms(1)).await.expect("nobody stays");
             assert_eq!(drops.alive(), 0);
         }
+    });
+}
+
+#[test]
+fn a_group_that_is_waited_for_in_its_own_child_says_so() {
+    paused(async || {
+        let group = OwnedGroup::<String>::new();
+        let spawner = group.spawner();
+        let child = spawner.spawn(async move {
+            let said = caught(group.wait()).await.map(|_| ());
+            assert!(said.is_err_and(|text| text.contains("in a child of its own")));
+        });
+        assert!(child.await.is_completed());
     });
 }

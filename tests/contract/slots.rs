@@ -768,6 +768,21 @@ fn a_limit_of_one_with_scopes_nested_five_deep_ends() {
 }
 
 #[test]
+fn a_budget_made_from_a_number_lends_once_it_is_cloned() {
+    paused(async || {
+        let (slots, leaves) = (Slots::from(1), Count::new());
+        let whole = scope(async |group: &Group| -> Done {
+            let child = tree(slots.clone(), 3, leaves.clone());
+            group.limit(slots).spawn(child).await;
+            Ok(())
+        });
+        let ended = timeout(ms(1000), whole).await;
+        ended.expect("it does not hang").expect("nobody fails");
+        assert_eq!(leaves.get(), 27);
+    });
+}
+
+#[test]
 fn a_budget_handed_down_past_children_without_a_slot_is_lent_all_the_same() {
     paused(async || {
         let slots = Slots::new(1);

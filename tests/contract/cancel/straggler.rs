@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{Group, LONG, Lost, ms, parked, requested};
-use crate::support::{Log, paused};
+use crate::support::{Log, paused, settle};
 
 /// Names of those who had to be forced; that of the body is empty.
 fn forced(error: &GroupError<Lost>) -> Vec<&str> {
@@ -78,17 +78,23 @@ fn children_of_inner_scopes_that_outlast_a_grace_are_named_in_its_report() {
         let ended = Scope::new().grace(ms(100)).run(async |group: &Group| {
             let child = group.named("child").spawn(async {
                 let inner = scope(async |inner: &Group| {
-                    inner.named("deaf").spawn(parked::<()>());
+                    inner.named("deaf").spawn(async {
+                        let deeper = scope(async |deeper: &Group| {
+                            deeper.named("deeper").spawn(parked::<()>());
+                            parked::<()>().await
+                        });
+                        deeper.await.map_err(|_| Lost(0))
+                    });
                     parked::<()>().await
                 });
                 inner.await.map_err(|_| Lost(0))
             });
-            yield_now().await;
+            settle().await;
             alone = Some(child.cancel_and_wait().await);
             Err::<(), _>(Lost(7))
         });
         let error = ended.await.unwrap_err();
-        assert_eq!(forced(&error), ["child", "deaf"]);
+        assert_eq!(forced(&error), ["child", "deaf", "deeper"]);
         assert!(alone.is_some_and(|outcome| outcome.is_cancelled()));
     });
 }

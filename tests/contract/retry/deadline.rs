@@ -47,6 +47,24 @@ fn a_pause_that_ends_at_the_deadline_is_not_begun() {
 }
 
 #[test]
+fn of_two_deadlines_the_earlier_holds() {
+    paused(async || {
+        for [first, second] in [[50, 5000], [5000, 50]] {
+            let after = |after| Deadline::after(ms(after));
+            let run = STEADY.retry(|_| pending::<Result<(), Oops>>());
+            let run = run.deadline(after(first)).deadline(after(second));
+            let error = run.await.unwrap_err();
+            let expected = (RetryReason::Deadline, ms(50));
+            assert_eq!((error.reason(), error.elapsed()), expected);
+            let run = ringfence::Hedge::after(ms(10)).run(|_| pending::<Result<(), Oops>>());
+            let run = run.deadline(after(first)).deadline(after(second));
+            let error = run.await.unwrap_err();
+            assert_eq!((error.reason(), error.elapsed()), expected);
+        }
+    });
+}
+
+#[test]
 fn a_deadline_that_has_passed_calls_nothing() {
     paused(async || {
         let flaky = Flaky::new(0);

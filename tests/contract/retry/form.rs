@@ -528,6 +528,74 @@ fn a_loop_that_says_nothing_has_no_more_attempts() {
 }
 
 #[test]
+fn an_attempt_that_was_not_begun_counts_as_one_that_was() {
+    paused(async || {
+        // Three attempts are three, with a token for each but the first, however often `begin` is called.
+        for begins in 0..4 {
+            let budget = RetryBudget::new(0.0).capacity(9).reserve(0);
+            let mut tries = STEADY.tries::<Oops>().budget(&budget);
+            let mut said = 0;
+            let error = loop {
+                if said < begins {
+                    tries.begin().unwrap();
+                }
+                said += 1;
+                assert!(said <= 3, "attempt {said} of 3");
+                if let Err(error) = tries.failed(Oops(said), |_| true).await {
+                    break error;
+                }
+            };
+            assert_eq!(
+                (error.reason(), error.attempts(), budget.available()),
+                (RetryReason::AttemptsExhausted, 3, 7.0)
+            );
+        }
+        // One that succeeds has used the token up.
+        let budget = RetryBudget::new(0.0).capacity(1).reserve(0);
+        let mut tries = STEADY.tries::<Oops>().budget(&budget);
+        tries.failed(Oops(1), |_| true).await.unwrap();
+        assert_eq!((tries.succeeded(7), budget.available()), (7, 0.0));
+        // Its deadline holds, and that of the group.
+        let mut tries = STEADY.tries().deadline(Deadline::after(ms(50)));
+        let error = tries.failed(Oops(1), |_| true).await.unwrap_err();
+        assert_eq!(
+            (error.reason(), error.attempts()),
+            (RetryReason::Deadline, 1)
+        );
+        let scope = Scope::new().deadline(Deadline::after(ms(50)));
+        let ended = scope.run(async |_: &TaskGroup<Oops>| {
+            let failed = STEADY.tries().failed(Oops(1), |_| true).await;
+            Ok(failed.unwrap_err().reason())
+        });
+        assert_eq!(ended.await.unwrap(), RetryReason::Deadline);
+    });
+}
+
+#[test]
+fn what_a_loop_is_told_late_holds_from_then_on() {
+    paused(async || {
+        let flaky = Flaky::new(0);
+        let mut tries = STEADY.tries();
+        tries.begin().unwrap();
+        let mut tries = tries.deadline(Deadline::after(ms(50)));
+        let error = tries.failed(Oops(1), |_| true).await.unwrap_err();
+        assert_eq!((error.reason(), flaky.now()), (RetryReason::Deadline, 0));
+        let mut cancelled = None;
+        let other = scope(async |group: &TaskGroup<Oops>| {
+            cancelled = Some(group.token());
+            group.cancel();
+            Ok(())
+        });
+        assert!(other.await.is_err());
+        let mut tries = STEADY.tries();
+        tries.begin().unwrap();
+        let mut tries = tries.cancel_on(cancelled);
+        let error = tries.failed(Oops(1), |_| true).await.unwrap_err();
+        assert_eq!(error.reason(), RetryReason::Cancelled);
+    });
+}
+
+#[test]
 fn a_loop_tells_its_time() {
     paused(async || {
         // The policy need not live as long as the loop.

@@ -59,6 +59,25 @@ fn a_hint_is_not_spread() {
 }
 
 #[test]
+fn a_minute_is_the_longest_hint_unless_given() {
+    paused(async || {
+        for (hint, expected) in [
+            (60_000, RetryReason::AttemptsExhausted),
+            (60_001, RetryReason::HintTooLong),
+        ] {
+            let run = STEADY
+                .attempts(2)
+                .retry(|_| async { Err::<(), _>(Oops(0)) });
+            let error = run
+                .classify(|_| Verdict::RetryAfter(ms(hint)))
+                .await
+                .unwrap_err();
+            assert_eq!(error.reason(), expected);
+        }
+    });
+}
+
+#[test]
 fn a_hint_that_is_too_long_gives_up() {
     paused(async || {
         let flaky = Flaky::new(1);

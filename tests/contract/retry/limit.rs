@@ -99,6 +99,35 @@ fn a_cancelled_task_begins_no_run_unless_told_to() {
 }
 
 #[test]
+fn in_a_shield_nothing_is_asked_to_end() {
+    paused(async || {
+        let start = Instant::now();
+        let ended = Scope::new()
+            .grace(ms(10))
+            .run(async |group: &TaskGroup<Oops>| {
+                group.cancel();
+                let (flaky, copies) = (Flaky::new(2), Cell::new(0));
+                ringfence::shield(ms(5000), async {
+                    assert_eq!(STEADY.retry(|_| flaky.call()).await.unwrap(), 3);
+                    let hedge = ringfence::Hedge::after(ms(10));
+                    let run = hedge.run(|attempt| {
+                        copies.set(attempt.number);
+                        async {
+                            sleep(ms(50)).await;
+                            Ok::<_, Oops>(())
+                        }
+                    });
+                    run.await.unwrap();
+                })
+                .await;
+                assert_eq!((copies.get(), start.elapsed()), (2, ms(250)));
+                Ok(())
+            });
+        assert!(ended.await.is_err());
+    });
+}
+
+#[test]
 fn a_run_can_listen_to_another_token() {
     paused(async || {
         let (give, take) = tokio::sync::oneshot::channel();

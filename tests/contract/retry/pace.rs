@@ -315,6 +315,25 @@ fn without_pauses_nothing_is_waited_for() {
 }
 
 #[test]
+fn without_pauses_every_delay_is_zero() {
+    paused(async || {
+        let policy = STEADY.without_pauses();
+        assert_eq!(policy.delays().collect::<Vec<_>>(), [Duration::ZERO; 2]);
+        for is_plain in [true, false] {
+            let seen = RefCell::new(Vec::new());
+            let run = policy.retry(|attempt| {
+                seen.borrow_mut().push(attempt.previous_delay);
+                std::future::ready(Err::<(), _>(Oops(0)))
+            });
+            let run = if is_plain { run } else { run.history(0) };
+            assert!(run.await.is_err());
+            let zero = Some(Duration::ZERO);
+            assert_eq!(seen.into_inner(), [None, zero, zero], "{is_plain}");
+        }
+    });
+}
+
+#[test]
 fn an_attempt_knows_its_place() {
     paused(async || {
         let seen = Rc::new(RefCell::new(Vec::new()));
