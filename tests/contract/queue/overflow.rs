@@ -295,7 +295,9 @@ fn nothing_is_over_before_the_hook_has_returned() {
         .on_discard(move |_, _| {
             let (sender, receiver) = inside.lock().unwrap().take().expect("they are there");
             // What made the other give way is taken meanwhile, the first time.
-            receiver.into_iter().for_each(|mut all| drop(all.try_recv()));
+            receiver
+                .into_iter()
+                .for_each(|mut all| drop(all.try_recv()));
             let is_over = spawn(sender.join()).poll().is_ready();
             early.lock().unwrap().push(is_over);
             *inside.lock().unwrap() = Some((sender, None));
