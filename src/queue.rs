@@ -272,8 +272,12 @@ impl<T> Queue<T> {
 
     /// Hands what the queue drops to `hook`: overflow, what is left when the last receiver goes, dead letters.
     ///
-    /// Each such item gets there exactly once, outside every lock, before anybody is told that it is finished. A panic in the hook goes to the observer of the group
-    /// that it happens in: see [`observe`](crate::observe).
+    /// Each such item gets there exactly once, outside every lock, before anybody is told that it is finished: the hook must not
+    /// wait for [`join`](Sender::join), nor for the end. A panic in the hook goes to the observer of the group that it happens
+    /// in: see [`observe`](crate::observe).
+    ///
+    /// The hook lives as long as the queue. A [`Sender`] of the same queue inside it keeps the queue from ending, and from being
+    /// freed: send dead letters into a queue of their own.
     pub fn on_discard(mut self, hook: impl Fn(T, Discarded) + Send + Sync + 'static) -> Self {
         self.config.on_discard = Some(Box::new(hook));
         self

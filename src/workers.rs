@@ -5,7 +5,8 @@
 //! ends its worker. W3. When the group around a pool is cancelled with a grace, the source is told to stop, and the workers
 //! finish what it still has. W4. A pool ends when its source has ended and every worker is idle. W5. A panic that there is no
 //! hook for, and one of the hook itself, harms no work: it is kept until the pool has ended, and goes on in the caller then.
-//! Further ones, and what a dropped handler's destructors throw, go to the observer, with the worker's name.
+//! Further ones, what a dropped handler's destructors throw, and every other failure that there is no hook for, go to the
+//! observer, with the worker's name: no error is lost in a count.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -182,8 +183,9 @@ impl<E: Send + 'static> Workers<E> {
     /// The handler had the delivery by value, so the item is not in the failure: put what names it into the error. What became
     /// of it is the source's to tell, as a queue does with [`on_discard`](crate::queue::Queue::on_discard).
     ///
-    /// Without one, errors and timeouts are counted, and the first panic goes on in the caller when the pool has ended; others
-    /// go to the [observer](crate::Scope::observer) of the group around. A panic of the hook is no different.
+    /// Without one, each error and timeout is counted, and told to the [observer](crate::Scope::observer) of the group around;
+    /// the first panic goes on in the caller when the pool has ended, and others go to the observer. A panic of the hook is
+    /// no different.
     pub fn on_failure(mut self, hook: impl Fn(WorkFailure<E>) + Send + Sync + 'static) -> Self {
         self.on_failure = Some(PlainArc::new(hook));
         self
@@ -197,7 +199,23 @@ impl<E: Send + 'static> Workers<E> {
     ///
     /// To stop, close the queue: the workers finish what is in it. If the group around the pool is cancelled with a grace,
     /// the pool does that by itself. What is left when the grace has run out is in the queue, also what was being worked
-    /// on if it is made with redelivery: keep a receiver and take it with [`abort`](Receiver::abort).
+    /// on if it is made with redelivery: keep a receiver and take it with [`abort`](Receiver::abort). Without a grace there is
+    /// no time to drain: everything is dropped where it is.
+    ///
+    /// # In a handler
+    ///
+    /// What it finds to do goes into the queue by [`Delivery::send`]. While the pool drains, the queue is closed, and that gives
+    /// the item back as [`SendError::Closed`](crate::queue::SendError::Closed). That is no failure of the work at hand: keep what
+    /// was found, or leave it, and give the delivery back. With a `?` there, the work would fail, and be done again.
+    ///
+    /// `token().cancelled()` is ready when the group around the pool is cancelled with a grace: a handler with a long way to go
+    /// may take a shorter one then. If it drops its delivery, that is another attempt used up, and the pool, which still drains,
+    /// takes the same again; if it holds it until the grace is over, the delivery comes back whichever attempt it was.
+    ///
+    /// A [retry](crate::retry) goes inside the handler; [`timeout`](Self::timeout) is then around all its attempts. Redelivery
+    /// is for what a retry cannot help: a worker that panics, or is cancelled. A retry gives up when its group is cancelled,
+    /// before its first attempt if need be: to go on while the pool drains, it needs
+    /// [`cancel_on(None)`](crate::retry::Run::cancel_on).
     ///
     /// # Cancel safety
     ///
@@ -340,7 +358,7 @@ impl<F: Send + Sync, E: Send + 'static> Worker<F, E> {
         });
         let result = timeout(limit, ended).await;
         if let Err(panic) = catch(|| work.set(None)) {
-            self.displace(panic);
+            self.displace(DisplacedWhat::Panic(panic));
         }
         result
     }
@@ -350,21 +368,27 @@ impl<F: Send + Sync, E: Send + 'static> Worker<F, E> {
         let told = match (&self.on_failure, failure) {
             (Some(hook), failure) => catch(|| hook(failure)),
             (None, WorkFailure::Panicked(panic)) => Err(panic),
-            (None, failure) => catch(|| drop(failure)),
+            (None, WorkFailure::Error(error)) => return self.displace_error(error),
+            (None, WorkFailure::TimedOut(elapsed)) => return self.displace_error(elapsed),
+            (None, WorkFailure::NotMarked(error)) => return self.displace_error(error),
         };
         // W5.
         if let Err(Some(panic)) = told.map_err(|panic| self.panic.keep(panic)) {
-            self.displace(panic);
+            self.displace(DisplacedWhat::Panic(panic));
         }
     }
 
+    fn displace_error(&self, error: impl Send + 'static) {
+        self.displace(DisplacedWhat::Error(Box::new(error)));
+    }
+
     /// Tells the observer of what has nobody else to go to.
-    fn displace(&self, panic: PanicPayload) {
+    fn displace(&self, what: DisplacedWhat) {
         let task = context::current().map(|(core, serial)| {
             let name = core.name_of(serial);
             core.info(serial, name, self.location)
         });
-        displace_here(task, DisplacedWhat::Panic(panic));
+        displace_here(task, what);
     }
 }
 

@@ -42,13 +42,14 @@ mod site;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, bail};
-use ringfence::queue::{self, Delivery, SendError};
+use ringfence::queue::{self, Delivery};
 use ringfence::{Cause, Deadline, Scope, TaskGroup, Workers};
 use tokio::select;
 use tokio::signal::ctrl_c;
@@ -180,9 +181,12 @@ async fn work(
         let crawl = Arc::clone(&crawl);
         async move {
             for found in crawl.visit(&page).await {
-                page.send(found)?;
+                if page.send(found).is_err() {
+                    // Closed: the run drains, and takes on nothing new. The page itself is done.
+                    break;
+                }
             }
-            Ok::<_, SendError<Job>>(page)
+            Ok::<_, Infallible>(page)
         }
     };
     Workers::new(in_flight.into()).run(frontier, visit).await?;

@@ -66,7 +66,7 @@ impl<T> Delivery<T> {
     /// Returns how often the item has been delivered, this time included.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.tag.returns + 1
+        self.tag.returns.saturating_add(1)
     }
 
     /// Sends an item into the queue that this one came from. Never waits: it goes in though the queue is full, for its
@@ -130,18 +130,25 @@ impl<T> Drop for Delivery<T> {
     }
 }
 
-/// Whether the member that runs here is being ended from outside: what it drops says nothing about the item.
+/// Whether the member that runs here, or one around it, is being ended from outside: what it drops says nothing about the item.
 fn is_cut() -> bool {
-    !std::thread::panicking()
-        && context::current().is_some_and(|(core, serial)| {
-            let word = core.word().read();
-            // The body is no child: what singles children out does not concern it.
-            if serial == 0 {
-                word.is_forced()
-            } else {
-                core.is_forced(word, serial)
-            }
-        })
+    if std::thread::panicking() {
+        return false;
+    }
+    let Some((core, serial)) = context::current() else {
+        return false;
+    };
+    let own = (&*core, serial);
+    // Also past a shield: what happens behind one while all around it is shut down is no attempt like others.
+    std::iter::successors(Some(own), |(core, _)| core.opened_in()).any(|(core, serial)| {
+        let word = core.word().read();
+        // The body is no child: what singles children out does not concern it.
+        if serial == 0 {
+            word.is_forced()
+        } else {
+            core.is_forced(word, serial)
+        }
+    })
 }
 
 struct Finish<'a, T>(&'a Shared<T>, usize);

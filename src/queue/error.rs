@@ -58,16 +58,6 @@ impl<T> SendError<T> {
         }
     }
 
-    /// The kind, and the item.
-    pub(crate) fn split(self) -> (SendError<()>, T) {
-        match self {
-            Self::Full(item) => (SendError::Full(()), item),
-            Self::Closed(item) => (SendError::Closed(()), item),
-            Self::TimedOut(item) => (SendError::TimedOut(()), item),
-            Self::TooHeavy(item) => (SendError::TooHeavy(()), item),
-        }
-    }
-
     /// Asks whether nothing can be sent any more.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -25,6 +25,15 @@ impl<'a, T> Permit<'a, T> {
         Self(Held::new(shared, weight))
     }
 
+    /// Sends an item that was measured before; a refused one is left where it is.
+    pub(crate) fn send_measured(
+        mut self,
+        item: &mut Option<T>,
+        meta: (i64, usize),
+    ) -> Result<(), Refusal> {
+        self.0.send_measured(item, meta)
+    }
+
     /// Sends an item into the room held. Never waits, and works also if the queue was closed meanwhile.
     ///
     /// # Errors
@@ -90,8 +99,17 @@ where
     }
 
     fn send(mut self, item: T) -> Result<(), SendError<T>> {
+        // Asked while the room is still held: it may throw.
+        let meta = self.shared.borrow().measure(&item);
+        let mut item = Some(item);
+        let result = self.send_measured(&mut item, meta);
+        SendError::give_back(result, item)
+    }
+
+    /// Leaves a refused item where it is.
+    fn send_measured(&mut self, item: &mut Option<T>, meta: (i64, usize)) -> Result<(), Refusal> {
         self.is_used = true;
-        use_room(self.shared.borrow(), self.weight, item)
+        end_permit(self.shared.borrow(), self.weight, item, meta)
     }
 }
 
@@ -106,18 +124,19 @@ where
     }
 }
 
-/// Sends into room that is held.
-pub(crate) fn use_room<T>(shared: &Shared<T>, weight: usize, item: T) -> Result<(), SendError<T>> {
-    let meta = shared.measure(&item);
-    let mut item = Some(item);
-    let result = shared.step(|state, effects| state.end_permit(weight, &mut item, meta, effects));
-    SendError::give_back(result, item)
+/// Sends an item that was measured into room that is held, if there is one.
+fn end_permit<T>(
+    shared: &Shared<T>,
+    weight: usize,
+    item: &mut Option<T>,
+    meta: (i64, usize),
+) -> Result<(), Refusal> {
+    shared.step(|state, effects| state.end_permit(weight, item, meta, effects))
 }
 
 pub(crate) fn give_room_back<T>(shared: &Shared<T>, weight: usize) {
     // Without an item there is nothing to refuse.
-    let _nothing =
-        shared.step(|state, effects| state.end_permit(weight, &mut None, (0, 0), effects));
+    let _nothing = end_permit(shared, weight, &mut None, (0, 0));
 }
 
 /// A turn to get room alone.

@@ -43,7 +43,9 @@ impl<T> Receiver<T> {
     ///
     /// # Fairness
     ///
-    /// Receives that wait are served in the order in which they came, and nobody overtakes them.
+    /// Receives that wait are served in the order in which they came, and nobody overtakes them. Once the
+    /// queue is closed, or all that will ever come is there, every receiver takes what it finds: then an item that one was woken
+    /// for may go to another, and the first gets the next one, or the end.
     pub fn recv(&mut self) -> impl Future<Output = Result<T, RecvError>> {
         Receiving {
             receiver: self,

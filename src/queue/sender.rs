@@ -119,21 +119,22 @@ impl<T> Sender<T> {
         // Back into order, however this ends.
         let rest = Reversed(items);
         while let Some(item) = rest.0.last() {
-            let (_, weight) = self.shared.measure(item);
+            let meta = self.shared.measure(item);
             let permit = if self.shared.waits() {
-                Some(self.reserve_weight(weight).await?)
+                Some(self.reserve_weight(meta.1).await?)
             } else {
                 None
             };
-            let Some(item) = rest.0.pop() else { break };
+            let mut item = rest.0.pop();
             let result = match permit {
-                Some(permit) => permit.send(item),
-                None => self.try_send(item),
+                Some(permit) => permit.send_measured(&mut item, meta),
+                None => self
+                    .shared
+                    .step(|state, effects| state.offer(&mut item, meta, effects)),
             };
-            if let Err(error) = result {
-                let (kind, item) = error.split();
-                rest.0.push(item);
-                return Err(kind);
+            if let Err(refusal) = result {
+                rest.0.extend(item);
+                return Err(SendError::new(refusal, ()));
             }
         }
         Ok(())

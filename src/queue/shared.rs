@@ -65,12 +65,16 @@ impl<T> Shared<T> {
         for waker in [effects.stale, effects.stale_too].into_iter().flatten() {
             observe(|| drop(waker));
         }
-        // Before those who wait for the end are told of it.
-        for (item, why) in effects.discards {
-            self.discard(item, why);
-        }
         for waker in effects.wake.into_iter().chain(effects.wake_all) {
             observe(|| waker.wake());
+        }
+        let count = effects.discards.len();
+        if count > 0 {
+            for (item, why) in effects.discards {
+                self.discard(item, why);
+            }
+            // Those who wait for the end are told of it now (N7).
+            self.step(|state, effects| state.told(count, effects));
         }
     }
 

@@ -18,7 +18,7 @@
 //! what is set aside for senders it stays within the limit, but for what deliveries send (N5). N5. A delivery's own sends
 //! never wait: its worker is what would make room. N6. The end is: no sender, or closed; no item, no delivery, no permit. Once
 //! ended, always ended. N7. An item has exactly one fate: received, given back, discarded, dead. One that was
-//! delivered is in delivery until whoever is told of its fate has been told. N8. On a rendezvous, receivers that wait are the room. Those who
+//! delivered is in delivery until whoever is told of its fate has been told; and nothing is over while a hook is still being told. N8. On a rendezvous, receivers that wait are the room. Those who
 //! send and those who reserve are served in the order in which they came, whichever they are. N9. Where only the latest item
 //! counts, there is always room, and whatever is put in replaces what is there. N10. In a ring where nobody waits, sends and receives concern nobody else: two
 //! numbers say how far, and they are found anew after each step that went the long way ([`State::refresh`]).
@@ -178,6 +178,10 @@ pub(crate) struct State<T> {
     /// While more items than this are there, a receive concerns nobody else (N10).
     quick_floor: usize,
     used: usize,
+    /// How often `used` has gone past what it can hold, and round: weights may be anything.
+    overrun: usize,
+    /// Discards whose hook has not returned yet (N7).
+    telling: usize,
     /// Wait for room, in weight.
     pub(crate) senders: Waiters,
     /// Wait for their item to be taken, on a rendezvous.
@@ -219,6 +223,8 @@ impl<T> State<T> {
             quick_limit: 0,
             quick_floor: usize::MAX,
             used: 0,
+            overrun: 0,
+            telling: 0,
             senders: Waiters::new(),
             parked: Waiters::new(),
             receivers: Waiters::new(),
@@ -246,7 +252,7 @@ impl<T> State<T> {
         self.quick_limit = 0;
         self.quick_floor = usize::MAX;
         let waiting = self.receivers.waiting() | self.senders.waiting();
-        if waiting != 0 || !matches!(self.store, Store::Fifo(_)) {
+        if waiting != 0 || self.overrun != 0 || !matches!(self.store, Store::Fifo(_)) {
             return;
         }
         if !self.refuses() {
@@ -261,8 +267,42 @@ impl<T> State<T> {
         self.store.len()
     }
 
+    /// What is used, as far as that can be told: also what cannot is counted (N4).
+    #[inline]
     pub(crate) fn used(&self) -> usize {
-        self.used
+        if self.overrun == 0 {
+            self.used
+        } else {
+            usize::MAX
+        }
+    }
+
+    #[inline]
+    fn occupy(&mut self, weight: usize) {
+        let (used, is_over) = self.used.overflowing_add(weight);
+        self.used = used;
+        self.overrun += usize::from(is_over);
+        self.totals.peak = self.totals.peak.max(self.used());
+    }
+
+    #[inline]
+    fn vacate(&mut self, weight: usize) {
+        let (used, is_under) = self.used.overflowing_sub(weight);
+        self.used = used;
+        self.overrun -= usize::from(is_under);
+    }
+
+    /// How much more is taken in, beside what is set aside.
+    #[inline]
+    fn room(&self) -> usize {
+        match self.capacity {
+            Capacity::Unbounded | Capacity::Latest => usize::MAX,
+            Capacity::Limit(limit) => {
+                let taken = self.used().saturating_add(self.senders.reserved());
+                limit.saturating_sub(taken)
+            }
+            Capacity::Rendezvous => self.receivers.len().saturating_sub(self.coming()),
+        }
     }
 
     pub(crate) fn limit(&self) -> usize {
@@ -295,12 +335,12 @@ impl<T> State<T> {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        (self.store.is_empty() || self.is_aborted) && self.in_delivery == 0
+        (self.store.is_empty() || self.is_aborted) && self.in_delivery + self.telling == 0
     }
 
     /// Whether all that will ever come is here.
     pub(crate) fn is_last(&self) -> bool {
-        self.drains() && self.in_delivery == 0 && self.permits == 0
+        self.drains() && self.in_delivery + self.telling == 0 && self.permits == 0
     }
 
     /// Whether every receiver takes what it finds (N3).
@@ -318,14 +358,8 @@ impl<T> State<T> {
     /// Whether there is room beside what is set aside.
     #[inline]
     fn has_room(&self, weight: usize) -> bool {
-        match self.capacity {
-            Capacity::Unbounded | Capacity::Latest => true,
-            Capacity::Limit(limit) => {
-                let taken = self.used.saturating_add(self.senders.reserved());
-                weight <= limit.saturating_sub(taken)
-            }
-            Capacity::Rendezvous => self.coming() < self.receivers.len(),
-        }
+        let is_rendezvous = self.capacity == Capacity::Rendezvous;
+        (if is_rendezvous { 1 } else { weight }) <= self.room()
     }
 
     /// On a rendezvous: what is on its way to receivers.
@@ -336,7 +370,7 @@ impl<T> State<T> {
     /// What there is too little of, for so much weight and for all who wait.
     fn lacks(&self, weight: usize) -> usize {
         let (taken, room) = match self.capacity {
-            Capacity::Limit(limit) => (self.used.saturating_add(self.senders.reserved()), limit),
+            Capacity::Limit(limit) => (self.used().saturating_add(self.senders.reserved()), limit),
             Capacity::Rendezvous => (self.coming(), self.receivers.len()),
             Capacity::Unbounded | Capacity::Latest => return 0,
         };
@@ -469,7 +503,9 @@ impl<T> State<T> {
     pub(crate) fn abort(&mut self, effects: &mut Effects<T>) -> Vec<T> {
         self.close(&mut None, effects);
         self.is_aborted = true;
-        self.clear(effects)
+        let rest = self.clear(effects);
+        self.settle(effects);
+        rest
     }
 
     /// Takes out all that is left.
@@ -479,10 +515,9 @@ impl<T> State<T> {
             if let Some(sender) = sender {
                 effects.wake(self.parked.grant(sender, 1));
             }
-            self.used = self.used.saturating_sub(tag.weight);
+            self.vacate(tag.weight);
             rest.push(item);
         }
-        self.settle(effects);
         rest
     }
 
@@ -520,8 +555,22 @@ impl<T> State<T> {
             self.fail_senders(effects);
         }
         let rest = self.clear(effects);
-        self.totals.discarded += rest.len() as u64;
-        let abandoned = rest.into_iter().map(|item| (item, Discarded::Abandoned));
-        effects.discards.extend(abandoned);
+        for item in rest {
+            self.discard(item, Discarded::Abandoned, effects);
+        }
+        self.settle(effects);
+    }
+
+    /// Has the hook told of an item that goes; until it has been, nothing is over (N7).
+    fn discard(&mut self, item: T, why: Discarded, effects: &mut Effects<T>) {
+        self.totals.discarded += 1;
+        self.telling += 1;
+        effects.discards.push((item, why));
+    }
+
+    /// So many have been told of.
+    pub(crate) fn told(&mut self, count: usize, effects: &mut Effects<T>) {
+        self.telling -= count;
+        self.settle(effects);
     }
 }

@@ -8,12 +8,17 @@ use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
 
 use super::error::SendError;
-use super::permit::{RoomTurn, give_room_back, leave, use_room};
+use super::permit::{Permit, RoomTurn, give_room_back, leave};
 use super::receiver::Receiver;
 use super::sender::{SendTurn, Sender};
 use super::shared::Wait;
 
 /// Ends with the queue. Between two polls it keeps its place among those who wait.
+///
+/// **A stream cannot know that nobody will poll it again**: `next()` is a borrow, and dropping that, as a `select!` does, tells
+/// the stream nothing. Once polled in vain, it withholds one item from other receivers until it is polled again, dropped, or
+/// used for a receive. With several receivers, use [`recv`](Receiver::recv) in a `select!`: it gives its place up when it is
+/// dropped.
 impl<T> Stream for Receiver<T> {
     type Item = T;
 
@@ -34,6 +39,10 @@ impl<T> FusedStream for Receiver<T> {
 /// nothing to flush. Where items have a [weight](super::Queue::weight), the room an item needs is not known before it is
 /// there: then the sink holds one item at most, which is sent when there is room, by flushing, or before it is ready again.
 /// Dropped, it drops that item.
+///
+/// **A sink cannot know that nobody will poll it again**, as a stream cannot: once it was asked whether it is ready, it
+/// withholds room for one item from other senders until it is used or dropped. A `send` of `SinkExt` that is dropped half-way
+/// leaves it so. With several senders, use [`Sender::send`], which gives its place up when it is dropped.
 ///
 /// Its errors give back the item they are about, if they are about one. Closing it gives up its sender, and does not close
 /// the queue for others.
@@ -141,8 +150,9 @@ impl<T> Sink<T> for SendSink<T> {
         };
         let shared = sender.shared();
         if matches!(this.at, At::HasRoom) {
+            let permit = Permit::new(shared, 1);
             this.at = At::Idle;
-            return use_room(shared, 1, item).map_err(|error| error.map(Some));
+            return permit.send(item).map_err(|error| error.map(Some));
         }
         let mut turn = SendTurn::new(shared, item);
         let sent = shared.step(|state, effects| turn.attempt(state, effects));

@@ -520,3 +520,107 @@ fn a_cause_ends_the_pool_with_an_error() {
         assert_eq!(handled.get(), 1);
     });
 }
+
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Observer for Told {
+    fn displaced(&self, what: &Displaced) {
+        self.0.lock().unwrap().push(what.to_string());
+    }
+}
+
+#[test]
+fn errors_without_a_hook_reach_the_observer() {
+    paused(async || {
+        let told = Arc::new(Told::default());
+        let (sender, receiver) = queue::bounded(4);
+        sender.try_send(1).unwrap();
+        sender.try_send(2).unwrap();
+        drop(sender);
+        let tally = Scope::new()
+            .observer(told.clone())
+            .run(async |_: &TaskGroup| {
+                let pool = Workers::new(1).timeout(ms(5));
+                let run = pool.run(receiver, |job: Delivery<u32>| async move {
+                    if *job == 2 {
+                        pending::<()>().await;
+                    }
+                    drop(job);
+                    Err("lost")
+                });
+                Ok(run.await.unwrap())
+            })
+            .await
+            .unwrap();
+        assert_eq!(figures(tally), (0, 2));
+        let told = told.0.lock().unwrap();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(
+            told.iter().all(|told| told.contains("worker 1")),
+            "{told:?}"
+        );
+    });
+}
+
+#[test]
+fn the_hook_runs_when_the_delivery_is_gone() {
+    paused(async || {
+        let (sender, receiver) = queue::bounded(4);
+        for job in 0..3 {
+            sender.try_send(job).unwrap();
+        }
+        let (stats, seen) = (receiver.clone(), Count::new());
+        let hook = seen.clone();
+        drop(sender);
+        let pool = Workers::new(1).timeout(ms(5)).on_failure(move |_| {
+            assert_eq!(stats.stats().in_delivery, 0);
+            hook.add();
+        });
+        let run = pool.run(receiver, |job: Delivery<u32>| async move {
+            match *job {
+                0 => pending().await,
+                1 => panic!("a bad job"),
+                _ => Err("failed"),
+            }
+        });
+        assert_eq!(figures(run.await.unwrap()), (0, 3));
+        assert_eq!(seen.get(), 3);
+    });
+}
+
+#[test]
+fn a_timeout_may_be_anything() {
+    paused(async || {
+        for (limit, expected) in [(Duration::MAX, (2, 0)), (Duration::ZERO, (0, 2))] {
+            let (sender, receiver) = queue::bounded(4);
+            sender.try_send(1).unwrap();
+            sender.try_send(2).unwrap();
+            drop(sender);
+            let pool = Workers::<Infallible>::new(1).timeout(limit);
+            let run = pool.run(receiver, |job: Delivery<u32>| async move {
+                sleep(ms(10)).await;
+                Ok(job)
+            });
+            assert_eq!(figures(run.await.unwrap()), expected);
+        }
+    });
+}
+
+#[test]
+fn a_pool_may_be_fed_from_another_runtime() {
+    let (sender, receiver) = queue::bounded(1);
+    let feeder = std::thread::spawn(move || {
+        single_thread(async move || {
+            for job in 0..100_u32 {
+                sender.send(job).await.unwrap();
+            }
+            sender.join().await;
+        });
+    });
+    single_thread(async || {
+        let run = Workers::<Infallible>::new(2).run(receiver, async |job: Delivery<u32>| Ok(job));
+        assert_eq!(figures(run.await.unwrap()), (100, 0));
+    });
+    feeder.join().unwrap();
+}

@@ -131,7 +131,7 @@ impl<T> State<T> {
         self.totals.received += 1;
         let gives_room = !is_delivery || self.capacity == Capacity::Latest;
         if gives_room {
-            self.used = self.used.saturating_sub(std::mem::take(&mut tag.weight));
+            self.vacate(std::mem::take(&mut tag.weight));
         }
         self.in_delivery += usize::from(is_delivery);
         self.settle(effects);
@@ -153,7 +153,7 @@ impl<T> State<T> {
         let count = self.free().min(max);
         if let Store::Fifo(items) = &mut self.store {
             into.extend(items.drain(..count));
-            self.used = self.used.saturating_sub(count);
+            self.vacate(count);
             self.totals.received += count as u64;
             self.settle(effects);
             return;
@@ -178,7 +178,7 @@ impl<T> State<T> {
     /// A delivery is done with.
     pub(crate) fn finish(&mut self, weight: usize, effects: &mut Effects<T>) {
         self.in_delivery -= 1;
-        self.used = self.used.saturating_sub(weight);
+        self.vacate(weight);
         self.settle(effects);
     }
 
@@ -212,7 +212,7 @@ impl<T> State<T> {
         }
         if self.capacity == Capacity::Latest {
             tag.weight = 1;
-            self.used += 1;
+            self.occupy(1);
         }
         self.in_delivery -= 1;
         self.totals.redelivered += 1;
@@ -224,7 +224,8 @@ impl<T> State<T> {
     /// A delivery is not to be tried again; its room stays taken until it is finished.
     pub(crate) fn reject(&mut self, item: T, tag: Tag, effects: &mut Effects<T>) {
         self.totals.dead += 1;
-        let attempts = tag.returns + 1;
+        let attempts = tag.returns.saturating_add(1);
+        self.telling += 1;
         effects.discards.push((item, Discarded::Dead { attempts }));
     }
 

@@ -31,9 +31,8 @@ impl<T> State<T> {
         if self.capacity == Capacity::Latest {
             self.evict(effects); // N9
         }
-        self.used = self.used.saturating_add(tag.weight);
+        self.occupy(tag.weight);
         self.totals.sent += 1;
-        self.totals.peak = self.totals.peak.max(self.used);
         self.store.put(item, tag, sender);
         if self.capacity == Capacity::Rendezvous {
             self.settle(effects);
@@ -120,8 +119,7 @@ impl<T> State<T> {
             let tag = self.tag(rank, weight);
             self.put(item, tag, None, effects);
         } else {
-            self.totals.discarded += 1;
-            effects.discards.push((item, Discarded::Overflow));
+            self.discard(item, Discarded::Overflow, effects);
         }
         self.settle(effects);
         Ok(())
@@ -146,9 +144,8 @@ impl<T> State<T> {
     /// Lets one item give way. Returns its weight.
     fn evict(&mut self, effects: &mut Effects<T>) -> Option<usize> {
         let (oldest, tag) = self.store.evict()?;
-        self.used = self.used.saturating_sub(tag.weight);
-        self.totals.discarded += 1;
-        effects.discards.push((oldest, Discarded::Overflow));
+        self.vacate(tag.weight);
+        self.discard(oldest, Discarded::Overflow, effects);
         Some(tag.weight)
     }
 
@@ -299,12 +296,9 @@ impl<T> State<T> {
         if refuses {
             return Err(Refusal::Closed);
         }
-        self.used = self.used.saturating_add(self.permit_weight(weight));
-        self.totals.peak = self.totals.peak.max(self.used);
+        self.occupy(self.permit_weight(weight));
         self.permits += 1;
-        if self.capacity == Capacity::Rendezvous {
-            self.settle(effects);
-        }
+        self.settle(effects);
         Ok(true)
     }
 
@@ -326,7 +320,7 @@ impl<T> State<T> {
         effects: &mut Effects<T>,
     ) -> Result<(), Refusal> {
         self.permits -= 1;
-        self.used = self.used.saturating_sub(self.permit_weight(weight));
+        self.vacate(self.permit_weight(weight));
         let result = if self.receiver_count == 0 {
             Err(Refusal::Closed)
         } else if self.capacity.is_weighed() && own > weight {
@@ -355,6 +349,7 @@ impl<T> State<T> {
         is_reversed: bool,
         effects: &mut Effects<T>,
     ) -> Result<bool, Refusal> {
+        // Before the line: who stands in it may be the last to hear that there is none any more.
         let refuses = self.refuses();
         match *key {
             Some(place) if refuses || self.senders.is_granted(place) => {
@@ -362,24 +357,26 @@ impl<T> State<T> {
                 *key = None;
             }
             Some(_) => return Ok(false),
-            None if self.senders.waiting() > 0 => return Ok(items.is_empty()),
+            None if !refuses && self.senders.waiting() > 0 => return Ok(items.is_empty()),
             None => {}
         }
-        if refuses && !items.is_empty() {
-            return Err(Refusal::Closed);
+        if refuses {
+            return if items.is_empty() {
+                Ok(true)
+            } else {
+                Err(Refusal::Closed)
+            };
         }
         // Whoever waits has found that there is no room: what there is now is ours (N2).
-        let taken = self.used.saturating_add(self.senders.reserved());
-        let count = items.len().min(self.limit().saturating_sub(taken));
+        let count = items.len().min(self.room());
         if let Store::Fifo(ring) | Store::Lifo(ring) = &mut self.store {
             if is_reversed {
                 ring.extend(items.drain(items.len() - count..).rev());
             } else {
                 ring.extend(items.drain(..count));
             }
-            self.used += count;
             self.totals.sent += count as u64;
-            self.totals.peak = self.totals.peak.max(self.used);
+            self.occupy(count);
         }
         self.settle(effects);
         Ok(items.is_empty())

@@ -6,10 +6,10 @@ use ringfence::queue::{self, Queue, SendError};
 use ringfence::timeout;
 use tokio::time::{Instant, sleep};
 use tokio_test::task::spawn;
-use tokio_test::{assert_pending, assert_ready};
+use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok};
 
 use super::drain;
-use crate::support::{paused, single_thread};
+use crate::support::{Count, paused, single_thread};
 
 const fn ms(number: u64) -> Duration {
     Duration::from_millis(number)
@@ -220,5 +220,54 @@ fn many_items_pass_a_narrow_queue_at_the_same_cost_each() {
             }
         };
         assert!(tokio::join!(sends, receives).0.is_ok());
+    });
+}
+
+#[test]
+fn send_many_on_a_closed_queue_never_waits() {
+    let (sender, mut receiver) = queue::bounded(1);
+    sender.try_send(0).unwrap();
+    let _keeps_the_room = receiver.try_deliver().unwrap();
+    let mut first = spawn(sender.send(1));
+    assert_pending!(first.poll());
+    sender.close();
+    // The first still stands in the line: it has not been polled since.
+    let mut items = vec![2, 3];
+    let refused = assert_ready_err!(spawn(sender.send_many(&mut items)).poll());
+    assert_eq!((refused, items), (SendError::Closed(()), vec![2, 3]));
+    assert_ready_err!(first.poll());
+}
+
+#[test]
+fn each_item_is_measured_once() {
+    let asked = Count::new();
+    let seen = asked.clone();
+    let (sender, mut receiver) = Queue::bounded(2)
+        .weight(move |_: &u32| {
+            seen.add();
+            1
+        })
+        .build();
+    let mut items = vec![1, 2, 3];
+    let mut many = spawn(sender.send_many(&mut items));
+    assert_pending!(many.poll());
+    receiver.try_recv().unwrap();
+    assert_ready_ok!(many.poll());
+    drop(many);
+    assert_eq!((asked.get(), items.len()), (3, 0));
+}
+
+#[test]
+fn a_batch_does_not_linger_for_room_that_permits_hold() {
+    single_thread(async || {
+        let (sender, mut receiver) = queue::bounded(4);
+        let mut items = Vec::new();
+        let mut batch = spawn(receiver.recv_batch(&mut items, 4, Duration::MAX));
+        sender.try_send(1).unwrap();
+        assert_pending!(batch.poll());
+        let reserved = spawn(sender.reserve_weight(3)).poll();
+        let _permit = assert_ready_ok!(reserved);
+        assert!(batch.is_woken());
+        assert_eq!(assert_ready_ok!(batch.poll()), 1);
     });
 }

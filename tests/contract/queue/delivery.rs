@@ -1,10 +1,13 @@
 //! Work that is finished, not just received.
 
 use std::collections::BTreeSet;
+use std::future::{Future, pending};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ringfence::queue::{self, Delivery, Discarded, Queue, SendError, TryRecvError};
-use ringfence::{Outcome, TaskGroup, scope};
+use ringfence::{BorrowGroup, Outcome, TaskGroup, borrow_scope, fan_out, scope, timeout};
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
 
@@ -121,7 +124,7 @@ fn a_delivery_that_is_not_done_comes_back() {
         let outcome = scope(async |group: &TaskGroup| {
             let worker = group.spawn(async move {
                 let _delivery = delivery;
-                std::future::pending::<()>().await;
+                pending::<()>().await;
             });
             settle().await;
             Ok(worker.cancel_and_wait().await)
@@ -219,7 +222,7 @@ fn a_delivery_cut_short_by_a_cancel_is_never_the_last() {
         let ended = scope(async |group: &TaskGroup| {
             let working = group.spawn(async move {
                 let _delivery = worker.deliver().await;
-                std::future::pending::<()>().await;
+                pending::<()>().await;
             });
             while sender.stats().in_delivery == 0 {
                 tokio::task::yield_now().await;
@@ -249,7 +252,7 @@ fn deliveries_come_in_batches_too() {
         let mut batch = Vec::new();
         assert_eq!(receiver.deliver_many(&mut batch, 0).await, Ok(0));
         assert_eq!(receiver.deliver_many(&mut batch, 2).await, Ok(2));
-        let linger = std::time::Duration::from_millis(1);
+        let linger = Duration::from_millis(1);
         assert_eq!(receiver.deliver_batch(&mut batch, 8, linger).await, Ok(3));
         assert_eq!((sender.stats().in_delivery, sender.stats().used), (5, 5));
         let first = batch.remove(0);
@@ -382,5 +385,86 @@ fn every_item_is_done_once_however_often_it_comes_back() {
         .unwrap();
         assert!(done.lock().unwrap().iter().all(|count| *count == 1));
         assert!(tries.get() >= 3 * 1_000 - 2);
+    });
+}
+
+#[test]
+fn a_delivery_in_a_scope_inside_is_cut_with_the_group_around() {
+    type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+    let nests: [fn(Delivery<u8>) -> Work; 5] = [
+        |delivery| {
+            Box::pin(async {
+                let work = async |_: &TaskGroup| {
+                    pending::<()>().await;
+                    delivery.done();
+                    Ok(())
+                };
+                scope(work).await.unwrap();
+            })
+        },
+        |delivery| {
+            Box::pin(async {
+                let work = async move |_: BorrowGroup<'_, String>| {
+                    pending::<()>().await;
+                    delivery.done();
+                    Ok(())
+                };
+                borrow_scope(work).await.unwrap();
+            })
+        },
+        |delivery| {
+            Box::pin(async {
+                let work = async move |group: BorrowGroup<'_, String>| {
+                    group.spawn(async move {
+                        pending::<()>().await;
+                        delivery.done();
+                    });
+                    Ok(())
+                };
+                borrow_scope(work).await.unwrap();
+            })
+        },
+        |delivery| {
+            Box::pin(async {
+                let work = async move |delivery: Delivery<u8>| {
+                    pending::<()>().await;
+                    delivery.done();
+                    Ok::<_, String>(())
+                };
+                let all = fan_out([delivery]).limit(1).collect(work);
+                all.await.unwrap();
+            })
+        },
+        |delivery| {
+            Box::pin(async {
+                let work = async move {
+                    pending::<()>().await;
+                    delivery.done();
+                };
+                timeout(Duration::MAX, work).await.unwrap();
+            })
+        },
+    ];
+    single_thread(async || {
+        for nest in nests {
+            let dead = Count::new();
+            let told = dead.clone();
+            let (sender, mut receiver) = Queue::bounded(1)
+                .redeliver(1)
+                .on_discard(move |_, _| {
+                    told.add();
+                })
+                .build();
+            sender.try_send(1).unwrap();
+            let rest = receiver.clone();
+            let ended = scope(async |group: &TaskGroup| {
+                group.spawn(async move { nest(receiver.deliver().await.unwrap()).await });
+                settle().await;
+                group.cancel();
+                Ok(())
+            });
+            drop(ended.await);
+            assert_eq!((rest.abort(), dead.get()), (vec![1], 0));
+        }
     });
 }

@@ -1,11 +1,14 @@
 //! What holds for queues of every kind, and every call.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ringfence::queue::{Delivery, Queue, Receiver, Sender};
+use ringfence::queue::{self, Delivery, Overflow, Queue, Receiver, SendError, Sender};
 use ringfence::{TaskGroup, scope};
+use tokio_test::task::spawn;
+use tokio_test::{assert_ready, assert_ready_ok};
 
 use super::drain;
 use crate::support::{cut_at_every_await, every_runtime, paused};
@@ -206,4 +209,60 @@ fn every_kind_ends_at_capacity_one() {
             assert!(got.into_iter().eq(1..31), "{kind}");
         }
     });
+}
+
+#[test]
+fn weights_may_be_anything() {
+    // More than can be counted at once, and all of it is counted.
+    let (sender, mut receiver) = Queue::bounded(usize::MAX).weight(|w: &usize| *w).build();
+    sender.try_send(usize::MAX).unwrap();
+    let delivery = receiver.try_deliver().unwrap();
+    delivery.send(usize::MAX).unwrap();
+    assert_eq!(sender.stats().used, usize::MAX);
+    delivery.done();
+    assert_eq!(sender.try_send(1), Err(SendError::Full(1)));
+    receiver.try_recv().unwrap();
+    assert_eq!(sender.stats().used, 0);
+
+    // No room is used up where there is no end of it.
+    let (sender, receiver) = queue::unbounded();
+    let permit = assert_ready_ok!(spawn(sender.reserve_weight(usize::MAX)).poll());
+    sender.try_send(0).unwrap();
+    let mut items = vec![1, 2];
+    assert_ready_ok!(spawn(sender.send_many(&mut items)).poll());
+    drop(permit);
+    assert_eq!((receiver.len(), sender.stats().used), (3, 3));
+}
+
+#[test]
+fn a_measure_that_panics_takes_nothing_with_it() {
+    let picky = |item: &u32| {
+        assert!(*item != 13, "an unlucky one");
+        1
+    };
+    let (sender, mut receiver) = Queue::bounded(2).weight(picky).build();
+    let permit = sender.try_reserve().unwrap();
+    catch_unwind(AssertUnwindSafe(|| permit.send(13))).unwrap_err();
+    assert_eq!(sender.stats().used, 0);
+    let mut items = vec![1, 13, 2];
+    catch_unwind(AssertUnwindSafe(|| {
+        spawn(sender.send_many(&mut items)).poll().is_ready()
+    }))
+    .unwrap_err();
+    assert_eq!((items, drain(&mut receiver)), (vec![13, 2], vec![1]));
+    drop(sender);
+    assert_ready!(spawn(receiver.recv()).poll()).unwrap_err();
+}
+
+#[test]
+fn ranks_may_be_anything() {
+    for is_lifo in [false, true] {
+        let queue = Queue::bounded(4).rank(|rank: &i64| *rank);
+        let queue = if is_lifo { queue.lifo() } else { queue };
+        let (sender, mut receiver) = queue.overflow(Overflow::DropOldest).build();
+        for rank in [i64::MAX, 0, i64::MIN, i64::MAX, -1] {
+            sender.try_send(rank).unwrap();
+        }
+        assert_eq!(drain(&mut receiver), [i64::MIN, -1, 0, i64::MAX]);
+    }
 }

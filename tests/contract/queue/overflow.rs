@@ -283,3 +283,38 @@ fn nothing_gives_way_in_vain() {
     sender.try_send((5, 2)).unwrap();
     assert_eq!(drain(&mut receiver), [(0, 2), (5, 2)]);
 }
+
+#[test]
+fn nothing_is_over_before_the_hook_has_returned() {
+    type Ends = (Sender<u8>, Option<Receiver<u8>>);
+    let slot: Arc<Mutex<Option<Ends>>> = Arc::default();
+    let told: Arc<Mutex<Vec<bool>>> = Arc::default();
+    let (inside, early) = (slot.clone(), told.clone());
+    let (sender, receiver) = Queue::bounded(1)
+        .overflow(Overflow::DropOldest)
+        .on_discard(move |_, _| {
+            let (sender, receiver) = inside.lock().unwrap().take().expect("they are there");
+            // What made the other give way is taken meanwhile, the first time.
+            receiver
+                .into_iter()
+                .for_each(|mut all| drop(all.try_recv()));
+            let is_over = spawn(sender.join()).poll().is_ready();
+            early.lock().unwrap().push(is_over);
+            *inside.lock().unwrap() = Some((sender, None));
+        })
+        .build();
+    *slot.lock().unwrap() = Some((sender.clone(), Some(receiver.clone())));
+    sender.try_send(1).unwrap();
+    let mut join = spawn(sender.join());
+    assert_pending!(join.poll());
+    sender.try_send(2).unwrap();
+    assert_ready!(join.poll());
+
+    sender.try_send(3).unwrap();
+    let mut join = spawn(sender.join());
+    assert_pending!(join.poll());
+    drop(receiver);
+    assert_ready!(join.poll());
+    assert_eq!(*told.lock().unwrap(), [false, false]);
+    slot.lock().unwrap().take();
+}
