@@ -79,6 +79,8 @@ struct Model<'c> {
     /// Those that run, and when each is over.
     running: Vec<(usize, Duration)>,
     next: Option<Duration>,
+    /// Until when the server wants to be left alone.
+    asked: Duration,
     stopped: Option<RetryReason>,
     failed: Vec<u32>,
     tokens: u32,
@@ -90,7 +92,7 @@ impl Model<'_> {
     }
 
     fn schedule(&mut self, delay: Duration) {
-        let at = self.now + delay;
+        let at = (self.now + delay).max(self.asked);
         self.next = (self.may_start() && at < ms(self.case.deadline)).then_some(at);
     }
 
@@ -130,7 +132,8 @@ impl Model<'_> {
                     }
                 };
                 self.failed.push(number);
-                self.schedule(ms(hint));
+                self.asked = self.asked.max(self.now + ms(hint));
+                self.schedule(Duration::ZERO);
             }
             if self.now >= deadline {
                 return Err(RetryReason::Deadline);
@@ -175,6 +178,7 @@ fn model(case: &Case) -> Course {
         begun: Vec::new(),
         running: Vec::new(),
         next: None,
+        asked: Duration::ZERO,
         stopped: None,
         failed: Vec::new(),
         tokens: case.tokens,
