@@ -25,11 +25,13 @@ mod imp {
     use super::{Duration, Instant, Late, Location};
     use crate::panic::catch;
     use crate::state::Core;
-    use crate::sync::{MutexGuard, Ordering, PlainFlag, PlainMutex, unique};
+    use crate::sync::{MutexGuard, Ordering, PlainMutex, PlainNumber, unique};
 
     type Tell = Arc<dyn Fn(Late) + Send + Sync>;
 
-    static ON: PlainFlag = PlainFlag::new(false);
+    /// The shortest bound of all who watch, in nanoseconds: that of nobody is for ever.
+    static SHORTEST: PlainNumber = PlainNumber::new(NOBODY);
+    const NOBODY: u64 = u64::MAX;
     static WATCHERS: PlainMutex<Vec<Watcher>> = PlainMutex::new(Vec::new());
     static THREADS: PlainMutex<Vec<Weak<Polls>>> = PlainMutex::new(Vec::new());
 
@@ -76,6 +78,15 @@ mod imp {
         }
     }
 
+    fn nanos(time: Duration) -> u64 {
+        u64::try_from(time.as_nanos()).map_or(NOBODY - 1, |nanos| nanos.min(NOBODY - 1))
+    }
+
+    fn note_shortest(watchers: &[Watcher]) {
+        let shortest = watchers.iter().map(|watcher| nanos(watcher.bound)).min();
+        SHORTEST.store(shortest.unwrap_or(NOBODY), Ordering::Relaxed);
+    }
+
     /// Times all polls until it is dropped.
     pub(crate) struct PollWatch(Watcher);
 
@@ -90,7 +101,7 @@ mod imp {
         };
         let mut watchers = lock(&WATCHERS);
         watchers.push(watcher.clone());
-        ON.store(true, Ordering::Relaxed);
+        note_shortest(&watchers);
         PollWatch(watcher)
     }
 
@@ -124,7 +135,7 @@ mod imp {
             let mut watchers = lock(&WATCHERS);
             let place = watchers.iter().position(|it| it.number == self.0.number);
             let gone = place.map(|place| watchers.remove(place));
-            ON.store(!watchers.is_empty(), Ordering::Relaxed);
+            note_shortest(&watchers);
             drop(watchers);
             drop(gone);
         }
@@ -135,7 +146,7 @@ mod imp {
 
     #[inline]
     pub(crate) fn is_on() -> bool {
-        ON.load(Ordering::Relaxed)
+        SHORTEST.load(Ordering::Relaxed) != NOBODY
     }
 
     /// Begins a poll.
@@ -153,14 +164,15 @@ mod imp {
             polls.get_or_init(make).clone()
         });
         let polls = polls.ok()?;
-        lock(&polls).push(Poll {
+        let poll = Poll {
             core: core.clone(),
             serial,
             name: core.name_of(serial),
             location,
             since: Instant::now(),
             told: Vec::new(),
-        });
+        };
+        lock(&polls).push(poll);
         Some(Timed(polls))
     }
 
@@ -169,8 +181,11 @@ mod imp {
         fn drop(&mut self) {
             let poll = lock(&self.0).pop();
             let Some(poll) = poll else { return };
-            let watchers = lock(&WATCHERS).clone();
             let lasted = poll.since.elapsed();
+            if nanos(lasted) < SHORTEST.load(Ordering::Relaxed) {
+                return;
+            }
+            let watchers = lock(&WATCHERS).clone();
             for watcher in watchers.iter().filter(|watcher| watcher.bound <= lasted) {
                 watcher.tell(&poll, true);
             }

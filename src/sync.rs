@@ -60,9 +60,9 @@ pub(crate) use std::sync::atomic::fence;
 
 /// std's own in every lane: for what is only shown to people.
 pub(crate) use std::sync::atomic::AtomicBool as PlainFlag;
-#[cfg(not(any(ringfence_loom, ringfence_shuttle)))]
-pub(crate) use std::sync::atomic::AtomicU8 as PlainByte;
 use std::sync::atomic::AtomicU64 as PlainAtomic;
+#[cfg(not(any(ringfence_loom, ringfence_shuttle)))]
+pub(crate) use std::sync::atomic::{AtomicU8 as PlainByte, AtomicU64 as PlainNumber};
 /// std's own in every lane: for names and hooks, which are no part of any protocol.
 pub(crate) use std::sync::{Arc as PlainArc, Mutex as PlainMutex};
 

@@ -202,14 +202,13 @@ where
         };
         let end = record(context, this.location, std::mem::take(this.registered), why);
         if let Some(seat) = &context.seat {
-            // Whoever looks for those who hold up a shutdown finds it.
-            let registry = context.core.registry();
-            registry.linger(context.serial, end.name.clone(), this.location);
             if !seat.poll_empty(cx.waker()) {
+                // Whoever looks for those who hold up a shutdown finds it.
+                let registry = context.core.registry();
+                registry.linger(context.serial, end.name.clone(), this.location);
                 seat.keep(Box::new(end));
                 return Poll::Pending;
             }
-            drop(registry.remove(context.serial));
         }
         let settled = end.tell(&context.core);
         if let Some(context) = this.context.take() {
