@@ -135,6 +135,13 @@ impl GroupView {
         self.children.saturating_sub(self.tasks.len() as u64)
     }
 
+    /// Returns the task of this id.
+    #[must_use]
+    pub fn task(&self, id: TaskId) -> Option<&TaskView> {
+        let place = self.tasks.binary_search_by_key(&id, |task| task.id);
+        place.ok().map(|place| &self.tasks[place])
+    }
+
     fn new(core: &Core, runtime: Option<Id>, now: Instant) -> Option<Self> {
         let view = core.view();
         if view.word.live() == 0 {
@@ -218,6 +225,15 @@ pub struct Snapshot {
 ///
 /// It costs nothing until it is called, but for the entry of a group in a list. Ages, polls, and what each task waits for are there once
 /// [`collect_details`] is on.
+///
+/// # Examples
+///
+/// ```
+/// let group = ringfence::OwnedGroup::<std::io::Error>::named("cache");
+/// let seen = ringfence::snapshot().within("cache");
+/// assert!(seen.to_string().contains("`cache`: open, 0 children"));
+/// # drop(group);
+/// ```
 #[must_use]
 pub fn snapshot() -> Snapshot {
     let now = Instant::now();
@@ -296,24 +312,17 @@ impl Snapshot {
         cycles
     }
 
-    /// The groups that are not inside any other one here.
-    fn roots(&self) -> impl Iterator<Item = &GroupView> {
-        self.groups.iter().filter(|group| {
-            let outer = group.opened_in.map(|task| task.group);
-            !outer.is_some_and(|outer| self.groups.iter().any(|other| other.id == outer))
-        })
+    /// Returns the group of this number.
+    #[must_use]
+    pub fn group(&self, id: u64) -> Option<&GroupView> {
+        let place = self.groups.binary_search_by_key(&id, |group| group.id);
+        place.ok().map(|place| &self.groups[place])
     }
 
-    /// The groups opened in a task; in those that are not listed, too, if `task` is `None`.
-    fn inside(&self, outer: &GroupView, task: Option<TaskId>) -> impl Iterator<Item = &GroupView> {
-        self.groups.iter().filter(move |group| {
-            group.opened_in.is_some_and(|opener| {
-                let is_listed = || outer.tasks.iter().any(|task| task.id == opener);
-                match task {
-                    Some(task) => opener == task,
-                    None => opener.group == outer.id && !is_listed(),
-                }
-            })
-        })
+    /// The group and, if it is listed, the task that a group was opened in.
+    fn around(&self, group: &GroupView) -> Option<(&GroupView, Option<&TaskView>)> {
+        let opener = group.opened_in?;
+        let outer = self.group(opener.group)?;
+        Some((outer, outer.task(opener)))
     }
 }

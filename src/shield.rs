@@ -21,10 +21,10 @@ use crate::sync::Arc;
 ///
 /// For what must not stop half-way: a commit, a hand-over, a farewell. When the task is forced, it goes on as long as it is in
 /// the section; after `bound` it is dropped all the same, and named among those who were
-/// [forced](crate::GroupError::forced); at once, where the runtime has no time driver. A signal changes nothing for it: the bound counts from the force, also for a section that
-/// begins after it, so that no chain of sections outlasts the longest of their bounds. Inside,
-/// [`token`](crate::token) is silent and there is [no deadline](crate::Deadline::current) from outside, also in scopes that are
-/// opened there.
+/// [forced](crate::GroupError::forced). Where the runtime has no time driver, that is at once. A signal changes nothing: the
+/// bound counts from the force, also for a section that begins after it, so that no chain of sections outlasts the longest of
+/// their bounds. Inside, [`token`](crate::token) is silent and there is [no deadline](crate::Deadline::current) from outside,
+/// also in scopes that are opened there.
 ///
 /// It shields against the cancel of the task that the caller runs in, whether it came through a handle, the group, or a group
 /// around it; in the body of a scope, or in a child that borrows, also against that of the task that the scope is in. It does not shield against its own future

@@ -1,8 +1,10 @@
 //! A snapshot as text for people, as JSON, and as a Mermaid flowchart.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use super::{GroupState, GroupView, Snapshot, TaskState, TaskView, WaitsFor};
+use crate::observe::TaskId;
 
 impl fmt::Display for TaskState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,9 +84,20 @@ impl fmt::Display for TaskView {
 /// A tree a group that is in no other one; a line a group, and a line a task. Circles of tasks are listed after it.
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for root in self.roots() {
+        let mut inside = Inside::new();
+        let mut roots = Vec::new();
+        for group in &self.groups {
+            match self.around(group) {
+                None => roots.push(group),
+                Some((outer, task)) => {
+                    let place = (outer.id, task.map(|task| task.id));
+                    inside.entry(place).or_default().push(group);
+                }
+            }
+        }
+        for root in roots {
             writeln!(f, "{root}")?;
-            self.branches(f, root, "")?;
+            branches(f, &inside, root, "")?;
         }
         for cycle in self.cycles() {
             f.write_str("in a circle:")?;
@@ -97,52 +110,65 @@ impl fmt::Display for Snapshot {
     }
 }
 
+/// The groups opened in each task; in the body of a group, or in a task that is not listed, where there is none.
+type Inside<'a> = BTreeMap<(u64, Option<TaskId>), Vec<&'a GroupView>>;
+
 /// What hangs below a line of the tree.
 enum Branch<'a> {
     Group(&'a GroupView),
-    Task(&'a GroupView, &'a TaskView),
+    Task(&'a TaskView, u64),
     Unlisted(u64),
 }
 
-impl Snapshot {
-    fn branches(&self, f: &mut fmt::Formatter<'_>, group: &GroupView, indent: &str) -> fmt::Result {
-        let mut below: Vec<_> = self.inside(group, None).map(Branch::Group).collect();
-        below.extend(group.tasks.iter().map(|task| Branch::Task(group, task)));
-        below.extend(
-            Some(group.unlisted())
-                .filter(|n| *n > 0)
-                .map(Branch::Unlisted),
-        );
-        self.lines(f, &below, indent)
-    }
+fn branches(
+    f: &mut fmt::Formatter<'_>,
+    inside: &Inside<'_>,
+    group: &GroupView,
+    indent: &str,
+) -> fmt::Result {
+    let mut below = opened(inside, group.id, None);
+    below.extend(group.tasks.iter().map(|task| Branch::Task(task, group.id)));
+    let unlisted = Some(group.unlisted()).filter(|n| *n > 0);
+    below.extend(unlisted.map(Branch::Unlisted));
+    lines(f, inside, &below, indent)
+}
 
-    fn lines(&self, f: &mut fmt::Formatter<'_>, below: &[Branch<'_>], indent: &str) -> fmt::Result {
-        for (place, branch) in below.iter().enumerate() {
-            let is_last = place + 1 == below.len();
-            let (turn, line) = if is_last {
-                ("└─ ", "   ")
-            } else {
-                ("├─ ", "│  ")
-            };
-            write!(f, "{indent}{turn}")?;
-            let deeper = format!("{indent}{line}");
-            match branch {
-                Branch::Group(group) => {
-                    writeln!(f, "{group}")?;
-                    self.branches(f, group, &deeper)?;
-                }
-                Branch::Task(group, task) => {
-                    writeln!(f, "{task}")?;
-                    let inside = self.inside(group, Some(task.id));
-                    let inside: Vec<_> = inside.map(Branch::Group).collect();
-                    self.lines(f, &inside, &deeper)?;
-                }
-                Branch::Unlisted(n) => writeln!(f, "{n} that never had to wait, or no tasks")?,
+fn opened<'a>(inside: &Inside<'a>, group: u64, task: Option<TaskId>) -> Vec<Branch<'a>> {
+    let groups = inside.get(&(group, task)).into_iter().flatten();
+    groups.map(|group| Branch::Group(group)).collect()
+}
+
+fn lines(
+    f: &mut fmt::Formatter<'_>,
+    inside: &Inside<'_>,
+    below: &[Branch<'_>],
+    indent: &str,
+) -> fmt::Result {
+    for (place, branch) in below.iter().enumerate() {
+        let is_last = place + 1 == below.len();
+        let (turn, line) = if is_last {
+            ("└─ ", "   ")
+        } else {
+            ("├─ ", "│  ")
+        };
+        write!(f, "{indent}{turn}")?;
+        let deeper = format!("{indent}{line}");
+        match branch {
+            Branch::Group(group) => {
+                writeln!(f, "{group}")?;
+                branches(f, inside, group, &deeper)?;
             }
+            Branch::Task(task, group) => {
+                writeln!(f, "{task}")?;
+                lines(f, inside, &opened(inside, *group, Some(task.id)), &deeper)?;
+            }
+            Branch::Unlisted(n) => writeln!(f, "{n} that never had to wait, or no tasks")?,
         }
-        Ok(())
     }
+    Ok(())
+}
 
+impl Snapshot {
     /// Writes it as JSON: an object with an array of groups, each with an array of tasks. Times are in milliseconds; what is not known
     /// is `null`.
     #[must_use]
@@ -200,13 +226,15 @@ impl Snapshot {
             let _ = write!(text, "    g{id}[\"");
             label(&mut text, title);
             let _ = writeln!(text, "<br/>{} · {} alive\"]", group.state, group.children);
-            let is_listed = |group: u64| self.groups.iter().any(|other| other.id == group);
-            if let Some(opener) = group.opened_in.filter(|opener| is_listed(opener.group)) {
-                if self.tasks().any(|task| task.id == opener) {
-                    let _ = writeln!(text, "    t{}_{} --> g{id}", opener.group, opener.serial);
-                } else {
-                    let _ = writeln!(text, "    g{} --> g{id}", opener.group);
+            match self.around(group) {
+                Some((outer, Some(task))) => {
+                    let serial = task.id.serial;
+                    let _ = writeln!(text, "    t{}_{serial} --> g{id}", outer.id);
                 }
+                Some((outer, None)) => {
+                    let _ = writeln!(text, "    g{} --> g{id}", outer.id);
+                }
+                None => {}
             }
             for task in &group.tasks {
                 let serial = task.id.serial;
