@@ -103,6 +103,24 @@ fn the_bound_counts_from_the_force() {
 }
 
 #[test]
+fn where_no_time_can_be_kept_a_section_ends_with_the_force() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.expect("a runtime").block_on(async {
+        let result = scope(async |group: &Group| -> Done {
+            group
+                .named("timeless")
+                .spawn(shield(ms(100), pending::<()>()));
+            yield_now().await;
+            group.cancel();
+            Ok(())
+        });
+        let error = result.await.expect_err("cancelled");
+        assert_eq!(error.forced()[0].name(), Some("timeless"));
+        assert!(error.is_empty(), "nobody panicked");
+    });
+}
+
+#[test]
 fn a_section_that_nobody_polls_any_more_has_its_bound_all_the_same() {
     paused(async || {
         let child = async {
