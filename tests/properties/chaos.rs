@@ -170,6 +170,7 @@ impl Family {
         let mut gone: BTreeMap<Id, usize> = BTreeMap::new();
         let (mut polled, mut refused) = (BTreeSet::new(), BTreeSet::new());
         let (mut spawned, mut ended) = (HashSet::new(), HashSet::new());
+        let mut taken_in = BTreeSet::new();
         for (at, event) in log.iter().enumerate() {
             let is_new = match event {
                 Event::DropDone(actor, _) => gone.insert(*actor, at).is_none(),
@@ -179,6 +180,7 @@ impl Family {
                 }
                 Event::ObservedSpawn(task) => spawned.insert(*task),
                 Event::ObservedEnd(task, _) => ended.insert(*task),
+                Event::Spawned(child, _) => taken_in.insert(*child),
                 Event::SpawnThrew(..) => false,
                 Event::DestructorSpawns(by, child) => {
                     let group = self.groups.get(by).copied().unwrap_or(*by);
@@ -211,7 +213,9 @@ impl Family {
             });
         let ends: BTreeMap<Id, usize> = ends.collect();
         for (&actor, &when) in &gone {
-            if refused.contains(&actor) {
+            // One that waits for a slot is its caller's, and goes with it: it is nobody's child yet.
+            let is_child = taken_in.contains(&actor) || polled.contains(&actor);
+            if self.groups.contains_key(&actor) && !is_child {
                 continue;
             }
             let mut above = Some(actor);
