@@ -338,12 +338,7 @@ impl Core {
     }
 
     /// Registers a child that has to wait. It looks whether it has to end after that (R2).
-    pub(crate) fn park(
-        &self,
-        serial: u64,
-        waker: &Waker,
-        location: &'static Location<'static>,
-    ) {
+    pub(crate) fn park(&self, serial: u64, waker: &Waker, location: &'static Location<'static>) {
         // The age is told of those who outlast a grace, or where details are wanted.
         let has_age = self.has_ages || crate::detail::is_on();
         let since = has_age.then(|| Instant::now().into_std());
