@@ -66,16 +66,16 @@ const STEP: usize = 26;
 
 /// Draws the text form: a row a line, a dot a group or a task, an elbow from whatever it is in.
 fn picture(tree: &str) -> String {
-    let (mut rows, mut width) = (String::new(), 0);
+    let (mut elbows, mut rows, mut width) = (String::new(), String::new(), 0);
     // The row of the last line of each depth: what the next ones below it hang from.
     let mut last: Vec<usize> = Vec::new();
     for (row, line) in tree.lines().enumerate() {
         let text = line.trim_start_matches([' ', '│', '├', '└', '─']);
         let depth = (line.chars().count() - text.chars().count()) / 3;
         let (x, y) = (20 + depth * STEP, 24 + row * ROW);
-        if let Some(above) = depth.checked_sub(1).map(|above| last[above]) {
+        if let Some(above) = depth.checked_sub(1).and_then(|above| last.get(above)) {
             let (from_x, from_y) = (x - STEP, 24 + above * ROW);
-            let _ = writeln!(rows, r#"<path d="M{from_x} {from_y}V{y}H{x}"/>"#);
+            let _ = writeln!(elbows, r#"<path d="M{from_x} {from_y}V{y}H{x}"/>"#);
         }
         last.truncate(depth);
         last.push(row);
@@ -100,7 +100,7 @@ fn picture(tree: &str) -> String {
         );
         width = width.max(x + 40 + text.chars().count() * 8);
     }
-    let height = 24 + last.first().map_or(0, |_| tree.lines().count() * ROW);
+    let height = 24 + tree.lines().count() * ROW;
     format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">
 <style>
@@ -109,7 +109,7 @@ path {{ fill: none; stroke: #bbc }} circle {{ fill: #9ab }}
 .group {{ fill: #27c }} .cancelled {{ fill: #e90 }} .forced {{ fill: #c22 }}
 </style>
 <rect width="100%" height="100%" fill="white"/>
-{rows}</svg>
+{elbows}{rows}</svg>
 "#
     )
 }

@@ -17,6 +17,9 @@ pub mod migrating {}
 #[doc = include_str!("../docs/retry.md")]
 pub mod retry {}
 
+#[doc = include_str!("../docs/service.md")]
+pub mod service {}
+
 #[doc = include_str!("../docs/comparison.md")]
 pub mod comparison {}
 

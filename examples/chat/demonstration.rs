@@ -1,6 +1,7 @@
 //! The service and its visitors, in one process: they talk until it is told to stop, and then it is looked at what was kept.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{ExitCode, Termination as _};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use ringfence::BoxError;
+use ringfence::queue::{self, Receiver, Sender};
 use rusqlite::Connection;
 use tokio::process::Command;
 use tokio::time::sleep;
@@ -38,8 +40,11 @@ pub(crate) async fn run(visitors: usize, stays: bool) -> Result<ExitCode, BoxErr
     let (public, admin) = service.addresses()?;
 
     // The visitors are no part of the service, and in no group of it: they are futures of this task.
-    let visits = join_all((0..visitors).map(|number| visit(public, number)));
-    let ((report, figures), seen, looked) = tokio::join!(service.run(), visits, look(admin, stays));
+    let (begins, all_talk) = queue::bounded::<Infallible>(1);
+    let visits = join_all((0..visitors).map(|number| visit(public, number, begins.clone())));
+    drop(begins);
+    let ((report, figures), seen, looked) =
+        tokio::join!(service.run(), visits, look(admin, stays, all_talk));
     looked?;
     let seen = seen.into_iter().collect::<Result<Vec<_>, _>>()?;
 
@@ -82,7 +87,14 @@ pub(crate) async fn run(visitors: usize, stays: bool) -> Result<ExitCode, BoxErr
 }
 
 /// Talks until the service takes leave. One of them finds a bug, one leaves, and one vanishes.
-async fn visit(address: SocketAddr, number: usize) -> Result<Seen, BoxError> {
+///
+/// Who is well under way drops `begins`: the last one lets that queue end.
+async fn visit(
+    address: SocketAddr,
+    number: usize,
+    begins: Sender<Infallible>,
+) -> Result<Seen, BoxError> {
+    let mut begins = Some(begins);
     let (room, who) = (
         format!("room-{}", number % ROOMS),
         format!("visitor-{number}"),
@@ -106,6 +118,9 @@ async fn visit(address: SocketAddr, number: usize) -> Result<Seen, BoxError> {
             Ok(number) => accepted.push(number),
             Err(end) => return Ok(Seen { accepted, end }),
         }
+        if count == 20 {
+            drop(begins.take());
+        }
         sleep(Duration::from_millis(10 + number as u64 % 7)).await;
     }
     Ok(Seen {
@@ -114,27 +129,31 @@ async fn visit(address: SocketAddr, number: usize) -> Result<Seen, BoxError> {
     })
 }
 
-/// Looks inside from outside, and has it stop.
-async fn look(admin: SocketAddr, stays: bool) -> Result<(), BoxError> {
+/// Looks inside from outside when everybody talks, and has it stop.
+async fn look(
+    admin: SocketAddr,
+    stays: bool,
+    mut all_talk: Receiver<Infallible>,
+) -> Result<(), BoxError> {
     if stays {
         println!("the tree: cargo run --example pstree -- {admin}        the end: Ctrl-C");
         return Ok(());
     }
-    sleep(Duration::from_secs(1)).await;
-    let (tree, metrics) = (get(admin, "/tree").await?, get(admin, "/metrics").await?);
-    for line in tree.lines().take(8) {
-        println!("  {line}");
-    }
-    println!(
-        "  … {} lines in all: `--stay`, and pstree shows them",
-        tree.lines().count()
-    );
-    for line in metrics.lines().filter(|line| line.starts_with("chat_")) {
-        println!("  {line}");
-    }
+    let _end = all_talk.recv().await;
+    let (tree, metrics) = (get(admin, "/tree").await, get(admin, "/metrics").await);
     // As from outside: there is no other way to tell a process.
     let id = std::process::id().to_string();
     Command::new("kill").args(["-TERM", &id]).status().await?;
+
+    let (tree, metrics) = (tree?, metrics?);
+    for line in tree.lines().take(8) {
+        println!("  {line}");
+    }
+    let lines = tree.lines().count();
+    println!("  … {lines} lines in all: `--stay`, and pstree shows them");
+    for line in metrics.lines().filter(|line| line.starts_with("chat_")) {
+        println!("  {line}");
+    }
     Ok(())
 }
 

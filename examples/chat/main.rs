@@ -93,5 +93,7 @@ async fn serve(listen: SocketAddr, options: &Options) -> Result<ExitCode, BoxErr
     println!("chat on http://{public}, tree and metrics on http://{admin}");
     let (report, figures) = service.run().await;
     println!("{figures}");
-    Ok(report.report())
+    let has_lost = report.code() == 0 && figures.lost > 0;
+    let code = report.report();
+    Ok(if has_lost { ExitCode::FAILURE } else { code })
 }

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringfence::queue::{self, Receiver, Sender};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_tungstenite::tungstenite::Message;
 
-/// How many lines wait for one who reads slowly.
+/// How many messages wait for one who reads slowly.
 const OUTBOX: usize = 256;
 
-type Members = HashMap<u64, Sender<Utf8Bytes>>;
+type Members = HashMap<u64, Sender<Message>>;
 
 /// The rooms that somebody is in.
 #[derive(Default)]
@@ -26,7 +26,7 @@ pub(crate) struct Seat {
     room: Arc<str>,
     who: Arc<str>,
     number: u64,
-    outbox: Sender<Utf8Bytes>,
+    outbox: Sender<Message>,
 }
 
 impl Rooms {
@@ -39,7 +39,7 @@ impl Rooms {
         self: &Arc<Self>,
         room: Arc<str>,
         who: Arc<str>,
-    ) -> (Seat, Receiver<Utf8Bytes>) {
+    ) -> (Seat, Receiver<Message>) {
         let (outbox, lines) = queue::bounded(OUTBOX);
         let number = self.next.fetch_add(1, Relaxed);
         self.lock()
@@ -79,7 +79,7 @@ impl Seat {
 
     /// Tells the others. Who does not read misses it, and holds up nobody.
     pub(crate) fn say(&self, text: &str) {
-        let line = Utf8Bytes::from(format!("{}: {text}", self.who));
+        let line = Message::text(format!("{}: {text}", self.who));
         let rooms = self.rooms.lock();
         let members = rooms.get(&self.room).into_iter().flatten();
         for (_, outbox) in members.filter(|(number, _)| **number != self.number) {
@@ -89,10 +89,9 @@ impl Seat {
         }
     }
 
-    /// Tells whoever sits here that a message of theirs was accepted. Waits for room: this must not be missed.
-    pub(crate) async fn acknowledge(&self, number: i64) {
-        let line = Utf8Bytes::from(format!("ok {number}"));
-        drop(self.outbox.send(line).await); // gone: nobody is left to be told
+    /// Tells whoever sits here what must not be missed: waits for room.
+    pub(crate) async fn tell(&self, message: Message) {
+        drop(self.outbox.send(message).await); // gone: nobody is left to be told
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ringfence::queue::{Delivery, Queue, Receiver, Sender};
-use ringfence::{BoxError, TaskGroup, scope, token};
+use ringfence::{BoxError, Scope, TaskGroup, scope, token};
 use rusqlite::Connection;
 use tokio::time::sleep;
 
@@ -93,12 +93,19 @@ impl Store {
                 .is_ok()
             {
                 let (store, batch) = (self.clone(), std::mem::take(&mut batch));
-                let written = group.spawn_blocking(move || Ok((store.write(&batch), batch)));
-                match written.await {
-                    (Ok(()), batch) => batch.into_iter().for_each(Delivery::done),
-                    (Err(error), batch) => {
-                        eprintln!("store: {error}; {} messages wait", batch.len());
-                        drop(batch); // back to where they were
+                // A scope for each: with what fails or panics in there, the batch is dropped, and goes back to its place.
+                let write = Scope::new().panics_as_errors();
+                let write = write.run(async |group: &TaskGroup| {
+                    let written = group.spawn_blocking(move || {
+                        store.write(&batch)?;
+                        Ok(batch)
+                    });
+                    Ok(written.await)
+                });
+                match write.await {
+                    Ok(batch) => batch.into_iter().for_each(Delivery::done),
+                    Err(error) => {
+                        eprintln!("store: {error}; again in {PAUSE:?}");
                         sleep(PAUSE).await;
                     }
                 }
@@ -115,6 +122,11 @@ impl Store {
         let mut row = transaction.prepare("INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?)")?;
         let mut count = 0;
         for message in batch {
+            // A fault, for the tests.
+            assert!(
+                message.text != "/jam" || message.attempt() > 1,
+                "a batch is jammed"
+            );
             let Message {
                 number,
                 room,

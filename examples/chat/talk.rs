@@ -15,14 +15,14 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use ringfence::queue::Receiver;
-use ringfence::{CancelReason, Scope, TaskGroup, move_on_after, token};
+use ringfence::{Scope, TaskGroup, move_on_after, token};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::http::{self, Answer};
 use crate::rooms::Seat;
@@ -58,7 +58,9 @@ pub(crate) async fn connection(stream: TcpStream, chat: Arc<Chat>) {
                 return Ok(());
             };
             let config = WebSocketConfig::default().max_message_size(Some(LONGEST));
-            let stream = TokioIo::new(upgrade.await?);
+            let Ok(stream) = upgrade.await.map(TokioIo::new) else {
+                return Ok(()); // it is gone already
+            };
             let socket = Socket::from_raw_socket(stream, Role::Server, Some(config)).await;
             let (outgoing, incoming) = socket.split();
             let (seat, outbox) = chat.rooms.join(room, who.clone());
@@ -124,11 +126,13 @@ async fn read(mut incoming: SplitStream<Socket>, seat: Seat, chat: Arc<Chat>) {
         match message {
             // Not in the `select!`: what has begun is finished.
             Some(Ok(Message::Text(text))) => handle(&text, &seat, &chat).await,
-            Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Close(_) | Message::Frame(_)) | Err(_)) | None => return,
+            Some(Ok(_)) => {} // pings, and a farewell: both are answered by the next read
+            Some(Err(_)) | None => return,
         }
     }
-    drop(seat); // the outbox ends with it, and the writer takes leave
+    seat.tell(farewell(CloseCode::Away, "the service stops"))
+        .await;
+    drop(seat);
     // What the client still says is not accepted; but if nobody took it in, it would cost the client what was said to it.
     let rest = async { while let Some(Ok(_)) = incoming.next().await {} };
     let _in_time = move_on_after(chat.farewell, rest).await;
@@ -139,34 +143,37 @@ async fn handle(text: &str, seat: &Seat, chat: &Chat) {
     match text {
         // Two handlers with a fault, for the tests.
         "/panic" => panic!("{} has found a bug", seat.who()),
-        "/hang" => std::future::pending().await,
+        "/hang" => {
+            seat.say(text);
+            std::future::pending().await;
+        }
         _ => {}
     }
     // Waits for room, and so does the client: it is not read from meanwhile.
     if let Some(number) = chat.store.accept(seat.room(), seat.who(), text).await {
         seat.say(text);
-        seat.acknowledge(number).await;
+        seat.tell(Message::text(format!("ok {number}"))).await;
     }
 }
 
-/// Writes what is in the outbox, until that has ended, and takes leave.
+/// Writes what is in the outbox, until the seat is free.
 async fn write(
     mut outgoing: SplitSink<Socket, Message>,
-    mut outbox: Receiver<Utf8Bytes>,
+    mut outbox: Receiver<Message>,
     chat: Arc<Chat>,
 ) {
-    let stop = token();
     let all = async {
-        while let Ok(line) = outbox.recv().await {
-            outgoing.send(Message::Text(line)).await?;
+        while let Ok(message) = outbox.recv().await {
+            outgoing.send(message).await?;
         }
+        // Only the first farewell counts. Without one, the reader has thrown: this group is about to hear of it, too.
         outgoing
-            .send(Message::Close(Some(farewell(stop.reason()))))
+            .send(farewell(CloseCode::Error, "your message has found a bug"))
             .await
     };
     // A client that does not read holds up nobody.
     let patience = async {
-        stop.cancelled().await;
+        token().cancelled().await;
         sleep(chat.farewell).await;
     };
     tokio::select! {
@@ -175,14 +182,7 @@ async fn write(
     }
 }
 
-fn farewell(reason: Option<CancelReason>) -> CloseFrame {
-    let (code, reason) = match reason {
-        None => (CloseCode::Normal, "goodbye"),
-        Some(CancelReason::Panicked(_)) => (CloseCode::Error, "your message has found a bug"),
-        Some(_) => (CloseCode::Away, "the service stops"),
-    };
-    CloseFrame {
-        code,
-        reason: reason.into(),
-    }
+fn farewell(code: CloseCode, why: &'static str) -> Message {
+    let reason = why.into();
+    Message::Close(Some(CloseFrame { code, reason }))
 }
