@@ -23,6 +23,9 @@ pub mod service {}
 #[doc = include_str!("../docs/comparison.md")]
 pub mod comparison {}
 
+#[doc = include_str!("../docs/performance.md")]
+pub mod performance {}
+
 #[doc = include_str!("../docs/glossary.md")]
 pub mod glossary {}
 
