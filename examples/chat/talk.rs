@@ -145,7 +145,7 @@ async fn handle(text: &str, seat: &Seat, chat: &Chat) {
         "/panic" => panic!("{} has found a bug", seat.who()),
         "/hang" => {
             seat.say(text);
-            std::future::pending().await;
+            std::future::pending::<()>().await;
         }
         _ => {}
     }
