@@ -127,7 +127,8 @@ async fn read(mut incoming: SplitStream<Socket>, seat: Seat, chat: Arc<Chat>) {
             // Not in the `select!`: what has begun is finished.
             Some(Ok(Message::Text(text))) => handle(&text, &seat, &chat).await,
             Some(Ok(_)) => {} // pings, and a farewell: both are answered by the next read
-            Some(Err(_)) | None => return,
+            Some(Err(_)) => return seat.tell(farewell(CloseCode::Protocol, "no message")).await,
+            None => return,
         }
     }
     seat.tell(farewell(CloseCode::Away, "the service stops"))
