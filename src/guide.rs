@@ -20,6 +20,9 @@ pub mod retry {}
 #[doc = include_str!("../docs/service.md")]
 pub mod service {}
 
+#[doc = include_str!("../docs/from-asyncio.md")]
+pub mod from_asyncio {}
+
 #[doc = include_str!("../docs/comparison.md")]
 pub mod comparison {}
 
