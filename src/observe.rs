@@ -201,7 +201,9 @@ impl fmt::Display for Displaced {
 pub struct Straggler {
     /// Which task it was; `None` if it was the body.
     pub task: Option<TaskInfo>,
-    /// Why it had been asked to end.
+    /// The path of names of its group, if any of them has a name: also of a body.
+    pub group: Option<Arc<str>>,
+    /// Why it had been asked to end: by whomever's grace it outlasted, also where that is the grace of a group further out.
     pub reason: CancelReason,
     /// How long it had lived when it was forced, where that is known: from its first wait on.
     pub age: Option<std::time::Duration>,
@@ -217,9 +219,10 @@ impl Straggler {
 
 impl fmt::Display for Straggler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.task {
-            Some(task) => write!(f, "{task}")?,
-            None => f.write_str("the body")?,
+        match (&self.task, &self.group) {
+            (Some(task), _) => write!(f, "{task}")?,
+            (None, Some(group)) => write!(f, "the body of `{group}`")?,
+            (None, None) => f.write_str("the body")?,
         }
         write!(f, " had to be forced, cancelled {}", self.reason)
     }

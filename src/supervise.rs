@@ -25,7 +25,7 @@ use crate::cancel::token;
 use crate::group::TaskGroup;
 use crate::group::error::capped;
 use crate::group::options::Scope;
-use crate::supervise::keeper::{Closing, Desk, Driver, heed};
+use crate::supervise::keeper::{Closing, Desk, Driver};
 use crate::supervise::restart::Rules;
 use crate::sync::PlainArc;
 
@@ -233,10 +233,8 @@ impl Supervisor {
             Some(name) => scope.name(name),
             None => scope,
         };
-        let ended = scope.run(async |group: &TaskGroup| {
-            drop(group.spawn_background(heed(desk.clone(), around)));
-            Ok(Driver::new(desk, group, hook).drive().await)
-        });
+        let ended = scope
+            .run(async |group: &TaskGroup| Ok(Driver::new(desk, group, hook).drive(around).await));
         match ended.await {
             Ok(result) => result,
             Err(error) => Err(SupervisorError::cancelled(&error)),

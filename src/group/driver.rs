@@ -271,6 +271,7 @@ where
             if core.word().read().is_forced() && !may_go_on(this.context, cx) {
                 core.forced(0, Mark::None, is_overrun(this.context), || Straggler {
                     task: None,
+                    group: core.path().cloned(),
                     reason: core.reason_why(Why::Group),
                     age: None,
                 });

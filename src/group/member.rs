@@ -447,6 +447,7 @@ pub(super) fn record<V>(
             let is_overrun = seat.as_ref().is_some_and(|seat| seat.is_overrun());
             core.forced(*serial, mark, is_overrun, || Straggler {
                 task: Some(info()),
+                group: core.path().cloned(),
                 reason: reason.clone(),
                 age: since.map(|since| Instant::from_std(since).elapsed()),
             });

@@ -141,13 +141,11 @@ impl Observer for Counters {
     }
 
     fn forced(&self, straggler: &Straggler) {
-        let group = straggler.task.as_ref().and_then(|task| task.group.as_ref());
-        self.count(group, |counts| counts.forced += 1);
+        self.count(straggler.group.as_ref(), |counts| counts.forced += 1);
     }
 
     fn abandoned(&self, straggler: &Straggler) {
-        let group = straggler.task.as_ref().and_then(|task| task.group.as_ref());
-        self.count(group, |counts| counts.abandoned += 1);
+        self.count(straggler.group.as_ref(), |counts| counts.abandoned += 1);
     }
 
     fn displaced(&self, what: &Displaced) {

@@ -72,7 +72,8 @@ impl fmt::Display for TaskView {
             write!(f, ", {age:.1?}")?;
         }
         if let Some(polls) = self.polls {
-            write!(f, ", {polls} polls")?;
+            let noun = if polls == 1 { "poll" } else { "polls" };
+            write!(f, ", {polls} {noun}")?;
         }
         match self.waits_for {
             Some(what) => write!(f, ", waits for {what}"),

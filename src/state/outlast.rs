@@ -51,7 +51,13 @@ impl Core {
         if is_overrun || self.is_grace_over(serial, || mark) {
             self.straggled(straggler());
         } else if let Some(around) = self.outlasted() {
-            around.straggled(straggler());
+            // That its own scope was dropped is not what asked it to end: what cut the grace around it short is.
+            let straggler = straggler();
+            let reason = around.reason().unwrap_or(straggler.reason);
+            around.straggled(Straggler {
+                reason,
+                ..straggler
+            });
         }
     }
 
@@ -152,6 +158,7 @@ impl Core {
             return;
         };
         let abandoned = Straggler {
+            group: info.group.clone(),
             task: Some(info),
             reason,
             age: None,

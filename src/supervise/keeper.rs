@@ -1,20 +1,27 @@
-//! What drives a supervisor: one task that does what the plan says, and for each run a keeper that tells when it is gone.
+//! What drives a supervisor: the body of its scope, which does what the plan says, and waits for all runs at once.
 //!
-//! Each run is a group of its own, so that its end is the end of all that it had opened, and its failure nobody else's.
+//! Each run is a group of its own, so that its end is the end of all that it had opened, and its failure nobody else's. It is opened
+//! in the body: when that is dropped, the scope of the supervisor adopts it.
 //!
 //! K1. Plan, children and news are under one lock: a handle that returns from a call has changed the plan. K2. Children, closures
-//! and errors are dropped, and predicates and hooks called, outside it. K3. A run that was begun is reported exactly once, even
-//! when its keeper is lost with its runtime. K4. When the driver is gone, however that came, nobody waits for it any more.
+//! and errors are dropped, and predicates and hooks called, outside it. K3. A run that was begun is there until its end was heard
+//! of, exactly once; it is looked at only when its bell has rung. K4. When the driver is gone, however that came, nobody waits for it
+//! any more.
 
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::cancel::Token;
 use crate::group::TaskGroup;
 use crate::group::error::BoxError;
-use crate::group::handle::OutcomeHandle;
+use crate::group::handle::{Outcome, OutcomeHandle};
 use crate::group::owned::OwnedGroup;
+use crate::group::report::Report;
 use crate::group::spawn::{Birth, Spawner};
 use crate::observe::{DisplacedWhat, Observer, Straggler, TaskInfo, displace};
 use crate::panic::{PanicPayload, catch};
@@ -38,10 +45,10 @@ struct Tray {
     plan: Plan,
     /// The driver has something to look at.
     has_news: bool,
-    ended: Vec<Ended>,
+    /// Whose runs may have ended.
+    rung: Vec<Id>,
     ready: Vec<Id>,
     children: BTreeMap<Id, Supervised>,
-    is_closed: bool,
 }
 
 #[derive(Clone)]
@@ -94,10 +101,9 @@ impl Desk {
             tray: Watched::new(Tray {
                 plan: Plan::new(rules),
                 has_news: false,
-                ended: Vec::new(),
+                rung: Vec::new(),
                 ready: Vec::new(),
                 children: BTreeMap::new(),
-                is_closed: false,
             }),
         })
     }
@@ -166,12 +172,9 @@ impl Desk {
 
     /// Nobody drives it any more (K4).
     pub(super) fn close(&self) {
-        let (children, ended) = self.tray.with(|tray| {
-            tray.is_closed = true;
-            tray.plan = Plan::new(tray.plan.rules().clone());
-            tray.plan.finish();
-            let children = std::mem::take(&mut tray.children);
-            (children, std::mem::take(&mut tray.ended))
+        let children = self.tray.with(|tray| {
+            tray.plan.close();
+            std::mem::take(&mut tray.children)
         });
         for Supervised { record, .. } in children.values() {
             let old = record.life.change(|life| {
@@ -185,62 +188,45 @@ impl Desk {
         if let Err(panic) = catch(|| drop(children)) {
             displace(None, None, DisplacedWhat::Panic(panic));
         }
-        ended.iter().for_each(|ended| ended.displace(None));
     }
 }
 
-/// Tells of the end of a run, or that it was lost (K3).
-struct Keeper {
+/// Wakes the driver, and says for which run.
+struct Bell {
     desk: PlainArc<Desk>,
     id: Id,
-    run: u64,
-    is_told: bool,
 }
 
-impl Keeper {
-    async fn keep(mut self, group: OwnedGroup, handle: OutcomeHandle<()>) {
-        let observed = group.spawner().core.observed();
-        let observer = observed.as_ref().and_then(|observed| observed.observer());
-        let report = group.wait().await;
-        let forced = report.forced().to_vec();
-        let (end, task) = ChildEnd::of(handle.await, report, observer);
-        self.tell(end, forced, task, observer);
-    }
-
-    fn tell(
-        &mut self,
-        end: ChildEnd,
-        forced: Vec<Straggler>,
-        task: Option<TaskInfo>,
-        observer: Option<&PlainArc<dyn Observer>>,
-    ) {
-        self.is_told = true;
-        let (id, run) = (self.id, self.run);
-        let refused = self.desk.tray.change(|tray| {
-            let ended = Ended {
-                id,
-                run,
-                end,
-                forced,
-                task,
-            };
-            if tray.is_closed {
-                return Some(ended);
-            }
+impl Wake for Bell {
+    fn wake(self: PlainArc<Self>) {
+        self.desk.tray.change(|tray| {
+            tray.rung.push(self.id);
             tray.has_news = true;
-            tray.ended.push(ended);
-            None
         });
-        if let Some(ended) = refused {
-            ended.displace(observer);
-        }
     }
 }
 
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        if !self.is_told {
-            self.tell(ChildEnd::RuntimeGone, Vec::new(), None, None);
+type Ending = Pin<Box<dyn Future<Output = (Outcome<()>, Report<BoxError>)> + Send>>;
+
+/// A run that has begun, and was not heard the end of.
+struct Running {
+    number: u64,
+    /// The way to it, to ask it to end.
+    way: Spawner,
+    bell: Waker,
+    ending: Ending,
+}
+
+impl Running {
+    fn new(number: u64, group: OwnedGroup, handle: OutcomeHandle<()>, bell: Bell) -> Self {
+        Self {
+            number,
+            way: group.spawner(),
+            bell: Waker::from(PlainArc::new(bell)),
+            ending: Box::pin(async move {
+                let outcome = handle.await;
+                (outcome, group.wait().await)
+            }),
         }
     }
 }
@@ -250,8 +236,7 @@ pub(super) struct Driver<'g> {
     pub(super) desk: PlainArc<Desk>,
     pub(super) group: &'g TaskGroup,
     pub(super) hook: Option<Hook>,
-    /// The way to each run, to ask it to end.
-    runs: BTreeMap<Id, Spawner>,
+    runs: BTreeMap<Id, Running>,
     report: SupervisorReport,
     escalated: Option<(Escalation, PlainArc<str>, ChildEnd)>,
 }
@@ -268,20 +253,29 @@ impl<'g> Driver<'g> {
         }
     }
 
-    pub(super) async fn drive(mut self) -> Result<SupervisorReport, SupervisorError> {
+    /// Does what the plan says, until nobody is left. Whoever is around may have it stop.
+    pub(super) async fn drive(
+        mut self,
+        around: Token,
+    ) -> Result<SupervisorReport, SupervisorError> {
+        if around.is_cancelled() {
+            self.desk.change(Plan::shut_down); // nobody is started
+        }
+        let mut around = pin!(heed(self.desk.clone(), around));
+        let mut is_heard = false;
         loop {
-            let (ended, ready) = self.desk.tray.with(|tray| {
+            let (rung, ready) = self.desk.tray.with(|tray| {
                 tray.has_news = false;
                 (
-                    std::mem::take(&mut tray.ended),
+                    std::mem::take(&mut tray.rung),
                     std::mem::take(&mut tray.ready),
                 )
             });
             for id in ready {
                 self.publish(id, |life| life.is_up = true);
             }
-            for ended in ended {
-                self.ended(ended);
+            for id in rung {
+                self.look(id);
             }
             let now = self.desk.now();
             let Turn {
@@ -299,9 +293,37 @@ impl<'g> Driver<'g> {
             }
             let at = next.and_then(|next| self.desk.epoch.checked_add(next));
             let deadline = at.map_or(Deadline::NEVER, Deadline::at);
-            let news = self.desk.tray.until(|tray| tray.has_news.then_some(()));
+            let mut news = self.desk.tray.until(|tray| tray.has_news.then_some(()));
+            let news = poll_fn(|cx| {
+                is_heard = is_heard || around.as_mut().poll(cx).is_ready();
+                Pin::new(&mut news).poll(cx)
+            });
             let _elapsed = timeout_at(deadline, news).await;
         }
+    }
+
+    /// Looks whether a run has ended, and is gone (K3).
+    fn look(&mut self, id: Id) {
+        let Some(run) = self.runs.get_mut(&id) else {
+            return;
+        };
+        let ending = run.ending.as_mut();
+        let Poll::Ready((outcome, report)) = ending.poll(&mut Context::from_waker(&run.bell))
+        else {
+            return;
+        };
+        let run = run.number;
+        self.runs.remove(&id);
+        let observer = self.group.core().observer();
+        let forced = report.forced().to_vec();
+        let (end, task) = ChildEnd::of(outcome, report, observer);
+        self.ended(Ended {
+            id,
+            run,
+            end,
+            forced,
+            task,
+        });
     }
 
     fn finish(mut self) -> Result<SupervisorReport, SupervisorError> {
@@ -335,12 +357,12 @@ impl<'g> Driver<'g> {
             Step::Start(id, run) => self.start(id, run),
             Step::Stop(id, has_time) => {
                 if let Some(run) = self.runs.get(&id) {
-                    run.core.shut_down(has_time);
+                    run.way.core.shut_down(has_time);
                 }
             }
             Step::Force(id) => {
                 if let Some(run) = self.runs.get(&id) {
-                    run.core.force();
+                    run.way.core.force();
                 }
             }
             Step::Gone(id) => {
@@ -358,12 +380,6 @@ impl<'g> Driver<'g> {
         let Some(Supervised { child, .. }) = self.supervised(id) else {
             return;
         };
-        let keeper = Keeper {
-            desk: self.desk.clone(),
-            id,
-            run: number,
-            is_told: false,
-        };
         let run = Run {
             desk: self.desk.clone(),
             id,
@@ -379,27 +395,22 @@ impl<'g> Driver<'g> {
         let handle = spawner
             .launch(child.start(run), birth)
             .unwrap_or_else(|refused| spawner.refuse(refused));
-        self.runs.insert(id, spawner);
+        let bell = Bell {
+            desk: self.desk.clone(),
+            id,
+        };
+        self.runs
+            .insert(id, Running::new(number, group, handle, bell));
         let is_up = self.desk.state(id);
         self.publish(id, |life| {
             life.runs = number;
             life.is_up = matches!(is_up, Some(State::Up { .. }));
         });
-        // Whoever lists tasks finds the place of the child's, not of ours.
-        let birth = Birth {
-            kind: Kind::Normal,
-            name: Some(format!("keeper of {}", child.name).into()),
-            location: child.location,
-        };
-        let keeping = keeper.keep(group, handle);
-        if let Err(refused) = self.group.spawner().launch(keeping, birth) {
-            drop(refused); // the scope is closing: with the keeper its run goes, too
-        }
+        self.desk.tray.with(|tray| tray.rung.push(id)); // looked at once, it has its bell
     }
 
     fn ended(&mut self, mut ended: Ended) {
         let (id, run) = (ended.id, ended.run);
-        self.runs.remove(&id);
         self.report.forced.append(&mut ended.forced);
         let observer = self.group.core().observer();
         let Some(Supervised { child, record }) = self.supervised(id) else {
@@ -471,7 +482,7 @@ impl<'g> Driver<'g> {
 }
 
 /// Waits for the signal of what is around the supervisor, and has it stop.
-pub(super) async fn heed(desk: PlainArc<Desk>, around: crate::cancel::Token) {
+async fn heed(desk: PlainArc<Desk>, around: Token) {
     around.cancelled().await;
     desk.change(Plan::shut_down);
 }

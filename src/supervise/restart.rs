@@ -16,8 +16,7 @@
 //! P1. A child has one run at a time, and an end counts for the run that it belongs to. P2. Within a round nothing starts while anything
 //! of it is on its way down; stops go from last to first, starts from first to last, one by one. P3. Once a child is meant to go
 //! down for good it never starts again. P4. No more restarts are begun within the window than the rules allow: the next one ends
-//! all. P5. It is over when every child is gone. P6. A child that is
-//! restarted for ever is not restarted without a delay.
+//! all. P5. It is over when every child is gone. P6. A child that is restarted for ever is not restarted without a delay.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -448,6 +447,12 @@ impl Plan {
         self.ending.get_or_insert(Ending::Finishing);
     }
 
+    /// Forgets all children: nobody does what it says any more.
+    pub(crate) fn close(&mut self) {
+        self.slots.clear();
+        self.finish();
+    }
+
     /// Stops everybody, from last to first.
     pub(crate) fn shut_down(&mut self, now: Time) {
         if matches!(self.ending, Some(Ending::Stopping { .. })) {
@@ -567,8 +572,7 @@ impl Plan {
     }
 }
 
-/// What each round has to bring down before anything of it starts: whether something is stopping, and the last that still
-/// has to be stopped.
+/// What each round has to bring down before anything of it starts: whether something is stopping, and the last to be stopped yet.
 #[derive(Default)]
 struct Falling(BTreeMap<u64, (bool, Option<Id>)>);
 
