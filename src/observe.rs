@@ -203,7 +203,7 @@ pub struct Straggler {
     pub task: Option<TaskInfo>,
     /// The path of names of its group, if any of them has a name: also of a body.
     pub group: Option<Arc<str>>,
-    /// Why it had been asked to end: by whomever's grace it outlasted, also where that is the grace of a group further out.
+    /// Why it had been asked to end; if its scope was dropped because a group further out was forced, why that one was to end.
     pub reason: CancelReason,
     /// How long it had lived when it was forced, where that is known: from its first wait on.
     pub age: Option<std::time::Duration>,

@@ -20,9 +20,9 @@ use crate::group::TaskGroup;
 use crate::group::error::{BoxError, Cause, Failure, FailureKind, GroupError, capped};
 use crate::group::options::Scope;
 use crate::group::spawn::Spawner;
-use crate::observe::{CancelReason, Straggler};
+use crate::observe::{CancelReason, Straggler, path};
 use crate::run::stages::Stages;
-use crate::run::watch::{Board, Body, NagHook, Watch, tell};
+use crate::run::watch::{Alive, Board, Body, NagHook, Watch, tell};
 use crate::sync::PlainArc;
 use crate::watched::Watched;
 
@@ -140,7 +140,7 @@ impl Process {
         }
     }
 
-    /// Names the outermost group, for errors, nags and snapshots.
+    /// Names the outermost group, for errors, nags and snapshots. Phases are inside: `chat/listen`.
     pub fn name(mut self, name: impl Into<PlainArc<str>>) -> Self {
         self.name = Some(name.into());
         self
@@ -319,7 +319,8 @@ impl<const N: usize> Phased<N> {
         let spawners: Watched<Vec<Spawner<E>>> = Watched::new(Vec::new());
         let mut phases = Vec::new();
         for (phase, name) in names.into_iter().enumerate() {
-            phases.push(Box::pin(run_phase(&board, &spawners, phase, name)));
+            let path = path(process.name.as_ref(), Some(&*name)).unwrap_or(name);
+            phases.push(Box::pin(run_phase(&board, &spawners, phase, path)));
         }
         let mut main = pin!(async {
             let all =
@@ -412,7 +413,9 @@ impl Closing {
                 Err(error) => report.errors.push(error),
             }
         }
-        report.finished = alive.saturating_sub(report.forced().count());
+        let (count, forced) = (alive.iter().map(Alive::count), report.forced());
+        let forced = forced.filter(|straggler| alive.iter().any(|group| group.had(straggler)));
+        report.finished = count.sum::<usize>().saturating_sub(forced.count());
         report
     }
 }
@@ -457,7 +460,8 @@ impl<T, E> RunReport<T, E> {
         self.errors.iter().flat_map(GroupError::forced)
     }
 
-    /// Returns how many of the children that were alive when it was told to stop ended by themselves.
+    /// Returns how many of its children (of the phases, not of groups inside) that were alive when it was told to stop ended by
+    /// themselves.
     #[must_use]
     pub fn finished(&self) -> usize {
         self.finished

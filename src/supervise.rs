@@ -67,6 +67,14 @@ pub enum WhatNext {
 /// restarts, or a [critical](Child::critical) child ends, does the supervisor stop everybody and fail; then whatever is around it
 /// decides: a group fails, a supervisor around it restarts it with all that it was made of.
 ///
+/// From the moment at which it is told to stop, nobody is started: not a child that waits for its next run, nor one that fails on its
+/// way out. So what must be done before the end is tried again inside the child, by a [retry](crate::retry) or a queue that
+/// [delivers again](crate::queue); a restart is for what has gone wrong, and no promise that there is another run.
+///
+/// A run is one task of its name, in a group of its own inside that of the supervisor: snapshots, observers and
+/// [counters](crate::inspect::Counters) see each run as one child that was spawned there, and how it ended.
+/// [`ChildHandle::runs`] and [`SupervisorHandle::restarts`] have the figures.
+///
 /// Each failure goes to [`on_end`](Self::on_end), or without it to the [observer](crate::observe) (an error as an `Arc<BoxError>`).
 ///
 /// # Default
@@ -208,7 +216,7 @@ impl Supervisor {
     /// with an error because it gave up.
     ///
     /// When the group around it is cancelled with a grace, the children are stopped from last to first, each within its own grace:
-    /// they hear of the cancel when it is their turn. When that group forces, or has no grace, all are dropped at once.
+    /// they hear of the cancel when it is their turn, and none is restarted. When that group forces, or has no grace, all are dropped at once.
     ///
     /// # Cancel safety
     ///

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cancel::{Cancelled, Token};
-use crate::observe::{CancelReason, DisplacedWhat, displace};
+use crate::observe::{CancelReason, DisplacedWhat, Straggler, TaskId, TaskInfo, displace};
 use crate::panic::catch;
 use crate::run::StopSignal;
 use crate::run::stages::{Action, Stages, Time};
@@ -45,7 +45,36 @@ struct Shared {
     /// The body of the run has ended.
     is_body_over: bool,
     signal: Option<StopSignal>,
-    alive_at_stop: usize,
+    alive_at_stop: Vec<Alive>,
+}
+
+/// The children of a group when the process was told to stop.
+#[derive(Clone, Copy)]
+pub(super) struct Alive {
+    group: TaskId,
+    count: usize,
+    /// The serial of the next one.
+    next: u64,
+}
+
+impl Alive {
+    fn of(group: &Arc<Core>) -> Self {
+        Self {
+            group: group.task_id(0),
+            next: group.next_serial(),
+            count: group.view().children as usize,
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Asks whether it is one of these who had to be forced.
+    pub(super) fn had(&self, straggler: &Straggler) -> bool {
+        let id = straggler.task.as_ref().map(TaskInfo::id);
+        id.is_some_and(|id| id.group == self.group.group && id.serial < self.next)
+    }
 }
 
 struct Phase {
@@ -81,7 +110,7 @@ impl Board {
                 watched: None,
                 is_body_over: false,
                 signal: None,
-                alive_at_stop: 0,
+                alive_at_stop: Vec::new(),
             }),
         })
     }
@@ -129,13 +158,13 @@ impl Board {
 
     /// The run is over. Returns what it was stopped by, and how many children were alive then: a signal is either in there, or
     /// finds that it is over (W3).
-    pub(super) fn close(&self) -> (Option<StopSignal>, usize) {
+    pub(super) fn close(&self) -> (Option<StopSignal>, Vec<Alive>) {
         self.shared.change(|shared| {
             shared.has_news = true;
             if !std::mem::replace(&mut shared.is_over, true) {
                 RUNS.fetch_sub(1, Ordering::SeqCst);
             }
-            (shared.signal, shared.alive_at_stop)
+            (shared.signal, std::mem::take(&mut shared.alive_at_stop))
         })
     }
 
@@ -191,8 +220,9 @@ impl Board {
             nag.tasks.push("the body".to_owned());
         }
         for group in phases.iter().flat_map(|(_, groups)| groups) {
-            nag.alive += group.view().children as usize;
-            nag.tasks.extend(named(group));
+            let (alive, tasks) = inside(group);
+            nag.alive += alive;
+            nag.tasks.extend(tasks);
         }
         nag
     }
@@ -207,14 +237,16 @@ impl Drop for Body<'_> {
     }
 }
 
-/// Names the children of a group that are there, and those of the groups inside it, as far as they can be named.
-fn named(group: &Core) -> Vec<String> {
+/// Counts the children of a group that are there, and those of the groups inside it, and names them, as far as they can be named.
+fn inside(group: &Core) -> (usize, Vec<String>) {
     let mut groups = listing::all();
     groups.retain(|(core, _)| core.task_id(0) == group.task_id(0) || core.is_inside(group));
     groups.sort_unstable_by_key(|(core, _)| core.task_id(0));
-    let mut tasks = Vec::new();
+    let (mut alive, mut tasks) = (0, Vec::new());
     for (core, _) in groups {
-        for seen in core.view().tasks {
+        let view = core.view();
+        alive += view.children as usize;
+        for seen in view.tasks {
             let id = core.task_id(seen.serial);
             let mut text = match (core.path(), seen.name) {
                 (Some(path), Some(name)) => format!("task `{path}/{name}`"),
@@ -228,7 +260,7 @@ fn named(group: &Core) -> Vec<String> {
             tasks.push(text);
         }
     }
-    tasks
+    (alive, tasks)
 }
 
 fn ask(group: &Core, asked: Asked, signal: Option<StopSignal>) {
@@ -257,7 +289,7 @@ pub struct Nag {
     pub waited: Duration,
     /// The phase that it waits for, if it has any.
     pub phase: Option<PlainArc<str>>,
-    /// How many bodies and children are alive.
+    /// How many are alive: the body, the children, and those of groups inside.
     pub alive: usize,
     /// Those of them that can be told: the ones that have a name, or have waited for something at least once.
     pub tasks: Vec<String>,
@@ -274,7 +306,13 @@ impl fmt::Display for Nag {
             "still waiting for"
         };
         let waited = self.waited.as_secs_f64();
-        write!(f, "{what}: {verb} {} after {waited:.1} s", self.alive)?;
+        match self.alive {
+            0 => write!(
+                f,
+                "{what}: gave up after {waited:.1} s, since nobody polls it"
+            )?,
+            alive => write!(f, "{what}: {verb} {alive} after {waited:.1} s")?,
+        }
         if let Some(phase) = self.phase.as_deref().filter(|phase| !phase.is_empty()) {
             write!(f, ", in phase `{phase}`")?;
         }
@@ -390,9 +428,7 @@ where
             }
             if !actions.is_empty() && begun.is_none() {
                 begun = Some(now());
-                let groups = self.board.groups();
-                let children = groups.iter().map(|group| group.view().children);
-                let alive = children.sum::<u64>() as usize;
+                let alive = self.board.groups().iter().map(Alive::of).collect();
                 self.board
                     .shared
                     .with(|shared| shared.alive_at_stop = alive);
@@ -402,7 +438,12 @@ where
                 match action {
                     Action::Stop(phase) => self.board.ask(phase, Asked::Stop),
                     Action::Force(phase) => self.board.ask(phase, Asked::Force),
-                    Action::Nag => self.nag(self.board.waiting(waited, false)),
+                    Action::Nag => {
+                        let nag = self.board.waiting(waited, false);
+                        if nag.alive > 0 {
+                            self.nag(nag); // else it is about to end
+                        }
+                    }
                     Action::Exit => {
                         self.nag(self.board.waiting(waited, true));
                         let signal = self.board.shared.with(|shared| shared.signal);

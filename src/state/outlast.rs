@@ -51,7 +51,7 @@ impl Core {
         if is_overrun || self.is_grace_over(serial, || mark) {
             self.straggled(straggler());
         } else if let Some(around) = self.outlasted() {
-            // That its own scope was dropped is not what asked it to end: what cut the grace around it short is.
+            // Its scope was dropped because of what `around` was asked.
             let straggler = straggler();
             let reason = around.reason().unwrap_or(straggler.reason);
             around.straggled(Straggler {

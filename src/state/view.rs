@@ -8,7 +8,7 @@ use crate::observe::{CancelReason, TaskId};
 use crate::state::Core;
 use crate::state::registry::Mark;
 use crate::state::word::Reading;
-use crate::sync::PlainArc;
+use crate::sync::{Ordering, PlainArc};
 use crate::time::Deadline;
 
 /// A child that is in the registry.
@@ -66,6 +66,11 @@ impl Core {
             children: word.live().saturating_sub(u64::from(!is_over)),
             tasks,
         }
+    }
+
+    /// Returns the serial of the next child: those that came before have lower ones.
+    pub(crate) fn next_serial(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
     }
 
     /// Asks whether a cancel further out has reached the tokens in here.

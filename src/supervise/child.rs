@@ -27,7 +27,8 @@ const BACKOFF: Retry = Retry::exponential(Duration::from_millis(100));
 /// A child of a [`Supervisor`](crate::Supervisor): its name, how it is started, and what its end means.
 ///
 /// The closure is called for every run. What it returns is a child as in any group: it returns `()`, `Result<_, BoxError>`, or
-/// never. It is told to end by its [`token`](crate::token()), and is dropped where it is parked when its grace is over.
+/// never. It is told to end by its [`token`](crate::token()), and is dropped where it is parked when its grace is over. Once everybody
+/// is to end it is not run again, whatever the table says: [see there](crate::Supervisor).
 ///
 /// | | returns | fails or panics |
 /// |---|---|---|

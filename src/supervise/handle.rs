@@ -156,6 +156,12 @@ impl SupervisorHandle {
         self.desk.change(|plan, _| plan.finish());
     }
 
+    /// Returns how many restarts there were, those that strategy brought about not counted.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        self.desk.restarts()
+    }
+
     /// Returns how many children are where.
     #[must_use]
     pub fn counts(&self) -> Counts {

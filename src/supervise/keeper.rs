@@ -133,6 +133,10 @@ impl Desk {
         self.tray.with(|tray| tray.plan.counts())
     }
 
+    pub(super) fn restarts(&self) -> u64 {
+        self.tray.with(|tray| tray.plan.restarts())
+    }
+
     pub(super) fn ready(&self, id: Id, run: u64) {
         let now = self.now();
         self.tray.change(|tray| {
@@ -328,7 +332,7 @@ impl<'g> Driver<'g> {
 
     fn finish(mut self) -> Result<SupervisorReport, SupervisorError> {
         let mut report = std::mem::take(&mut self.report);
-        report.restarts = self.desk.tray.with(|tray| tray.plan.restarts());
+        report.restarts = self.desk.restarts();
         match self.escalated.take() {
             None => Ok(report),
             Some((why, child, end)) => Err(SupervisorError {

@@ -65,6 +65,9 @@ enum Woken {
 ///
 /// *Comparison.* `tokio::time::interval` in a loop does the waiting; this also ends with its task, can be told to run now, and says what
 /// it has missed.
+/// A clone shares the handle: where a supervisor runs it again and again, clone it for each run, and make the child
+/// [transient](crate::supervise::Child::transient), so that a stop is for good.
+#[derive(Clone)]
 #[must_use = "periodic work is done when it is run"]
 pub struct Periodic {
     pace: Pace,
@@ -131,6 +134,20 @@ impl Periodic {
     }
 
     /// Does `work` until it fails, it is [stopped](PeriodicHandle::stop), or its task is asked to end.
+    ///
+    /// What it needs beyond a tick is cloned in for each run; work that never awaits is an `async` block all the same:
+    ///
+    /// ```
+    /// # use std::{sync::Arc, time::Duration};
+    /// # use ringfence::{BoxError, Periodic};
+    /// # struct Stats; impl Stats { fn print(&self) {} }
+    /// # fn statistics(stats: Arc<Stats>) -> impl Future<Output = Result<(), BoxError>> {
+    /// Periodic::rate(Duration::from_secs(1)).run(move |_| {
+    ///     let stats = stats.clone();
+    ///     async move { stats.print() }
+    /// })
+    /// # }
+    /// ```
     ///
     /// # Cancel safety
     ///

@@ -687,3 +687,19 @@ fn two_observers_hear_everything_and_one_that_throws_costs_the_other_nothing() {
         );
     });
 }
+
+#[test]
+fn a_body_that_is_forced_is_named_and_counted_by_its_group() {
+    paused(async || {
+        let counters = Arc::new(Counters::new());
+        let run = named("late").grace(ms(5)).observer(counters.clone());
+        let run = run.run(async |group: &Group| {
+            group.cancel();
+            pending::<Result<(), String>>().await
+        });
+        let error = run.await.expect_err("a cancel");
+        let body = error.forced()[0].to_string();
+        assert!(body.starts_with("the body of `late` had to be forced"));
+        assert_eq!(counters.of("late").forced, 1);
+    });
+}

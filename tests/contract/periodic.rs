@@ -3,7 +3,7 @@
 use std::{future::pending, time::Duration};
 
 use ringfence::{
-    BoxError, Periodic, Scope, TaskGroup, scope,
+    BoxError, Periodic, Retry, Scope, TaskGroup, scope,
     supervise::{Child, Missed, Run, Supervisor, Tick},
 };
 use tokio::time::{Instant, sleep};
@@ -219,7 +219,7 @@ fn a_supervisor_restarts_it_when_it_panics() {
                     async {}
                 })
             })
-            .backoff(ringfence::Retry::constant(ms(1)))
+            .backoff(Retry::constant(ms(1)))
         });
         let stop = supervisor.handle();
         supervisor.add(Child::temporary("stop", move |_| {
@@ -307,5 +307,42 @@ fn dropped_at_any_await_it_drops_the_run_that_it_is_in() {
         )
         .await;
         assert!(cuts > 4, "{cuts}");
+    });
+}
+
+#[test]
+fn a_handle_is_good_for_all_clones() {
+    paused(async || {
+        let work = Periodic::rate(ms(1000)).first_after(ms(1000));
+        let (handle, runs) = (work.handle(), Log::new());
+        let log = runs.clone();
+        let supervisor = Supervisor::new().child(
+            Child::transient("work", move |run| {
+                let log = log.clone();
+                work.clone().run(move |_| {
+                    log.push(run.number());
+                    let is_first = run.number() == 1;
+                    async move {
+                        if is_first {
+                            Err(BoxError::from("no"))
+                        } else {
+                            Ok(())
+                        }
+                    }
+                })
+            })
+            .backoff(Retry::constant(ms(1))),
+        );
+        let trigger = async {
+            for _ in 0..2 {
+                sleep(ms(10)).await;
+                handle.trigger();
+            }
+            sleep(ms(10)).await;
+            handle.stop();
+        };
+        let (ended, ()) = tokio::join!(supervisor.run(), trigger);
+        assert_eq!(ended.expect("it was stopped").restarts, 1);
+        assert_eq!(runs.entries(), [1, 2]);
     });
 }

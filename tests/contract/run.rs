@@ -12,7 +12,7 @@ use std::{
 };
 
 use ringfence::{
-    Process, RunReport, StopSignal, TaskGroup, root,
+    Process, RunReport, Scope, StopSignal, TaskGroup, root,
     supervise::{Child as Service, Supervisor},
     timeout, token,
 };
@@ -800,4 +800,91 @@ fn exit_codes_of_signals_are_those_of_a_shell() {
         (130, 143)
     );
     assert_eq!(StopSignal::Terminate.to_string(), "SIGTERM");
+}
+
+#[test]
+fn phases_are_inside_of_its_name() {
+    let (_watchdog, mut program) = program("phases_are_inside_of_its_name", || async {
+        process()
+            .name("chat")
+            .phases(["listen", "keep"])
+            .run(async |[listen, _]| {
+                listen.spawn(async { token().cancelled().await });
+                yield_now().await;
+                let seen = ringfence::snapshot().within("chat");
+                let paths = seen.groups().iter().filter_map(|it| it.path.as_deref());
+                say(paths.collect::<Vec<_>>().join(" "));
+                listen.cancel();
+                Ok::<(), String>(())
+            })
+            .await
+    });
+    program.expect("chat/listen chat/keep chat");
+    drop(program.end());
+}
+
+#[test]
+fn who_finished_is_counted_whoever_else_had_to_be_forced() {
+    // The body is no child; nor are those of a scope inside, or one that came when it was stopping already.
+    let (_watchdog, mut program) = program(
+        "who_finished_is_counted_whoever_else_had_to_be_forced",
+        || async {
+            process()
+                .grace(ms(500))
+                .phases(["work", "keep"])
+                .run(async |[work, keep]| {
+                    work.spawn(async move {
+                        token().cancelled().await;
+                        drop(keep.spawn(pending::<()>()));
+                    });
+                    work.spawn(async {
+                        let inner = ringfence::scope(async |group: &Group| {
+                            group.spawn(pending::<()>());
+                            group.spawn(pending::<()>());
+                            Ok(())
+                        });
+                        drop(inner.await);
+                    });
+                    work.spawn(async { token().cancelled().await });
+                    yield_now().await;
+                    yield_now().await;
+                    say("ready");
+                    pending::<Result<(), String>>().await
+                })
+                .await
+        },
+    );
+    program.expect("ready");
+    program.signal("TERM");
+    program.expect("143, 2 finished");
+    drop(program.end());
+}
+
+#[test]
+fn a_nag_counts_whom_it_names() {
+    let (_watchdog, mut program) = program("a_nag_counts_whom_it_names", || async {
+        process()
+            .nag_every(ms(20))
+            .on_nag(|nag| say(nag.to_string().replace('\n', ";")))
+            .run(async |group: &Group| {
+                group.named("outer").spawn(async {
+                    let inner = Scope::new().grace(ms(300)).run(async |group: &Group| {
+                        group.named("inner").spawn(pending::<()>());
+                        Ok(())
+                    });
+                    drop(inner.await);
+                });
+                yield_now().await;
+                say("ready");
+                Ok(())
+            })
+            .await
+    });
+    program.expect("ready");
+    program.signal("TERM");
+    let line = program.line();
+    assert!(line.contains("still waiting for 2 after"), "{line}");
+    assert_eq!(line.matches("task `").count(), 2, "{line}");
+    program.signal("TERM");
+    drop(program.end());
 }

@@ -1,9 +1,11 @@
 //! Handles to children and supervisors.
 
-use std::future::pending;
+use std::{future::pending, sync::Arc};
 
 use ringfence::{
-    BoxError,
+    BoxError, Scope, TaskGroup,
+    inspect::{Counters, GroupState, GroupView},
+    snapshot,
     supervise::{Child, ChildEnd, ChildState, Run, Strategy, Supervisor},
     token,
 };
@@ -235,4 +237,40 @@ fn a_child_knows_which_run_it_is_in() {
         for_a_while(supervisor, 50).await.expect("a shutdown");
         assert_eq!(numbers.entries(), [1, 2, 3]);
     });
+}
+
+#[test]
+fn a_run_is_one_task_in_a_group_that_is_open() {
+    paused(async || {
+        let counters = Arc::new(Counters::new());
+        let supervisor =
+            Supervisor::new()
+                .name("one task")
+                .child(Diary::new().child("a", 0, &[5, 5]));
+        let handle = supervisor.handle();
+        let around = Scope::new().observer(counters.clone());
+        let run = around.run(async |_: &TaskGroup| Ok(for_a_while(supervisor, 100).await));
+        let look = async {
+            sleep(ms(90)).await;
+            let seen = snapshot().within("one task");
+            let [outer, inner] = seen.groups() else {
+                panic!("the supervisor and a run: {seen}")
+            };
+            assert_eq!((outer.children, inner.children), (0, 1), "{seen}");
+            assert_eq!((inner.state, outer.id), (GroupState::Open, opener(inner)));
+            assert_eq!(inner.tasks[0].name.as_deref(), Some("a"));
+            assert_eq!(handle.restarts(), 2);
+        };
+        let (ended, ()) = tokio::join!(run, look);
+        let report = ended.expect("nobody fails").expect("a shutdown");
+        let counts = counters.of("one task");
+        assert_eq!((counts.spawned, counts.failed, counts.completed), (3, 2, 1));
+        assert_eq!((handle.restarts(), report.restarts), (2, 2));
+    });
+}
+
+fn opener(group: &GroupView) -> u64 {
+    let opener = group.opened_in.map(|id| id.to_string());
+    let group = opener.as_deref().and_then(|id| id.split('.').next());
+    group.and_then(|id| id.parse().ok()).expect("a number")
 }

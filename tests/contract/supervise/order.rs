@@ -262,3 +262,55 @@ fn what_a_child_had_opened_is_gone_before_it_is_restarted() {
         assert_eq!(seen.entries(), [0, 0, 0]);
     });
 }
+
+#[test]
+fn around_what_ends_already_nobody_is_started() {
+    paused(async || {
+        let ended = Scope::new().grace(ms(100)).run(async |group: &TaskGroup| {
+            group.cancel();
+            let mut supervisor = Supervisor::new();
+            let child = supervisor.add(idle("a"));
+            supervisor.run().await.expect("it was told to stop");
+            assert_eq!(child.runs(), 0);
+            assert!(matches!(child.ended().await, ChildEnd::Lost));
+            Ok(())
+        });
+        assert!(ended.await.expect_err("a cancel").is_empty());
+    });
+}
+
+#[test]
+fn what_fails_on_its_way_out_is_not_run_again() {
+    paused(async || {
+        let mut supervisor = Supervisor::new();
+        let drains = supervisor.add(Child::permanent("drains", |_| async {
+            token().cancelled().await;
+            Err::<(), BoxError>("the disk is full".into())
+        }));
+        let waits = supervisor.add(Child::permanent("waits", |_| async {
+            Err::<(), BoxError>("no".into())
+        }));
+        let report = for_a_while(supervisor, 1).await.expect("a shutdown");
+        assert_eq!((drains.runs(), waits.runs(), report.restarts), (1, 1, 1));
+        assert!(drains.ended().await.error().is_some());
+    });
+}
+
+#[test]
+fn a_forced_run_is_named_with_what_had_it_end() {
+    paused(async || {
+        let supervisor = Supervisor::new()
+            .grace(Duration::MAX)
+            .child(Child::permanent("deaf", |_| pending::<()>()).grace(Duration::MAX));
+        let ended = Scope::new().grace(ms(10)).run(async |group: &TaskGroup| {
+            group.spawn(async { drop(supervisor.run().await) });
+            sleep(ms(1)).await;
+            group.cancel_with("SIGTERM");
+            Ok(())
+        });
+        let error = ended.await.expect_err("a cancel");
+        let deaf = error.forced().iter().find(|it| it.name() == Some("deaf"));
+        let deaf = deaf.expect("it is named").to_string();
+        assert!(deaf.ends_with("had to be forced, cancelled on request: SIGTERM"));
+    });
+}
