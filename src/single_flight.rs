@@ -3,8 +3,8 @@
 //! F1. A key has at most one flight that can be joined. F2. A flight is flown by a task of its own, never by a caller: a caller that
 //! goes away stops nobody. F3. Every flight lands: with a result, or, however its task is lost, with an error. F4. It is taken off the
 //! map before it lands, so a result is given only to who asked before it was there. F5. Keys, results and wakers are dropped outside
-//! the locks; a key is hashed and compared under one. F6. Who waits for a flight from inside another is noted, under the
-//! lock of the map: a circle is refused to whoever would close it.
+//! the locks; a key is hashed and compared under one. F6. Who waits for a flight from inside another is noted in one
+//! place for the process, since a circle may lead through several maps: it is refused to whoever would close it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -12,6 +12,7 @@ use std::future::{Future, poll_fn};
 use std::hash::Hash;
 use std::panic::Location;
 use std::pin::pin;
+use std::sync::PoisonError;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::group::spawn::Birth;
 use crate::observe::{CancelReason, DisplacedWhat, TaskId, displace};
 use crate::panic::{PanicPayload, catch};
 use crate::state::word::Kind;
-use crate::sync::{Lock, PlainArc, unique};
+use crate::sync::{Lock, MutexGuard, PlainArc, PlainMutex, unique};
 use crate::watched::Watched;
 
 /// Why a shared call gave no value.
@@ -34,7 +35,7 @@ pub enum FlightError<E> {
     Panicked(PlainArc<PanicPayload>),
     /// Its task was cancelled, or lost with its runtime.
     Cancelled(CancelReason),
-    /// It was wanted from inside itself, perhaps by way of others: it would have waited for ever.
+    /// It was wanted from inside itself, perhaps by way of others, of whatever value: it would have waited for ever.
     Circle,
 }
 
@@ -107,30 +108,20 @@ impl<T: Send + Sync, E: Send + Sync> Flight<T, E> {
 /// A flight, and whether the caller is to fly it.
 type Joined<K, T, E> = (PlainArc<Flight<T, E>>, Option<Pilot<K, T, E>>);
 
-struct Map<K, T, E> {
-    flying: HashMap<K, PlainArc<Flight<T, E>>>,
-    /// The flights that tasks fly.
-    pilots: BTreeMap<TaskId, u64>,
-    /// Which flights others are waited for from.
-    waits: BTreeMap<u64, Vec<u64>>,
-}
+type Map<K, T, E> = HashMap<K, PlainArc<Flight<T, E>>>;
 
 pub(crate) struct Flights<K, T, E>(Lock<Map<K, T, E>>);
 
 impl<K: Hash + Eq + Clone, T, E> Flights<K, T, E> {
     pub(crate) fn new() -> PlainArc<Self> {
-        PlainArc::new(Self(Lock::new(Map {
-            flying: HashMap::new(),
-            pilots: BTreeMap::new(),
-            waits: BTreeMap::new(),
-        })))
+        PlainArc::new(Self(Lock::new(HashMap::new())))
     }
 
     /// Joins the flight of a key; the first to come is to fly it.
     pub(crate) fn join(me: &PlainArc<Self>, key: K) -> Joined<K, T, E> {
         let own = key.clone();
         let mut map = me.0.lock();
-        let known = map.flying.get(&own).cloned();
+        let known = map.get(&own).cloned();
         // One that has landed is still there only if its key could not be compared when it did.
         let known = known.filter(|flight| flight.landed.with(|landed| landed.is_none()));
         if let Some(flight) = known {
@@ -141,7 +132,7 @@ impl<K: Hash + Eq + Clone, T, E> Flights<K, T, E> {
             number: unique(),
             landed: Watched::new(None),
         });
-        let old = map.flying.insert(key, flight.clone());
+        let old = map.insert(key, flight.clone());
         drop(map);
         drop(old); // F5
         let pilot = Pilot {
@@ -153,43 +144,24 @@ impl<K: Hash + Eq + Clone, T, E> Flights<K, T, E> {
     }
 
     pub(crate) fn forget(&self, key: &K) -> bool {
-        let removed = self.0.lock().flying.remove_entry(key);
+        let removed = self.0.lock().remove_entry(key);
         removed.is_some() // F5: dropped here, after the lock
     }
+}
 
-    /// Notes that the caller waits for a flight, or says that it would do so for ever (F6).
-    fn wait_for(me: &PlainArc<Self>, flight: u64) -> Option<Wait<K, T, E>> {
-        let mut from = Vec::new();
-        let mut map = me.0.lock();
-        if !map.pilots.is_empty() {
-            // A flight is waited for by all that runs inside it.
-            from = inside_of()
-                .filter_map(|task| map.pilots.get(&task).copied())
-                .collect();
-        }
-        let mut reached = vec![flight];
-        let mut next = 0;
-        while let Some(number) = reached.get(next).copied() {
-            if from.contains(&number) {
-                return None;
-            }
-            for further in map.waits.get(&number).into_iter().flatten() {
-                if !reached.contains(further) {
-                    reached.push(*further);
-                }
-            }
-            next += 1;
-        }
-        for number in &from {
-            map.waits.entry(*number).or_default().push(flight);
-        }
-        drop(map);
-        Some(Wait {
-            flights: me.clone(),
-            from,
-            flight,
-        })
-    }
+/// Which flights are flown by tasks, and are waited for from others: of all maps (F6).
+struct Traffic {
+    pilots: BTreeMap<TaskId, u64>,
+    waits: BTreeMap<u64, Vec<u64>>,
+}
+
+static TRAFFIC: PlainMutex<Traffic> = PlainMutex::new(Traffic {
+    pilots: BTreeMap::new(),
+    waits: BTreeMap::new(),
+});
+
+fn traffic() -> MutexGuard<'static, Traffic> {
+    TRAFFIC.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The tasks that the caller runs inside, its own first.
@@ -207,25 +179,59 @@ fn inside_of() -> impl Iterator<Item = TaskId> {
 }
 
 /// A wait from inside other flights, taken back when it is over.
-struct Wait<K, T, E> {
-    flights: PlainArc<Flights<K, T, E>>,
+struct Wait {
     from: Vec<u64>,
     flight: u64,
 }
 
-impl<K, T, E> Drop for Wait<K, T, E> {
+impl Wait {
+    /// Notes that the caller waits for a flight, or says that it would do so for ever (F6).
+    fn begin(flight: u64) -> Option<Self> {
+        let mut from = Vec::new();
+        if !crate::context::is_in_a_group() {
+            return Some(Self { from, flight });
+        }
+        let mut traffic = traffic();
+        if !traffic.pilots.is_empty() {
+            // A flight is waited for by all that runs inside it.
+            from = inside_of()
+                .filter_map(|task| traffic.pilots.get(&task).copied())
+                .collect();
+        }
+        let mut reached = vec![flight];
+        let mut next = 0;
+        while let Some(number) = reached.get(next).copied() {
+            if from.contains(&number) {
+                return None;
+            }
+            for further in traffic.waits.get(&number).into_iter().flatten() {
+                if !reached.contains(further) {
+                    reached.push(*further);
+                }
+            }
+            next += 1;
+        }
+        for number in &from {
+            traffic.waits.entry(*number).or_default().push(flight);
+        }
+        drop(traffic);
+        Some(Self { from, flight })
+    }
+}
+
+impl Drop for Wait {
     fn drop(&mut self) {
         if self.from.is_empty() {
             return;
         }
-        let mut map = self.flights.0.lock();
+        let mut traffic = traffic();
         for number in &self.from {
-            if let Some(waits) = map.waits.get_mut(number) {
+            if let Some(waits) = traffic.waits.get_mut(number) {
                 if let Some(place) = waits.iter().position(|other| *other == self.flight) {
                     waits.swap_remove(place);
                 }
                 if waits.is_empty() {
-                    map.waits.remove(number);
+                    traffic.waits.remove(number);
                 }
             }
         }
@@ -244,8 +250,7 @@ impl<K: Hash + Eq + Clone, T, E> Pilot<K, T, E> {
     fn begin(&mut self) {
         self.task = crate::context::task_id();
         if let (Some(task), Some((_, flight))) = (self.task, &self.flying) {
-            let number = flight.number;
-            self.flights.0.lock().pilots.insert(task, number);
+            traffic().pilots.insert(task, flight.number);
         }
     }
 
@@ -257,16 +262,16 @@ impl<K: Hash + Eq + Clone, T, E> Pilot<K, T, E> {
         let Some((key, flight)) = self.flying.take() else {
             return;
         };
+        if let Some(task) = self.task {
+            traffic().pilots.remove(&task);
+        }
         // Comparing keys is the user's code, and may throw; the flight lands all the same.
         let removed = catch(|| {
             let mut map = self.flights.0.lock();
-            if let Some(task) = self.task {
-                map.pilots.remove(&task);
-            }
-            let flying = map.flying.get(&key);
+            let flying = map.get(&key);
             let own = &flight;
             let is_own = flying.is_some_and(|flight| PlainArc::ptr_eq(flight, own));
-            is_own.then(|| map.flying.remove_entry(&key)) // F4; not one that took its place
+            is_own.then(|| map.remove_entry(&key)) // F4; not one that took its place
         });
         let landing = PlainArc::new(result);
         flight.landed.change(|landed| *landed = Some(landing));
@@ -388,7 +393,7 @@ where
                 // Refused, it is dropped, and has landed.
                 drop(spawner.launch(fly(pilot, call), birth));
             }
-            let Some(_wait) = Flights::wait_for(&flights, flight.number) else {
+            let Some(_wait) = Wait::begin(flight.number) else {
                 return Err(FlightError::Circle);
             };
             let landing = flight.landed().await;
@@ -409,7 +414,7 @@ where
     /// Returns how many calls can be joined.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.flights.0.lock().flying.len()
+        self.flights.0.lock().len()
     }
 
     /// Asks whether there is no call that can be joined.
@@ -478,7 +483,7 @@ where
 impl<K: Hash + Eq + Clone + Send + 'static, T, E> fmt::Debug for SingleFlight<K, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SingleFlight")
-            .field("flying", &self.flights.0.lock().flying.len())
+            .field("flying", &self.flights.0.lock().len())
             .finish_non_exhaustive()
     }
 }

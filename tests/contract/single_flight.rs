@@ -395,6 +395,25 @@ fn a_circle_of_calls_is_refused_to_whoever_would_close_it() {
 }
 
 #[test]
+fn a_circle_that_leads_through_another_value_is_refused_alike() {
+    paused(async || {
+        let users = Arc::new(SingleFlight::<u32, u32, String>::new());
+        let rooms = Arc::new(SingleFlight::<&str, u32, String>::new());
+        let (again, inner) = (users.clone(), rooms.clone());
+        let landed = users.run(1, move || async move {
+            let room = inner.run("hall", move || async move {
+                match again.run(1, async || Ok(1)).await {
+                    Err(FlightError::Circle) => Ok(7),
+                    other => Err(format!("{other:?}")),
+                }
+            });
+            room.await.map_err(|error| error.to_string())
+        });
+        assert_eq!(landed.await.ok(), Some(7));
+    });
+}
+
+#[test]
 fn a_thousand_races_of_landing_and_asking_lose_nobody() {
     every_runtime_in_a_task(|| async {
         let flights = Arc::new(SingleFlight::<u32, u32, String>::new());
