@@ -97,7 +97,7 @@ impl Model {
 
     /// Promises count no more: everybody takes what is there.
     fn is_final(&self) -> bool {
-        self.is_closed || (self.senders == 0 && self.out.is_empty() && self.permits == 0)
+        self.drains() && self.out.is_empty() && self.permits == 0
     }
 
     fn has_ended(&self) -> bool {
