@@ -217,7 +217,7 @@ impl<E: Send + 'static> Workers<E> {
     ///
     /// While the pool drains, work is done as at any other time: a handler does not hear of the cancel, nor does a
     /// [retry](crate::retry) or a wait for a limit in it, so that what was accepted does not fail because it comes last. When the
-    /// grace is over, it is dropped where it is. A handler with a long way to go that wants a shorter one then takes the
+    /// grace is over, it is dropped where it is. A deadline around holds in a handler all the same. A handler with a long way to go that wants a shorter one then takes the
     /// [`token`](crate::token()) of the group around along: `let stop = token();` before the pool is run. If it drops its delivery,
     /// that is another attempt used up, and the pool, which still drains, takes the same again; if it holds it until the grace
     /// is over, the delivery comes back whichever attempt it was.
@@ -235,7 +235,8 @@ impl<E: Send + 'static> Workers<E> {
     ///
     /// # Panics
     ///
-    /// With what a handler panicked with, when everything has ended, if there is no hook for it.
+    /// With what a handler panicked with, when everything has ended, if there is no hook for it. With a panic of the source itself,
+    /// which ends the pool as its error does.
     pub async fn run<S, F, W>(self, source: S, handler: F) -> Result<Tally, GroupError<S::Error>>
     where
         S: Source,

@@ -142,7 +142,8 @@ impl<T> Receiver<T> {
     /// Receives a batch: up to `max` items, as soon as so many are there, or `linger` after the first one.
     ///
     /// Appends them to `into`, and returns how many: at least one, unless `max` is 0. It waits for no more than the queue
-    /// can hold, nor while a sender waits for room.
+    /// can hold, nor while a sender waits for room, nor once the queue is closed. While it lingers, what comes is for it: receivers
+    /// that wait behind it are served when it is complete.
     ///
     /// # Cancel safety
     ///

@@ -497,18 +497,15 @@ impl<T> State<T> {
     pub(crate) fn abort(&mut self, effects: &mut Effects<T>) -> Vec<T> {
         self.close(&mut None, effects);
         self.is_aborted = true;
-        let rest = self.clear(effects);
+        let rest = self.clear();
         self.settle(effects);
         rest
     }
 
-    /// Takes out all that is left.
-    fn clear(&mut self, effects: &mut Effects<T>) -> Vec<T> {
+    /// Takes out all that is left. No sender waits for any of it: they have failed.
+    fn clear(&mut self) -> Vec<T> {
         let mut rest = Vec::with_capacity(self.store.len());
-        while let Some((item, tag, sender)) = self.store.take() {
-            if let Some(sender) = sender {
-                effects.wake(self.parked.grant(sender, 1));
-            }
+        while let Some((item, tag, _)) = self.store.take() {
             self.vacate(tag.weight);
             rest.push(item);
         }
@@ -517,7 +514,6 @@ impl<T> State<T> {
 
     fn fail_senders(&mut self, effects: &mut Effects<T>) {
         let unsent = self.store.withdraw_all();
-        self.totals.sent -= unsent.len() as u64;
         self.returned.extend(unsent);
         self.senders.wakers(&mut effects.wake_all);
         self.parked.wakers(&mut effects.wake_all);
@@ -547,7 +543,7 @@ impl<T> State<T> {
         if !self.is_closed {
             self.fail_senders(effects);
         }
-        let rest = self.clear(effects);
+        let rest = self.clear();
         for item in rest {
             self.discard(item, Discarded::Abandoned, effects);
         }

@@ -120,6 +120,7 @@ impl<T> State<T> {
         let (item, mut tag, sender) = self.store.take()?;
         if let Some(sender) = sender {
             effects.wake(self.parked.grant(sender, 1));
+            self.totals.sent += 1;
         }
         self.totals.received += 1;
         let gives_room = !is_delivery || self.capacity == Capacity::Latest;

@@ -289,3 +289,22 @@ fn a_batch_lets_who_reserved_on_a_rendezvous_go_first() {
         assert_ready_ok!(send.poll());
     });
 }
+
+#[test]
+fn a_batch_does_not_linger_once_the_queue_is_closed() {
+    single_thread(async || {
+        let (sender, mut receiver) = queue::bounded(4);
+        sender.try_send(0).unwrap();
+        let _delivery = receiver.try_deliver().unwrap();
+        sender.try_send(1).unwrap();
+        let mut items = Vec::new();
+        let mut batch = spawn(receiver.recv_batch(&mut items, 3, Duration::MAX));
+        assert_pending!(batch.poll());
+        if batch.is_woken() {
+            assert_pending!(batch.poll());
+        }
+        sender.close();
+        assert!(batch.is_woken());
+        assert_eq!(assert_ready_ok!(batch.poll()), 1);
+    });
+}
