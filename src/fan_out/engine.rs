@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use crate::fan_out::FanOut;
+use crate::fan_out::calm::{Calm, calmly};
 use crate::fan_out::hand::{Hand, Pass, Toll};
 use crate::fan_out::input::Input;
 use crate::fan_out::intake::{Intake, Taken, Ticket};
@@ -20,8 +21,7 @@ use crate::fan_out::lanes::Lanes;
 use crate::fan_out::output::ItemOutput;
 use crate::fan_out::pace::Pace;
 use crate::fan_out::progress::{End, Progress};
-use crate::observe::{CancelReason, DisplacedWhat, displace};
-use crate::panic::catch;
+use crate::observe::CancelReason;
 use crate::sync::{AtomicU64, Lock, Ordering, PlainArc};
 
 /// Which lanes of a group of 64 were woken.
@@ -361,10 +361,13 @@ where
                 return Step::Continue(true);
             };
             // Should that throw, the result goes with it: it may borrow, so nobody else can be told of it.
+            let returned = Calm(Some(output.into_item()));
             self.is_ending = true;
             future.set(None);
             self.is_ending = false;
-            let result = output.into_item();
+            let Some(result) = returned.take() else {
+                unreachable!("it was there")
+            };
             let Pass { index, permit, key } = std::mem::take(pass);
             if let Some(permit) = permit {
                 match &result {
@@ -409,12 +412,22 @@ impl<S, T, F, Fut> Engine<S, T, F, Fut> {
             if let Some(progress) = &self.progress {
                 progress.end(End::Cancelled);
             }
-            if let Err(panic) = catch(|| lane.future.set(None)) {
-                let observer = crate::context::current();
-                let observer = observer.as_ref().and_then(|(core, _)| core.observer());
-                displace(observer, None, DisplacedWhat::Panic(panic));
-            }
+            calmly(|| lane.future.set(None));
             lane.pass = Pass::default();
         }
+    }
+
+    /// Drops all of it (K1).
+    pub(crate) fn dismantle(mut self) {
+        self.clear();
+        let Self {
+            steps,
+            intake,
+            function,
+            ..
+        } = self;
+        calmly(|| drop(steps));
+        calmly(|| drop(intake));
+        calmly(|| drop(function));
     }
 }

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker, ready};
 use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 
+use crate::fan_out::calm::calmly;
 use crate::fan_out::crew::Next;
 use crate::fan_out::door::{Door, Visit};
 use crate::fan_out::input::Input;
@@ -22,7 +23,7 @@ use crate::fan_out::output::ItemOutput;
 use crate::fan_out::pace::Pace;
 use crate::fan_out::progress::{End, Progress};
 use crate::group::spawn::{Birth, admit};
-use crate::observe::{CancelReason, DisplacedWhat, TaskInfo, displace};
+use crate::observe::{CancelReason, DisplacedWhat, TaskInfo, displace, wake};
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind};
 use crate::sync::{Arc, Lock, PlainArc};
@@ -72,9 +73,7 @@ impl Closing {
             closed.0 = true;
             closed.1.take()
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
 }
 
@@ -187,7 +186,8 @@ where
     }
 }
 
-/// The result of an item while its future is dropped. Should that throw, an error must not be lost.
+/// The result of an item while its future is dropped. Should that throw, an error must not be lost, nor what the destructor of
+/// a value throws in turn end the process.
 struct Returned<'a, S: Input, F, O, V, E: Send + 'static> {
     shared: &'a Shared<S, F, O>,
     index: usize,
@@ -197,13 +197,17 @@ struct Returned<'a, S: Input, F, O, V, E: Send + 'static> {
 impl<S: Input, F, O, V, E: Send + 'static> Drop for Returned<'_, S, F, O, V, E> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.result.take() {
-            let info = self.shared.info(self.index);
-            displace(
-                self.shared.core.observer(),
-                Some(info),
-                DisplacedWhat::Error(Box::new(error)),
-            );
+        match self.result.take() {
+            None => {}
+            Some(Ok(value)) => calmly(|| drop(value)),
+            Some(Err(error)) => {
+                let info = self.shared.info(self.index);
+                displace(
+                    self.shared.core.observer(),
+                    Some(info),
+                    DisplacedWhat::Error(Box::new(error)),
+                );
+            }
         }
     }
 }
