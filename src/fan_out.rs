@@ -151,8 +151,9 @@ where
     ///
     /// The permit goes back when the item ends, whoever takes its result and when. An item that waits for another fan-out inside
     /// it, with the same limiter, lends its permit to one item of that at a time: fan-outs inside one another go on, however
-    /// low the limit. (Not from a [local](Self::local) one to what is inside it, whose items have no tasks of their own.) An
-    /// item that asks the limiter itself for another permit does not lend: where all who have one do that, none goes on.
+    /// low the limit. (An item of a [local](Self::local) one has no task of its own: it lends to what begins in the task that it
+    /// runs in, not to what begins in a child that has another.) An item that asks the limiter itself for another permit does
+    /// not lend: where all who have one do that, none goes on.
     pub fn limiter(mut self, limiter: &Limiter) -> Self {
         self.limiter = Some(limiter.clone());
         self.weight = None;

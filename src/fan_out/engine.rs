@@ -21,6 +21,7 @@ use crate::fan_out::lanes::Lanes;
 use crate::fan_out::output::ItemOutput;
 use crate::fan_out::pace::Pace;
 use crate::fan_out::progress::{End, Progress};
+use crate::limit::loan::Offer;
 use crate::observe::CancelReason;
 use crate::sync::{AtomicU64, Lock, Ordering, PlainArc};
 
@@ -87,6 +88,8 @@ impl<T> Drop for Steps<T> {
 struct Lane<Fut> {
     future: Pin<Box<Option<Fut>>>,
     pass: Pass,
+    /// While its item has permits.
+    offer: Option<PlainArc<Offer>>,
     waker: Waker,
 }
 
@@ -127,9 +130,8 @@ where
             progress.expect(options.source.size_hint());
         }
         let (asks, mut toll) = options.steps();
-        if let Some((core, serial)) = crate::context::current() {
-            toll.borrow_from(Some((&*core, serial)));
-        }
+        let place = crate::context::current();
+        toll.borrow_from(place.as_ref().map(|(core, serial)| (&**core, *serial)));
         let has_steps = asks.is_some() || !toll.is_free();
         Self {
             lanes: Vec::new(),
@@ -313,8 +315,12 @@ where
         if let Some(progress) = &self.progress {
             progress.start();
         }
-        self.lanes[lane].pass = pass;
-        self.lanes[lane].future.set(Some(future));
+        let place = &mut self.lanes[lane];
+        if let Some(steps) = &self.steps {
+            place.offer = steps.toll.offer(&pass, place.offer.take());
+        }
+        place.pass = pass;
+        place.future.set(Some(future));
         Poll::Ready(Some(lane))
     }
 
@@ -335,6 +341,7 @@ where
         self.lanes.push(Lane {
             future: Box::pin(None),
             pass: Pass::default(),
+            offer: None,
             waker: Waker::from(PlainArc::new(bell)),
         });
         lane
@@ -352,12 +359,19 @@ where
             let Lane {
                 future,
                 pass,
+                offer,
                 waker,
             } = &mut self.lanes[lane];
             let Some(running) = future.as_mut().as_pin_mut() else {
                 return Step::Continue(true); // a wake from an item that has ended
             };
-            let Poll::Ready(output) = running.poll(&mut Context::from_waker(waker)) else {
+            let cx_here = &mut Context::from_waker(waker);
+            let polled = if offer.is_none() {
+                running.poll(cx_here)
+            } else {
+                Offer::during(offer, || running.poll(cx_here))
+            };
+            let Poll::Ready(output) = polled else {
                 return Step::Continue(true);
             };
             // Should that throw, the result goes with it: it may borrow, so nobody else can be told of it.
