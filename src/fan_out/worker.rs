@@ -77,6 +77,16 @@ impl Closing {
     }
 }
 
+/// Where a worker is. One that is dropped in the middle of an item has been thrown out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Door,
+    /// The user's code runs.
+    Item,
+    /// An item was started, and waits.
+    Wait,
+}
+
 pin_project! {
     pub(crate) struct Worker<S, F, Fut, O>
     where
@@ -91,8 +101,7 @@ pin_project! {
         #[pin]
         running: Option<Fut>,
         visit: Visit<S::Item>,
-        // An item was started and has not ended.
-        is_at_item: bool,
+        at: At,
         is_out: bool,
         pace: Pace,
         kept: O::Kept,
@@ -114,7 +123,10 @@ pin_project! {
                 return;
             }
             let shared = &**this.shared;
-            if *this.is_at_item {
+            if *this.at == At::Item {
+                name(this.visit.pass.index);
+            }
+            if *this.at != At::Door {
                 shared.door.tear();
                 if let Some(progress) = &shared.progress {
                     progress.end(End::Cancelled);
@@ -186,6 +198,14 @@ where
     }
 }
 
+/// Names the worker whose item has thrown after that: the panic is told of as the item's.
+#[cold]
+fn name(index: usize) {
+    if let Some((core, serial, _)) = crate::context::place() {
+        core.set_name(serial, format!("item {index}").into());
+    }
+}
+
 /// The result of an item while its future is dropped. Should that throw, an error must not be lost, nor what the destructor of
 /// a value throws in turn end the process.
 struct Returned<'a, S: Input, F, O, V, E: Send + 'static> {
@@ -226,7 +246,7 @@ where
         let worker = Self {
             running: None,
             visit: Visit::new(),
-            is_at_item: false,
+            at: At::Door,
             is_out: false,
             pace: Pace::new(),
             kept: O::Kept::default(),
@@ -262,7 +282,9 @@ where
         let mut lease = None;
         loop {
             if let Some(running) = this.running.as_mut().as_pin_mut() {
+                *this.at = At::Item;
                 let Poll::Ready(output) = running.poll(cx) else {
+                    *this.at = At::Wait;
                     this.pace.pause();
                     return Poll::Pending;
                 };
@@ -273,7 +295,7 @@ where
                     result: Some(output.into_item()),
                 };
                 this.running.set(None); // U1
-                *this.is_at_item = false;
+                *this.at = At::Door;
                 if let Some(permit) = this.visit.pass.permit.take() {
                     match &returned.result {
                         Some(Ok(_)) => permit.succeeded(),
@@ -302,7 +324,7 @@ where
                 shared.leave(this.visit, this.kept);
                 return Poll::Ready(());
             };
-            *this.is_at_item = true;
+            *this.at = At::Item;
             if let Some(progress) = &shared.progress {
                 progress.start();
             }
@@ -317,6 +339,7 @@ where
             }
             this.running.set(Some((shared.function)(item)));
             if has_started && shared.is_parallel {
+                *this.at = At::Wait;
                 cx.waker().wake_by_ref();
                 return Poll::Pending; // U3
             }
