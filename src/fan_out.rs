@@ -139,7 +139,7 @@ where
     }
 
     /// Has each item wait for `rate` before it starts. The limiter may be shared. An item that waits for it holds no permit of a
-    /// [limiter](Self::limiter).
+    /// [limiter](Self::limiter); one that was let through, and is cancelled while it waits for its permit, has used its turn.
     pub fn rate(mut self, rate: &RateLimiter) -> Self {
         self.rate = Some(rate.clone());
         self
@@ -147,7 +147,7 @@ where
 
     /// Has each item hold a permit of `limiter` while it runs, besides the limit of its own: for a limit that several
     /// fan-outs share, that is changed while it runs, or that adapts itself. An [adaptive](Limiter::adaptive) one learns
-    /// that an item went well, or was too much, from whether it succeeds or fails.
+    /// that an item went well, or was too much, from whether it succeeds or fails; not from one that runs on a loan.
     ///
     /// The permit goes back when the item ends, whoever takes its result and when. An item that waits for another fan-out inside
     /// it, with the same limiter, lends its permit to one item of that at a time: fan-outs inside one another go on, however
