@@ -11,9 +11,9 @@ use ringfence::inspect::{
     Counters, GroupState, GroupView, Snapshot, TaskState, WaitsFor, collect_details,
 };
 use ringfence::{
-    Deadline, Displaced, Ended, Jitter, Limiter, Observer, OwnedGroup, Rate, RateLimiter, Retry,
-    Scope, Slots, Straggler, TaskGroup, TaskInfo, borrow_scope, queue, scope, shield, snapshot,
-    token,
+    Deadline, Displaced, Ended, Jitter, Limiter, Observer, OwnedGroup, Periodic, Rate, RateLimiter,
+    Retry, Scope, Slots, Straggler, TaskGroup, TaskInfo, borrow_scope, queue, scope, shield,
+    snapshot, token,
 };
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -269,6 +269,44 @@ fn the_signalled_and_the_forced_are_told_apart() {
 }
 
 #[test]
+fn a_cancel_further_out_is_seen_wherever_its_tokens_reach() {
+    paused(async || {
+        let run = named("seen-below")
+            .grace(ms(50))
+            .run(async |outer: &Group| {
+                outer.spawn(async {
+                    let inner = named("inner").run(async |group: &Group| {
+                        group.named("deaf").spawn(pending::<()>());
+                        group.named("screened").spawn(shield(ms(500), async {
+                            let apart = named("apart").run(async |group: &Group| {
+                                group.named("calm").spawn(sleep(ms(20)));
+                                Ok(())
+                            });
+                            drop(apart.await);
+                        }));
+                        Ok(())
+                    });
+                    drop(inner.await);
+                });
+                settle().await;
+                outer.cancel();
+                sleep(ms(1)).await;
+                let seen = look("seen-below");
+                let state = |name| {
+                    let mut tasks = seen
+                        .tasks()
+                        .filter(|task| task.name.as_deref() == Some(name));
+                    tasks.next().map(|task| task.state)
+                };
+                assert_eq!(state("deaf"), Some(TaskState::Cancelling));
+                assert_eq!(state("calm"), Some(TaskState::Running), "behind a shield");
+                Ok(())
+            });
+        drop(run.await);
+    });
+}
+
+#[test]
 fn time_left_is_that_until_the_earliest_deadline() {
     paused(async || {
         let run = named("dated")
@@ -380,6 +418,10 @@ fn with_details_waits_of_every_room_are_told_apart() {
                     .retry(async |_| Err::<(), _>(1));
                 drop(fails.await);
             });
+            let every = Periodic::delay(ms(900)).first_after(ms(900));
+            group
+                .named("tick")
+                .spawn(every.run(async |_| Ok::<_, String>(())));
             let spawner = group.spawner().limit(slots.clone());
             drop(spawner.spawn(pending::<()>()).await);
             group
@@ -394,7 +436,7 @@ fn with_details_waits_of_every_room_are_told_apart() {
                 .tasks()
                 .filter_map(|task| Some((task.name.as_deref()?, task.waits_for?)))
                 .collect();
-            use WaitsFor::{Backoff, Done, Item, Permit, Rate, Room, Slot};
+            use WaitsFor::{Backoff, Done, Item, Permit, Rate, Room, Slot, Tick};
             assert_eq!(
                 waits,
                 [
@@ -403,6 +445,7 @@ fn with_details_waits_of_every_room_are_told_apart() {
                     ("permit", Permit),
                     ("rate", Rate),
                     ("backoff", Backoff),
+                    ("tick", Tick),
                     ("slot", Slot),
                     ("room", Room)
                 ]
