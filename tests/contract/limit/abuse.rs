@@ -1,7 +1,9 @@
 //! What users' code may do to a limit.
 
 use std::{
+    cell::Cell,
     future::Future,
+    panic::AssertUnwindSafe,
     pin::{Pin, pin},
     sync::{Arc, OnceLock},
     task::{Context, Wake, Waker},
@@ -10,7 +12,7 @@ use std::{
 use ringfence::{AcquireRate, KeyedLimiter, Limiter, Rate, RateLimiter, TaskGroup, fan_out, scope};
 
 use super::ms;
-use crate::support::{CountingWaker, paused, settle, single_thread, spawn};
+use crate::support::{CountingWaker, message, paused, settle, single_thread, spawn};
 
 #[test]
 fn a_loop_of_waits_that_are_ready_lets_others_run() {
@@ -138,4 +140,33 @@ fn a_key_may_use_its_limiter_when_it_is_dropped() {
     assert_eq!(limiter.in_flight(&Key(1)), 2);
     drop(permits);
     assert_eq!(limiter.keys(), 0);
+}
+
+thread_local! {
+    static THROWS: Cell<bool> = const { Cell::new(false) };
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Throwing;
+
+impl std::hash::Hash for Throwing {
+    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {
+        assert!(!THROWS.get(), "hash");
+    }
+}
+
+#[test]
+fn a_key_whose_hash_throws_keeps_no_permit_and_ends_no_process() {
+    let limiter = KeyedLimiter::new(2);
+    let permits = [(); 2].map(|()| limiter.try_acquire(Throwing));
+    assert!(limiter.try_acquire(Throwing).is_none());
+    THROWS.set(true);
+    let thrown = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let _permits = permits;
+        panic!("while it holds them");
+    }));
+    THROWS.set(false);
+    assert_eq!(message(&*thrown.unwrap_err()), "while it holds them");
+    assert_eq!(limiter.in_flight(&Throwing), 0);
+    assert!(limiter.try_acquire(Throwing).is_some());
 }
