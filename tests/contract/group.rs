@@ -602,3 +602,30 @@ fn a_child_that_spawns_while_the_group_is_closing_is_refused() {
         assert_eq!(reasons.entries(), [CancelReason::Failed(id)]);
     });
 }
+
+#[test]
+fn children_of_a_named_spawner_have_its_name() {
+    every_runtime(async || {
+        for which in 0..6 {
+            let result = scope(async |group: &TaskGroup<Text>| {
+                let fails = || Err::<(), _>("no");
+                let named = group.spawner().named("any").clone();
+                match which {
+                    0 => drop(named.spawn(async move { fails() })),
+                    1 => drop(named.spawn_blocking(fails)),
+                    2 => drop(group.named("any").spawn_blocking(fails)),
+                    3 => drop(named.limit(1).spawn(async move { fails() }).await),
+                    4 => {
+                        let limited = group.spawner().limit(1).named("any");
+                        drop(limited.spawn(async move { fails() }).await);
+                    }
+                    _ => drop(group.limit(1).named("any").spawn_blocking(fails).await),
+                }
+                pending::<Result<(), Text>>().await
+            });
+            let error = result.await.expect_err("it fails");
+            let task = error.iter().next().and_then(|it| it.task());
+            assert_eq!(task.and_then(|it| it.name()), Some("any"));
+        }
+    });
+}
