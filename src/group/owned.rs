@@ -157,7 +157,7 @@ impl<E: Send + 'static> OwnedGroup<E> {
     /// [`SpawnError`] if the group is closing.
     #[track_caller]
     pub fn guard(&self) -> Result<Guard, SpawnError<()>> {
-        Guard::new(self.group.core())
+        Guard::new(self.group.core(), None)
     }
 
     /// Returns the group's token.

@@ -342,7 +342,7 @@ impl<E: Send + 'static> Spawner<E> {
     /// [`SpawnError`] if the group is closing.
     #[track_caller]
     pub fn guard(&self) -> Result<Guard, SpawnError<()>> {
-        Guard::new(&self.core)
+        Guard::new(&self.core, self.name.clone())
     }
 
     /// Cancels the group: see [`TaskGroup::cancel`].
@@ -441,11 +441,14 @@ pub struct Guard {
 
 impl Guard {
     #[track_caller]
-    pub(crate) fn new(core: &Arc<Core>) -> Result<Self, SpawnError<()>> {
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        name: Option<PlainArc<str>>,
+    ) -> Result<Self, SpawnError<()>> {
         match core.enter(Kind::Normal) {
             Ok(serial) => {
                 // Seen by whoever looks for those who hold up a shutdown.
-                core.registry().linger(serial, None, Location::caller());
+                core.registry().linger(serial, name, Location::caller());
                 Ok(Self {
                     core: core.clone(),
                     serial,

@@ -12,7 +12,7 @@ use futures::{
     future::{BoxFuture, join_all},
 };
 use ringfence::{
-    CancelReason, GroupError, Outcome, Scope, Spawner, TaskGroup, TaskId, scope, token,
+    CancelReason, GroupError, Outcome, Scope, Spawner, TaskGroup, TaskId, scope, snapshot, token,
 };
 use tokio::{sync::Notify, task::yield_now};
 
@@ -627,5 +627,13 @@ fn children_of_a_named_spawner_have_its_name() {
             let task = error.iter().next().and_then(|it| it.task());
             assert_eq!(task.and_then(|it| it.name()), Some("any"));
         }
+        let result = scope(async |group: &TaskGroup<Text>| {
+            let guard = group.spawner().named("who holds it up").guard();
+            turns(1).await;
+            assert!(snapshot().to_string().contains("who holds it up"));
+            drop(guard.expect("open"));
+            Ok(())
+        });
+        result.await.expect("nobody fails");
     });
 }
