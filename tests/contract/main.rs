@@ -10,6 +10,7 @@ mod bad_input;
 mod blocking;
 mod borrow;
 mod budget;
+mod bug_class;
 mod cancel;
 mod context;
 mod eager;
