@@ -9,6 +9,7 @@ mod backoff;
 mod bad_input;
 mod blocking;
 mod borrow;
+mod bridge;
 mod budget;
 mod bug_class;
 mod cancel;
