@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::pin::Pin;
 
+#[cfg(feature = "tokio-util")]
+use crate::cancel::token;
 use crate::group::error::SpawnError;
 use crate::group::handle::OutcomeHandle;
 use crate::group::spawn::Spawner;
@@ -98,7 +100,7 @@ impl<E: Send + 'static> Spawner<E> {
         let tells = theirs.clone().drop_guard();
         self.spawn_background(async move {
             let _tells = tells;
-            crate::token().cancelled().await;
+            token().cancelled().await;
         });
         theirs
     }
