@@ -31,6 +31,9 @@ use crate::sync::{Arc, PlainArc};
 /// the nearest enclosing owner (the task that drops it, the group that it was made in, the [`root`](crate::root)) does not end until they
 /// are gone.
 ///
+/// For several children with one answer ([`try_join`](TaskGroup::try_join), [`first_ok`](TaskGroup::first_ok)), open a
+/// [`scope`](crate::scope) in a child: where one of them is lost, there has to be a body that can end.
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
