@@ -358,7 +358,6 @@ where
             return;
         }
         let was_in = self.body.is_some();
-        self.group.core().note_outlasted(was_in);
         if let Err(panic) = self.as_mut().drop_body() {
             displace(
                 self.group.core().observer(),

@@ -29,19 +29,14 @@ impl Core {
 
     /// Asks the group to end at once, as its scope is being dropped.
     pub(crate) fn cancel_dropped(&self, body_is_in: bool) {
-        self.note_outlasted(body_is_in);
-        self.cancel_now(CancelReason::ScopeDropped);
-    }
-
-    /// Finds out which grace is over for the children of a scope that is being dropped: before anybody is told to end, since those
-    /// around may have ended later; and before its body is dropped, with the children that are being started there.
-    pub(crate) fn note_outlasted(&self, body_is_in: bool) {
+        // Found before anybody is told to end: later, those around may have ended, too.
         let is_empty = self.children(body_is_in) == 0;
         let around = (!is_empty).then(|| self.grace_over_around()).flatten();
         if let Some(around) = around {
             self.cold.lock().rare().outlasted = Some(around);
             self.has_outlasted.store(true, Ordering::Relaxed);
         }
+        self.cancel_now(CancelReason::ScopeDropped);
     }
 
     /// Names a member that is forced, in the report of its own group if it outlasted the grace there, or its shield; else, if

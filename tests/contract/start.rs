@@ -722,36 +722,6 @@ fn one_that_outlasts_a_grace_or_its_shield_is_named() {
 }
 
 #[test]
-fn one_in_a_scope_inside_that_outlasts_a_grace_is_named() {
-    paused(async || {
-        let run = Scope::new()
-            .grace(ms(10))
-            .run(async |group: &Group| -> Done {
-                group.named("outer").spawn(async {
-                    let inside = scope(async |group: &Group| -> Done {
-                        let slow = group.named("inner");
-                        let slow = slow.start(|it: Ready<()>| async move {
-                            let _ready = it;
-                            pending::<()>().await;
-                        });
-                        drop(slow.await);
-                        Ok(())
-                    });
-                    inside.await.map_err(|error| error.to_string())
-                });
-                settle().await;
-                group.cancel();
-                Ok(())
-            });
-        let error = run.await.expect_err("cancelled");
-        let names = error.forced().iter().map(|it| it.name());
-        let mut names: Vec<_> = names.collect();
-        names.sort_unstable();
-        assert_eq!(names, [Some("inner"), Some("outer")]);
-    });
-}
-
-#[test]
 fn long_lived_groups_and_spawners_start_children_too() {
     every_runtime(async || {
         let group = OwnedGroup::<String>::new();
