@@ -119,7 +119,7 @@ impl RetryBudget {
     #[must_use]
     pub fn available(&self) -> f64 {
         self.refill();
-        (self.capacity - self.bucket.spent()) as f64 / TOKEN as f64
+        self.capacity.saturating_sub(self.bucket.spent()) as f64 / TOKEN as f64
     }
 
     /// Returns how many retries and hedges it has refused so far.

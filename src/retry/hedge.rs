@@ -5,6 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::attempts::Attempt;
+use super::backoff::nanos;
 use super::budget::RetryBudget;
 use super::event::{NoHook, OnEvent};
 use super::latency::Latency;
@@ -71,7 +72,7 @@ impl<'l> Hedge<'l> {
     /// Starts the next copy when the last one takes longer than this share of the calls did: 0.95 sends a twentieth more.
     ///
     /// While too little is known, no copy begins because another one takes long; one that failed is followed all the same. The
-    /// delay is a millisecond at least.
+    /// delay is a millisecond at least, unless the [cap](Self::cap) is less.
     ///
     /// # Panics
     ///
@@ -111,10 +112,10 @@ impl<'l> Hedge<'l> {
         self
     }
 
-    /// Begins no further copy once a server asks for more patience than this; a minute unless given. As
-    /// [`Retry::max_hint`](crate::Retry::max_hint).
+    /// Begins no further copy once a server asks for more patience than this; a minute unless given, a year at
+    /// most. As [`Retry::max_hint`](crate::Retry::max_hint).
     pub const fn max_hint(mut self, max_hint: Duration) -> Self {
-        self.max_hint = max_hint;
+        self.max_hint = Duration::from_nanos(nanos(max_hint));
         self
     }
 
@@ -122,7 +123,7 @@ impl<'l> Hedge<'l> {
         match self.delay {
             Delay::Fixed(delay) => Some(delay.min(self.cap)),
             Delay::Percentile(share, latency) => {
-                Some(latency.percentile(share)?.min(self.cap).max(SHORTEST))
+                Some(latency.percentile(share)?.max(SHORTEST).min(self.cap))
             }
         }
     }

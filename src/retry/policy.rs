@@ -229,9 +229,9 @@ impl Retry {
         self
     }
 
-    /// Gives up on a server that asks for more patience than this; a minute unless given.
+    /// Gives up on a server that asks for more patience than this; a minute unless given, a year at most.
     pub const fn max_hint(mut self, max_hint: Duration) -> Self {
-        self.max_hint = max_hint;
+        self.max_hint = Duration::from_nanos(nanos(max_hint));
         self
     }
 

@@ -20,12 +20,11 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::attempts::Attempt;
-use super::backoff::LONGEST;
 use super::budget::{RetryBudget, Taken};
 use super::copies::Copies;
 use super::error::{Link, RetryReason};
 use super::hedge::{Delay, Hedge, HedgeEvent, HedgeHook, Told};
-use super::listen::Ear;
+use super::listen::Around;
 use super::verdict::{Judge, Judged, Verdict};
 use crate::runtime::Timer;
 use crate::time::Deadline;
@@ -121,7 +120,7 @@ impl<E: fmt::Debug + fmt::Display + 'static, V> Error for HedgeError<E, V> {
 pub(super) struct Race<'l, E, V> {
     hedge: Hedge<'l>,
     told: Told<'l>,
-    ear: Ear,
+    around: Around,
     begun: Option<Instant>,
     started: u32,
     running: u32,
@@ -140,7 +139,7 @@ impl<'l, E, V> Race<'l, E, V> {
         Self {
             hedge,
             told,
-            ear: Ear::DEAF,
+            around: Around::UNSEEN,
             begun: None,
             started: 0,
             running: 0,
@@ -152,27 +151,31 @@ impl<'l, E, V> Race<'l, E, V> {
         }
     }
 
-    /// Inherits what the groups around set; says why there is not to be a first copy, if there is not.
+    /// Says why there is not to be a first copy, if there is not.
     fn begin(&mut self, now: Instant) -> Option<RetryReason> {
         self.begun = Some(now);
-        self.told.deadline = self.told.deadline.min(Deadline::current());
-        let around = crate::context::current();
-        self.ear = Ear::new(std::mem::take(&mut self.told.listen), around);
         if self.is_late(now) {
             Some(RetryReason::Deadline)
         } else {
-            self.ear.is_cancelled().then_some(RetryReason::Cancelled)
+            self.around.is_cancelled().then_some(RetryReason::Cancelled)
         }
     }
 
+    /// Inherits what the groups around set.
+    fn look_around(&mut self) {
+        self.around.look(self.told.deadline, &self.told.listen);
+        let deadline = self.around.deadline;
+        self.next = self.next.filter(|next| Deadline::at(*next) < deadline);
+    }
+
     fn is_late(&self, now: Instant) -> bool {
-        Deadline::at(now) >= self.told.deadline
+        Deadline::at(now) >= self.around.deadline
     }
 
     /// Asks the token and the budget for a further copy; if one refuses, there is none any more.
     fn refusal(&mut self) -> Option<RetryReason> {
         let budget = self.told.budget;
-        self.stopped = if self.ear.is_cancelled() {
+        self.stopped = if self.around.is_cancelled() {
             Some(RetryReason::Cancelled) // H7
         } else if budget.is_none_or(|budget| budget.take().map(Taken::spend).is_some()) {
             None
@@ -184,7 +187,7 @@ impl<'l, E, V> Race<'l, E, V> {
 
     /// Why it is over, with no copy that runs and none that could begin.
     fn over(&self) -> RetryReason {
-        let is_late = self.may_start() && self.told.deadline != Deadline::NEVER;
+        let is_late = self.may_start() && self.around.deadline != Deadline::NEVER;
         self.stopped.unwrap_or(if is_late {
             RetryReason::Deadline
         } else {
@@ -202,11 +205,11 @@ impl<'l, E, V> Race<'l, E, V> {
 
     /// Takes note of how long a server wants to be left alone: zero says nothing.
     fn heed(&mut self, hint: Duration, now: Instant) {
-        if hint > self.hedge.max_hint && self.may_start() {
+        if hint <= self.hedge.max_hint {
+            self.not_before = self.not_before.max(Some(now + hint));
+        } else if self.may_start() {
             self.stopped = Some(RetryReason::HintTooLong);
         }
-        let asked = now + hint.min(LONGEST);
-        self.not_before = self.not_before.max(Some(asked));
     }
 
     /// Puts the next copy off until this; it is none if that is not before the deadline.
@@ -306,6 +309,7 @@ where
 {
     fn advance(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, RetryReason>> {
         let mut polled = 0;
+        self.as_mut().project().race.look_around();
         if self.race.begun.is_none() {
             let now = Instant::now();
             if let Some(reason) = self.as_mut().project().race.begin(now) {
@@ -335,11 +339,11 @@ where
                 if race.next.is_none() {
                     return Poll::Ready(Err(race.over()));
                 }
-                if race.ear.poll(cx).is_ready() {
+                if race.around.poll_cancelled(cx).is_ready() {
                     return Poll::Ready(Err(RetryReason::Cancelled)); // H7
                 }
             }
-            let Some(at) = race.next.or(race.told.deadline.instant()) else {
+            let Some(at) = race.next.or(race.around.deadline.instant()) else {
                 return Poll::Pending;
             };
             let mut timer = this.timer;
@@ -424,7 +428,7 @@ where
         let index = race.started;
         let future = (this.op)(Attempt {
             number: index + 1,
-            deadline: race.told.deadline,
+            deadline: race.around.deadline,
             elapsed: race.begun.map_or(Duration::ZERO, |begun| now - begun),
             previous_delay: None,
         });

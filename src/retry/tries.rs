@@ -115,6 +115,9 @@ impl<E, H: Hook<E, Infallible>> Tries<'_, E, H> {
         if self.policy.is_exhausted(self.engine.attempts) {
             return Err(self.give_up(RetryReason::AttemptsExhausted));
         }
+        if self.is_trying {
+            self.engine.unsaid();
+        }
         let begun = self.engine.begin();
         self.is_trying = begun.is_ok();
         begun.map_err(|reason| self.give_up(reason))
