@@ -138,7 +138,10 @@ impl<E, V> Kept<E, V> {
         if let Some(Err(Link(before))) = self.last.replace(outcome.map_err(Link)) {
             // More than one too many, if fewer are asked for than before.
             let kept = self.earlier.len();
-            drop(self.earlier.drain(..(kept + 1).saturating_sub(history).min(kept)));
+            drop(
+                self.earlier
+                    .drain(..(kept + 1).saturating_sub(history).min(kept)),
+            );
             if history > 0 {
                 self.earlier.push(before);
             }

@@ -142,10 +142,10 @@ impl<'p, Op, Fut, J, H, E, V> RetryFuture<'p, Op, Fut, J, H, E, V> {
     }
 }
 
-impl<Op, Fut, T, E, J, H> Future for RetryFuture<'_, Op, Fut, J, H, E, J::Kept>
+impl<Op, Fut, T, E, J, H> Future for RetryFuture<'_, Op, Fut::IntoFuture, J, H, E, J::Kept>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: Hook<E, J::Kept>,
 {
@@ -162,7 +162,7 @@ where
         let mut number = 0;
         loop {
             number += 1;
-            let future = (this.op)(Attempt::plain(number));
+            let future = (this.op)(Attempt::plain(number)).into_future();
             this.attempt.set(Some(future));
             let Some(attempt) = this.attempt.as_mut().as_pin_mut() else {
                 unreachable!("it was set above")
@@ -190,10 +190,10 @@ where
     }
 }
 
-impl<Op, Fut, T, E, J, H> RetryFuture<'_, Op, Fut, J, H, E, J::Kept>
+impl<Op, Fut, T, E, J, H> RetryFuture<'_, Op, Fut::IntoFuture, J, H, E, J::Kept>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: Hook<E, J::Kept>,
 {
@@ -254,7 +254,7 @@ where
             if phase == Phase::Begin {
                 match engine.begin() {
                     Ok(attempt) => {
-                        let future = (this.op)(attempt);
+                        let future = (this.op)(attempt).into_future();
                         this.attempt.set(Some(future));
                     }
                     Err(reason) => return Poll::Ready(Err(engine.give_up(this.hook, reason))),
@@ -322,10 +322,10 @@ pin_project! {
     }
 }
 
-impl<Op, Fut, T, E, J, H> Future for Reporting<'_, Op, Fut, J, H, E, J::Kept>
+impl<Op, Fut, T, E, J, H> Future for Reporting<'_, Op, Fut::IntoFuture, J, H, E, J::Kept>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: Hook<E, J::Kept>,
 {

@@ -1,7 +1,6 @@
 //! Hedging: a second copy of a call that takes long. The race itself is in `race`.
 
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
 use super::attempts::Attempt;
@@ -146,7 +145,7 @@ impl<'l> Hedge<'l> {
     pub fn run<Op, Fut, T, E>(self, op: Op) -> HedgeRun<'l, Op>
     where
         Op: FnMut(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
+        Fut: IntoFuture<Output = Result<T, E>>,
     {
         HedgeRun {
             hedge: self,
@@ -227,7 +226,7 @@ impl<'l, Op, J> HedgeRun<'l, Op, J, NoHook> {
 impl<'l, Op, Fut, T, E, H> HedgeRun<'l, Op, AnyError, H>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
 {
     /// Goes on after the errors for which this is true; others end the race.
     pub fn when<F: FnMut(&E) -> bool>(self, goes_on: F) -> HedgeRun<'l, Op, When<F>, H> {
@@ -252,7 +251,7 @@ where
 impl<'l, Op, Fut, T, E, J, H> HedgeRun<'l, Op, J, H>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: HedgeHook,
 {
@@ -261,7 +260,7 @@ where
     /// # Cancel safety
     ///
     /// As [`Hedge::run`].
-    pub fn report(self) -> HedgeReporting<'l, Op, Fut, J, H, E, J::Kept> {
+    pub fn report(self) -> HedgeReporting<'l, Op, Fut::IntoFuture, J, H, E, J::Kept> {
         HedgeReporting {
             run: self.into_future(),
         }
@@ -271,12 +270,12 @@ where
 impl<'l, Op, Fut, T, E, J, H> IntoFuture for HedgeRun<'l, Op, J, H>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: HedgeHook,
 {
     type Output = Result<T, HedgeError<E, J::Kept>>;
-    type IntoFuture = HedgeFuture<'l, Op, Fut, J, H, E, J::Kept>;
+    type IntoFuture = HedgeFuture<'l, Op, Fut::IntoFuture, J, H, E, J::Kept>;
 
     fn into_future(self) -> Self::IntoFuture {
         let race = Race::new(self.hedge, self.told);

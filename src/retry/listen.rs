@@ -10,15 +10,12 @@ use std::task::{Context, Poll};
 
 use crate::cancel::{Cancelled, Token};
 use crate::observe::TaskId;
-use crate::state::Core;
-use crate::sync::Arc;
 use crate::time::Deadline;
 
 /// Where a run is polled: by which member of a group, and whether in a shield.
 type Place = Option<(TaskId, bool)>;
 
 /// What a run was told to listen to.
-#[derive(Clone)]
 pub(super) enum Listen {
     /// To the task that the run is in.
     Ambient,
@@ -61,10 +58,18 @@ impl Around {
     pub(super) fn look(&mut self, own: Deadline, listen: &Listen) {
         let member = crate::context::member_id();
         let here = member.map(|member| (member, crate::context::is_inside_shield()));
-        if self.seen.replace(here) != Some(here) {
-            self.deadline = own.min(Deadline::current());
-            self.ear = Ear::new(listen.clone(), crate::context::current());
+        if self.seen.replace(here) == Some(here) {
+            return;
         }
+        self.deadline = own;
+        if here.is_some() {
+            self.deadline = own.min(Deadline::current());
+        }
+        self.ear = match (listen, here) {
+            (Listen::To(token), _) => Ear::new(token.clone(), true),
+            (Listen::Ambient, Some((_, false))) => Ear::around(),
+            (Listen::Ambient | Listen::Nobody, _) => Ear::DEAF, // L2
+        };
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
@@ -96,20 +101,21 @@ impl Ear {
         cancelled: None,
     };
 
-    fn new(listen: Listen, around: Option<(Arc<Core>, u64)>) -> Self {
-        let (token, may_signal) = match (listen, around) {
-            (Listen::To(token), _) => (token, true),
-            (Listen::Ambient, Some((core, serial))) if !crate::context::is_inside_shield() => {
-                let mut around = std::iter::successors(Some(&core), |core| core.parent());
-                let may_signal = around.any(|core| core.may_signal());
-                (Token::of(core, serial), may_signal)
-            }
-            (Listen::Ambient | Listen::Nobody, _) => return Self::DEAF, // L2
-        };
+    fn new(token: Token, may_signal: bool) -> Self {
         Self {
             token: Some(token),
             may_signal,
             cancelled: None,
         }
+    }
+
+    /// For the task that the caller is in.
+    fn around() -> Self {
+        let Some((core, serial)) = crate::context::current() else {
+            return Self::DEAF;
+        };
+        let mut around = std::iter::successors(Some(&core), |core| core.parent());
+        let may_signal = around.any(|core| core.may_signal());
+        Self::new(Token::of(core, serial), may_signal)
     }
 }

@@ -255,10 +255,10 @@ impl<'l, Op, Fut, J, H, E, V> HedgeFuture<'l, Op, Fut, J, H, E, V> {
     }
 }
 
-impl<Op, Fut, T, E, J, H> Future for HedgeFuture<'_, Op, Fut, J, H, E, J::Kept>
+impl<Op, Fut, T, E, J, H> Future for HedgeFuture<'_, Op, Fut::IntoFuture, J, H, E, J::Kept>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: HedgeHook,
 {
@@ -300,10 +300,10 @@ where
     }
 }
 
-impl<Op, Fut, T, E, J, H> HedgeFuture<'_, Op, Fut, J, H, E, J::Kept>
+impl<Op, Fut, T, E, J, H> HedgeFuture<'_, Op, Fut::IntoFuture, J, H, E, J::Kept>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: HedgeHook,
 {
@@ -432,6 +432,7 @@ where
             elapsed: race.begun.map_or(Duration::ZERO, |begun| now - begun),
             previous_delay: None,
         });
+        let future = future.into_future();
         race.started += 1;
         race.running += 1;
         race.schedule(race.hedge.delay(), now);
@@ -476,10 +477,10 @@ pin_project! {
     }
 }
 
-impl<Op, Fut, T, E, J, H> Future for HedgeReporting<'_, Op, Fut, J, H, E, J::Kept>
+impl<Op, Fut, T, E, J, H> Future for HedgeReporting<'_, Op, Fut::IntoFuture, J, H, E, J::Kept>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: HedgeHook,
 {

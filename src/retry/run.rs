@@ -1,7 +1,6 @@
 //! The closure form: a run and the form that lends: runs that have not begun.
 
 use std::fmt;
-use std::future::Future;
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -92,7 +91,7 @@ impl Retry {
     pub fn retry<'p, Op, Fut, T, E>(&self, op: Op) -> Run<'p, Op>
     where
         Op: FnMut(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
+        Fut: IntoFuture<Output = Result<T, E>>,
     {
         Run {
             policy: *self,
@@ -235,7 +234,7 @@ impl<'p, Op, J, H> Run<'p, Op, J, H> {
 impl<'p, Op, Fut, T, E, H> Run<'p, Op, AnyError, H>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
 {
     /// Tries again after the errors for which this is true; after others the run gives up.
     pub fn when<F: FnMut(&E) -> bool>(self, is_worth_it: F) -> Run<'p, Op, When<F>, H> {
@@ -280,7 +279,7 @@ where
 impl<'p, Op, Fut, T, E, J> Run<'p, Op, J, NoHook>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
 {
     /// Tells this closure what happens: each pause before it begins, and that the run gave up.
@@ -303,7 +302,7 @@ where
 impl<'p, Op, Fut, T, E, J, H> Run<'p, Op, J, H>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: Hook<E, J::Kept>,
 {
@@ -312,7 +311,7 @@ where
     /// # Cancel safety
     ///
     /// As [`Retry::retry`].
-    pub fn report(self) -> Reporting<'p, Op, Fut, J, H, E, J::Kept> {
+    pub fn report(self) -> Reporting<'p, Op, Fut::IntoFuture, J, H, E, J::Kept> {
         Reporting {
             run: self.into_future(),
         }
@@ -322,12 +321,12 @@ where
 impl<'p, Op, Fut, T, E, J, H> IntoFuture for Run<'p, Op, J, H>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: Hook<E, J::Kept>,
 {
     type Output = Result<T, RetryError<E, J::Kept>>;
-    type IntoFuture = RetryFuture<'p, Op, Fut, J, H, E, J::Kept>;
+    type IntoFuture = RetryFuture<'p, Op, Fut::IntoFuture, J, H, E, J::Kept>;
 
     #[inline(always)]
     fn into_future(self) -> Self::IntoFuture {

@@ -572,6 +572,52 @@ fn an_attempt_that_was_not_begun_counts_as_one_that_was() {
 }
 
 #[test]
+fn a_loop_that_says_nothing_pays_for_each_attempt() {
+    paused(async || {
+        let budget = RetryBudget::new(0.0).capacity(2).reserve(0);
+        let mut tries = STEADY.attempts(9).tries::<Oops>().budget(&budget);
+        tries.begin().unwrap();
+        tries.failed(Oops(1), |_| true).await.unwrap();
+        assert_eq!(tries.begin().unwrap().previous_delay, Some(ms(100)));
+        assert_eq!(tries.begin().unwrap().previous_delay, Some(ms(0)));
+        let error = tries.begin().unwrap_err();
+        assert_eq!(
+            (error.reason(), error.attempts()),
+            (RetryReason::BudgetExhausted, 3)
+        );
+        // A budget that is given late is asked from then on.
+        let mut tries = STEADY.tries::<Oops>();
+        tries.begin().unwrap();
+        tries.failed(Oops(1), |_| true).await.unwrap();
+        let error = tries.budget(&budget).begin().unwrap_err();
+        assert_eq!(error.reason(), RetryReason::BudgetExhausted);
+    });
+}
+
+#[test]
+fn a_pause_of_a_loop_that_was_cut_is_told_as_it_was() {
+    paused(async || {
+        let mut tries = STEADY.tries::<Oops>();
+        tries.begin().unwrap();
+        let failed = tries.failed(Oops(1), |_| true);
+        assert!(timeout(ms(30), failed).await.is_err());
+        assert_eq!(tries.begin().unwrap().previous_delay, Some(ms(30)));
+    });
+}
+
+#[test]
+fn what_can_be_awaited_can_be_retried() {
+    paused(async || {
+        let (flaky, hedge) = (Flaky::new(2), ringfence::Hedge::after(ms(10)).copies(1));
+        let hedged = STEADY.retry(|_| hedge.run(|_| flaky.call()));
+        assert_eq!(hedged.await.unwrap(), 3);
+        let flaky = Flaky::new(2);
+        let retried = hedge.run(|_| STEADY.retry(|_| flaky.call()));
+        assert_eq!(retried.await.unwrap(), 3);
+    });
+}
+
+#[test]
 fn what_a_loop_is_told_late_holds_from_then_on() {
     paused(async || {
         let flaky = Flaky::new(0);

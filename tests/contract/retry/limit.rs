@@ -1,9 +1,16 @@
 //! Cancel: what ends a run from outside; and attempts without a limit.
 
-use std::{cell::Cell, future::pending, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    future::{Future, pending},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures::poll;
 use ringfence::{
-    Cause, Deadline, OwnedGroup, Retry, RetryReason, Scope, TaskGroup, Verdict, scope, token,
+    Cause, Deadline, OwnedGroup, Retry, RetryError, RetryReason, Scope, TaskGroup, Verdict, scope,
+    token,
 };
 use tokio::time::{Instant, sleep};
 
@@ -121,6 +128,53 @@ fn in_a_shield_nothing_is_asked_to_end() {
                 })
                 .await;
                 assert_eq!((copies.get(), start.elapsed()), (2, ms(250)));
+                Ok(())
+            });
+        assert!(ended.await.is_err());
+    });
+}
+
+#[test]
+fn a_run_that_goes_on_elsewhere_heeds_what_is_around_it_there() {
+    /// A run in its first pause, which is long, and what comes of it.
+    async fn begun() -> std::pin::Pin<Box<impl Future<Output = Result<(), RetryError<Oops>>>>> {
+        let run = SLOW.retry(async |attempt| match attempt.number {
+            3 => Ok(()),
+            number => Err(Oops(number)),
+        });
+        let mut run = Box::pin(run.into_future());
+        assert!(poll!(run.as_mut()).is_pending());
+        run
+    }
+    paused(async || {
+        let start = Instant::now();
+        // Into a group: its signal, and its deadline.
+        let (run, grace) = (begun().await, Scope::new().grace(ms(60_000)));
+        let ended = grace.run(async |group: &TaskGroup<Oops>| {
+            group.cancel();
+            assert_eq!(run.await.unwrap_err().reason(), RetryReason::Cancelled);
+            Ok(())
+        });
+        assert!(ended.await.is_err());
+        assert_eq!(start.elapsed(), ms(0));
+        let run = begun().await;
+        let limited = Scope::new().deadline(Deadline::after(ms(1500)));
+        let ended = limited.run(async |_: &TaskGroup<Oops>| Ok(run.await));
+        let error = ended.await.unwrap().unwrap_err();
+        assert_eq!(
+            (error.reason(), error.elapsed()),
+            (RetryReason::Deadline, ms(1000))
+        );
+        // Out of a group that has ended.
+        let run = scope(async |_: &TaskGroup<Oops>| Ok(begun().await));
+        assert!(run.await.unwrap().await.is_ok());
+        // Out of a shield.
+        let ended = Scope::new()
+            .grace(ms(60_000))
+            .run(async |group: &TaskGroup<Oops>| {
+                let run = ringfence::shield(ms(10), begun()).await;
+                group.cancel();
+                assert_eq!(run.await.unwrap_err().reason(), RetryReason::Cancelled);
                 Ok(())
             });
         assert!(ended.await.is_err());

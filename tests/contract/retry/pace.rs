@@ -293,6 +293,28 @@ fn a_zero_delay_lets_others_run_and_takes_no_time() {
 }
 
 #[test]
+fn an_empty_pause_takes_the_time_that_others_take() {
+    paused(async || {
+        let policy = Retry::constant(Duration::ZERO);
+        for is_plain in [true, false] {
+            let seen = RefCell::new(Vec::new());
+            let run = policy.retry(|attempt| {
+                seen.borrow_mut().push(attempt.elapsed);
+                std::future::ready(Err::<(), _>(Oops(0)))
+            });
+            let run = if is_plain { run } else { run.history(0) };
+            let mut run = std::pin::pin!(run.into_future());
+            for _ in 0..2 {
+                assert!(poll!(run.as_mut()).is_pending());
+                tokio::time::advance(ms(1000)).await;
+            }
+            assert_eq!(run.await.unwrap_err().elapsed(), ms(2000));
+            assert_eq!(seen.into_inner(), [ms(0), ms(1000), ms(2000)]);
+        }
+    });
+}
+
+#[test]
 fn without_pauses_nothing_is_waited_for() {
     const PATIENT: Retry = Retry::constant(ms(10_000)).attempts(5);
     // Outside every runtime.
