@@ -164,8 +164,8 @@ struct Told<'p> {
     armed: Option<Instant>,
     backoff: Option<Backoff>,
     previous: Option<Duration>,
-    /// When the pause that was begun is over.
-    rests: Option<Instant>,
+    /// When the pause that goes on began.
+    pausing: Option<Instant>,
     slept: Duration,
     taken: Option<Taken<'p>>,
 }
@@ -180,7 +180,7 @@ impl<'p> Told<'p> {
             armed: None,
             backoff: None,
             previous: None,
-            rests: None,
+            pausing: None,
             slept: Duration::ZERO,
             taken: None,
         }
@@ -197,11 +197,12 @@ impl<'p> Told<'p> {
             .look(self.options.deadline, &self.options.listen);
     }
 
-    /// The pause is over: all of it, or as much as there was of it.
+    /// The pause is over: it was cut short, or took longer than it should.
     fn rested(&mut self, now: Instant) {
-        if let (Some(at), Some(delay)) = (self.rests.take(), &mut self.previous) {
-            *delay = delay.saturating_sub(at.saturating_duration_since(now));
-            self.slept += *delay;
+        if let Some(began) = self.pausing.take() {
+            let slept = now.saturating_duration_since(began);
+            self.slept += slept;
+            self.previous = self.previous.min(Some(slept));
         }
     }
 
@@ -287,6 +288,7 @@ impl<'p> Told<'p> {
         }
         let mut pause = Pause::Skip;
         let mut delay = Duration::ZERO;
+        let mut begins = None;
         if policy.pauses {
             // A hint takes the place of one step.
             let stream = self.options.stream;
@@ -301,7 +303,8 @@ impl<'p> Told<'p> {
             pause = Pause::Yield;
         }
         if policy.pauses || self.around.deadline != Deadline::NEVER {
-            let at = self.now() + delay;
+            let now = self.now();
+            let at = now + delay;
             // E2
             if Deadline::at(at) >= self.around.deadline {
                 return Err(RetryReason::Deadline);
@@ -309,6 +312,7 @@ impl<'p> Told<'p> {
             if !delay.is_zero() {
                 pause = Pause::Until(at);
             }
+            begins = Some(now).filter(|_| policy.pauses);
         }
         self.pay()?;
         if self.around.is_cancelled() {
@@ -316,9 +320,7 @@ impl<'p> Told<'p> {
             return Err(RetryReason::Cancelled);
         }
         self.previous = Some(delay);
-        if let Pause::Until(at) = pause {
-            self.rests = Some(at);
-        }
+        self.pausing = begins;
         Ok((pause, delay))
     }
 }
@@ -494,7 +496,7 @@ impl<'p, E, V> Engine<'p, E, V> {
         reason: RetryReason,
     ) -> RetryError<E, V> {
         self.told.taken = None;
-        if self.told.rests.is_some() {
+        if self.told.pausing.is_some() {
             self.told.rested(Instant::now());
         }
         let error = RetryError {

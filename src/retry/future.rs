@@ -304,7 +304,7 @@ pub struct RetryReport<T, R> {
     pub attempts: u32,
     /// How long it took; see [`Attempt::elapsed`].
     pub elapsed: Duration,
-    /// How much of that were pauses.
+    /// How much of that were pauses, as long as they were.
     pub slept: Duration,
 }
 

@@ -159,7 +159,7 @@ impl Retry {
     ///
     /// # Panics
     ///
-    /// If it is above the [`cap`](Self::cap).
+    /// If it is above the [`cap`](Self::cap): say that one first, for a floor above 20 s.
     #[track_caller]
     pub const fn floor(mut self, floor: Duration) -> Self {
         self.curve.floor = nanos(floor);

@@ -69,13 +69,17 @@ impl<E, V> HedgeError<E, V> {
             .map(|(copy, failure)| (*copy, failure.as_ref().map_err(|Link(error)| error)))
     }
 
+    /// Returns the same themselves.
+    pub fn into_failures(self) -> impl Iterator<Item = (u32, Result<V, E>)> {
+        self.failures
+            .into_iter()
+            .map(|(copy, failure)| (copy, failure.map_err(|Link(error)| error)))
+    }
+
     /// Returns the error that counts.
     #[must_use]
     pub fn into_error(self) -> Option<E> {
-        self.failures
-            .into_iter()
-            .find_map(|(_, failure)| failure.err())
-            .map(|Link(error)| error)
+        self.into_failures().find_map(|(_, failure)| failure.err())
     }
 }
 

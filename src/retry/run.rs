@@ -162,6 +162,8 @@ macro_rules! options {
         }
 
         /// Drops an attempt that takes longer than this, and goes on as after an error that is worth another attempt.
+        ///
+        /// A scope in it is dropped with it: its tasks are cancelled, and the task around waits for them, not the next attempt.
         pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
             self.told().attempt_timeout = AttemptTimeout::Fixed(timeout);
             self

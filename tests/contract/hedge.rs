@@ -170,6 +170,13 @@ fn when_all_fail_the_first_copys_error_is_the_source() {
         );
         let failed: Vec<_> = error.failures().map(|(copy, _)| copy).collect();
         assert_eq!(failed, [1, 2, 3]);
+        let bad = HEDGE.run(async |attempt| match attempt.number {
+            1 => Ok(String::from("a value")),
+            number => Err(Oops(number)),
+        });
+        let bad = bad.until(|_| false).await.unwrap_err();
+        let both: Vec<_> = bad.into_failures().collect();
+        assert_eq!(both, [(1, Ok("a value".into())), (2, Err(Oops(2)))]);
         assert_eq!(
             error.to_string(),
             "no good answer from 3 copies in 500ms: no attempts left"

@@ -315,6 +315,27 @@ fn an_empty_pause_takes_the_time_that_others_take() {
 }
 
 #[test]
+fn a_pause_counts_for_as_long_as_it_was() {
+    paused(async || {
+        // The clock jumps in one; another is cut short; empty ones wait for others.
+        let jump = async |by: u64| {
+            sleep(ms(10)).await;
+            tokio::time::advance(ms(by)).await;
+        };
+        let flaky = Flaky::new(1);
+        let run = STEADY.retry(|_| flaky.call()).report();
+        let (report, ()) = tokio::join!(run, jump(5000));
+        assert_eq!((report.slept, report.elapsed), (ms(5010), ms(5010)));
+        let empty = Retry::constant(Duration::ZERO);
+        let mut run = std::pin::pin!(empty.retry(|_| flaky.call()).report());
+        flaky.calls.set(0);
+        assert!(poll!(run.as_mut()).is_pending());
+        jump(90).await;
+        assert_eq!(run.await.slept, ms(100));
+    });
+}
+
+#[test]
 fn without_pauses_nothing_is_waited_for() {
     const PATIENT: Retry = Retry::constant(ms(10_000)).attempts(5);
     // Outside every runtime.
