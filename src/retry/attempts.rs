@@ -316,7 +316,6 @@ impl<'p> Told<'p> {
         }
         self.pay()?;
         if self.around.is_cancelled() {
-            self.taken = None;
             return Err(RetryReason::Cancelled);
         }
         self.previous = Some(delay);

@@ -849,6 +849,24 @@ fn after_a_signal_no_copy_begins() {
 }
 
 #[test]
+fn a_call_can_listen_to_another_token() {
+    paused(async || {
+        let (give, take) = tokio::sync::oneshot::channel();
+        let other = signalled(50, || async { give.send(ringfence::token()) });
+        let call = async {
+            let run = HEDGE.run(|_| async { Err::<(), _>(Oops(0)) });
+            let run = run.classify(|_| Verdict::RetryAfter(ms(20_000)));
+            run.cancel_on(take.await.unwrap()).await.unwrap_err()
+        };
+        let (_, error) = tokio::join!(other, call);
+        assert_eq!(
+            (error.reason(), error.elapsed()),
+            (RetryReason::Cancelled, ms(50))
+        );
+    });
+}
+
+#[test]
 fn a_call_that_goes_on_elsewhere_heeds_what_is_around_it_there() {
     paused(async || {
         let op = |_| async { Err::<(), _>(Oops(7)) };

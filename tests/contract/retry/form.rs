@@ -489,8 +489,10 @@ fn a_loop_that_gave_up_begins_no_attempt() {
     paused(async || {
         // Whoever only logs the error does not loop for ever.
         let told = RefCell::new(Vec::new());
+        let budget = RetryBudget::new(0.5).capacity(1).reserve(0);
         let mut tries = STEADY
             .tries()
+            .budget(&budget)
             .on_event(|event: &RetryEvent<'_, Oops>| told.borrow_mut().push(format!("{event:?}")));
         let mut begun = 0;
         while tries.begin().is_ok() {
@@ -507,7 +509,8 @@ fn a_loop_that_gave_up_begins_no_attempt() {
             (error.reason(), error.into_error()),
             (RetryReason::Permanent, Some(Oops(9)))
         );
-        drop(tries);
+        assert_eq!(tries.succeeded(7), 7);
+        assert_eq!(budget.available(), 0.0, "and brings nothing");
         assert_eq!(told.into_inner().len(), 2, "a pause, and one end");
     });
 }
@@ -661,5 +664,10 @@ fn a_loop_tells_its_time() {
         tokio::time::advance(ms(40)).await;
         let error = tries.failed(Oops(0), |_| false).await.unwrap_err();
         assert_eq!(error.elapsed(), ms(40));
+        // Nor is anything begun.
+        let mut tries = STEADY.without_pauses().tries();
+        tries.failed(Oops(0), |_| true).await.unwrap();
+        tokio::time::advance(ms(40)).await;
+        assert_eq!(tries.elapsed(), ms(40));
     });
 }
