@@ -63,7 +63,8 @@ impl Retry {
     ///
     /// # Panics
     ///
-    /// With what `op` or a closure of an option panics with. Outside a tokio runtime, where it has to wait for time.
+    /// With what `op` or a closure of an option panics with. Where it has to wait for time outside a tokio runtime, or in one whose
+    /// time driver is not enabled.
     ///
     /// # Examples
     ///
