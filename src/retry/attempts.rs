@@ -192,11 +192,6 @@ impl<'p> Told<'p> {
         now
     }
 
-    fn look_around(&mut self) {
-        self.around
-            .look(self.options.deadline, &self.options.listen);
-    }
-
     /// The pause is over: it was cut short, or took longer than it should.
     fn rested(&mut self, now: Instant) {
         if let Some(began) = self.pausing.take() {
@@ -370,9 +365,16 @@ impl<'p, E, V> Engine<'p, E, V> {
         self.told.options.budget
     }
 
+    /// Inherits what the groups around set: wherever it is polled, before anything else.
+    pub(super) fn look_around(&mut self) {
+        let Told {
+            around, options, ..
+        } = &mut self.told;
+        around.look(options.deadline, &options.listen);
+    }
+
     /// Asks to begin an attempt.
     pub(super) fn begin(&mut self) -> Result<Attempt, RetryReason> {
-        self.told.look_around();
         let attempt = self.told.begin(self.attempts.saturating_add(1))?;
         self.attempts = attempt.number;
         Ok(attempt)
@@ -386,7 +388,7 @@ impl<'p, E, V> Engine<'p, E, V> {
 
     /// Takes note that an attempt is over, which was made whether anybody asked or not: one that was not begun counts as begun.
     pub(super) fn made(&mut self, was_begun: bool) {
-        self.told.look_around();
+        self.look_around();
         if !was_begun {
             self.start_clock();
             self.attempts = self.attempts.saturating_add(1);
@@ -411,7 +413,6 @@ impl<'p, E, V> Engine<'p, E, V> {
 
     /// Ready once the task is asked to end by a signal.
     pub(super) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.told.look_around();
         self.told.around.poll_cancelled(cx)
     }
 

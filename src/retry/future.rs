@@ -238,6 +238,7 @@ where
         }
         let rest = Stage::full(this.stage, *this.attempts).project();
         let (engine, mut waiting) = (rest.engine, rest.waiting);
+        engine.look_around();
         loop {
             if phase == Phase::Pause {
                 match Waiting::made(waiting.as_mut()).poll_pause(engine, cx) {

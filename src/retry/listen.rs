@@ -56,8 +56,7 @@ impl Around {
 
     /// Looks, unless nothing can have changed (L3).
     pub(super) fn look(&mut self, own: Deadline, listen: &Listen) {
-        let member = crate::context::member_id();
-        let here = member.map(|member| (member, crate::context::is_inside_shield()));
+        let here = crate::context::here();
         if self.seen.replace(here) == Some(here) {
             return;
         }

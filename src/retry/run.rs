@@ -452,6 +452,7 @@ where
             ..
         } = self;
         let mut engine = Engine::after(0, self.options.unwrap_or_else(Options::new));
+        engine.look_around();
         let mut waiting = std::pin::pin!(None);
         loop {
             let attempt = match engine.begin() {
@@ -465,6 +466,7 @@ where
                 })
                 .await
             };
+            engine.look_around();
             let pause = match engine.take(&policy, (&mut judge, &mut hook), ended)? {
                 ControlFlow::Break(value) => return Ok(value),
                 ControlFlow::Continue(pause) => pause,
@@ -472,8 +474,10 @@ where
             if pause != Pause::Skip {
                 let mut waiting = Waiting::made(waiting.as_mut());
                 waiting.as_mut().pause(pause);
-                let rested =
-                    std::future::poll_fn(|cx| waiting.as_mut().poll_pause(&mut engine, cx));
+                let rested = std::future::poll_fn(|cx| {
+                    engine.look_around();
+                    waiting.as_mut().poll_pause(&mut engine, cx)
+                });
                 if let Err(reason) = rested.await {
                     return Err(engine.give_up(&mut hook, reason));
                 }

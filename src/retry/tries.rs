@@ -118,6 +118,7 @@ impl<E, H: Hook<E, Infallible>> Tries<'_, E, H> {
         if self.is_trying {
             self.engine.unsaid();
         }
+        self.engine.look_around();
         let begun = self.engine.begin();
         self.is_trying = begun.is_ok();
         begun.map_err(|reason| self.give_up(reason))
@@ -165,8 +166,11 @@ impl<E, H: Hook<E, Infallible>> Tries<'_, E, H> {
             let mut slot = pin!(None);
             let mut waiting = Waiting::made(slot.as_mut());
             waiting.as_mut().pause(pause);
-            let rested = poll_fn(|cx| waiting.as_mut().poll_pause(engine, cx)).await;
-            rested.map_err(|reason| self.give_up(reason))?;
+            let rested = poll_fn(|cx| {
+                engine.look_around();
+                waiting.as_mut().poll_pause(engine, cx)
+            });
+            rested.await.map_err(|reason| self.give_up(reason))?;
         }
         Ok(())
     }
