@@ -45,7 +45,7 @@ impl Retry {
     /// done. What it returns is dropped before the pause that follows. Whatever is not said otherwise, every error is worth
     /// another attempt.
     ///
-    /// The run inherits the [deadline](Deadline::current) of the group it is awaited in, and its end: once the task is asked
+    /// The run inherits the [deadline](Deadline::current) of the group it is awaited in, and its end, wherever it goes on: once the task is asked
     /// to end, no pause goes on and no attempt begins, while one that runs may finish in the grace.
     ///
     /// *Comparison.* The future is `Send` if its parts are, also when `op` borrows: it can be spawned. It allocates nothing, but to be

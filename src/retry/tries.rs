@@ -36,7 +36,8 @@ impl Retry {
     /// the error back. The limits are those of [`retry`](Self::retry); only an attempt's time is the caller's to keep, with
     /// [`timeout_at`](crate::timeout_at) and the attempt's deadline. To leave the loop is to leave the run. A run that gave
     /// up stays so: no attempt begins any more, whatever the loop makes of the error. An attempt that is said to have ended, and
-    /// was not begun, counts as one that was: no limit is one of `begin` alone. An option holds from when it is given.
+    /// was not begun, counts as one that was: no limit is one of `begin` alone. Nor is an attempt free that
+    /// begins without a word about the one before: it takes a token, too, only without a pause. An option holds from when it is given.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
