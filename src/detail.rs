@@ -33,6 +33,8 @@ pub enum WaitsFor {
     Rate,
     /// The delay before the next attempt of a [retry](crate::retry).
     Backoff,
+    /// The next run of [periodic](crate::Periodic) work.
+    Tick,
     /// The end of this child, through its handle.
     Child(TaskId),
     /// The end of the children of a scope whose body is over: the group has this number.
@@ -49,6 +51,7 @@ impl fmt::Display for WaitsFor {
             Self::Permit => f.write_str("a permit"),
             Self::Rate => f.write_str("its rate"),
             Self::Backoff => f.write_str("its next attempt"),
+            Self::Tick => f.write_str("its next run"),
             Self::Child(id) => write!(f, "task {id}"),
             Self::Children(group) => write!(f, "the children of group {group}"),
         }

@@ -20,6 +20,9 @@ pub mod retry {}
 #[doc = include_str!("../docs/comparison.md")]
 pub mod comparison {}
 
+#[doc = include_str!("../docs/performance.md")]
+pub mod performance {}
+
 #[doc = include_str!("../docs/glossary.md")]
 pub mod glossary {}
 

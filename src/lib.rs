@@ -75,7 +75,7 @@
 //! | for | look at |
 //! |---|---|
 //! | a scope with a name, a grace, a deadline, an observer | [`Scope`] |
-//! | spawning from children, callbacks, other threads | [`TaskGroup::spawner`] |
+//! | spawning from children, callbacks, other threads; from a library, as an object | [`TaskGroup::spawner`], [`Spawn`] |
 //! | what serves the others and ends with them | [`TaskGroup::spawn_background`] |
 //! | children that borrow, or are not `Send`, in one task | [`borrow_scope`], [`local_scope`] |
 //! | the first that succeeds, all of a tuple, a staggered start | [`TaskGroup::first_ok`], [`TaskGroup::try_join`], [`TaskGroup::staggered`] |
@@ -107,6 +107,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings))))]
 
+mod bridge;
 mod cancel;
 mod context;
 mod detail;
@@ -139,6 +140,7 @@ mod trace;
 mod watched;
 mod workers;
 
+pub use bridge::{BoxedTask, Spawn};
 pub use cancel::{Cancelled, Token, token};
 #[cfg(feature = "stream")]
 pub use fan_out::input::Streamed;

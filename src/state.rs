@@ -337,20 +337,12 @@ impl Core {
         owner
     }
 
-    /// Registers a child that has to wait. Says no if it has to end instead.
-    pub(crate) fn park(
-        &self,
-        serial: u64,
-        waker: &Waker,
-        location: &'static Location<'static>,
-    ) -> bool {
+    /// Registers a child that has to wait. It looks whether it has to end after that (R2).
+    pub(crate) fn park(&self, serial: u64, waker: &Waker, location: &'static Location<'static>) {
         // The age is told of those who outlast a grace, or where details are wanted.
         let has_age = self.has_ages || crate::detail::is_on();
         let since = has_age.then(|| Instant::now().into_std());
-        self.registry.park(serial, waker, location, since, |mark| {
-            let word = self.word.read();
-            !word.is_calm() && self.is_forced_with(word, serial, || mark)
-        })
+        self.registry.park(serial, waker, location, since);
     }
 
     pub(crate) fn has_grace(&self) -> bool {

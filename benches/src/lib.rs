@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `cargo run --release --manifest-path benches/Cargo.toml --bin report` | every row in one table: ratios of interleaved rounds, exact counts, goals |
 //! | `… --bin report -- void small` | these rows only |
+//! | `… --bin page` | `docs/performance.md` and its charts, measured anew |
 //! | `… --bin counts -- void` | instructions and locked operations a unit, through callgrind |
 //! | `… --bin allocs` | allocations and bytes a child, and what is kept of children that have ended |
 //! | `cargo bench --manifest-path benches/Cargo.toml` | the same rows under criterion |
@@ -24,7 +25,9 @@ pub mod gate;
 pub mod measure;
 pub mod row;
 pub mod rows;
+pub mod scaling;
 mod shape;
+pub mod timing;
 
 pub use gate::Gate;
 pub use row::{Body, Contender, Goal, Row};

@@ -13,6 +13,7 @@ pub mod queue;
 pub mod ready;
 pub mod result;
 pub mod retry;
+pub mod seen;
 pub mod slots;
 pub mod small;
 pub mod tree;
@@ -34,6 +35,7 @@ pub static ALL: &[&Row] = &[
     &local::YIELDS,
     &eager::ROW,
     &slots::ROW,
+    &seen::ROW,
     &joins::ALL,
     &joins::FIRST,
     &ready::ROW,

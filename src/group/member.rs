@@ -226,23 +226,18 @@ where
         };
         if !*this.parked {
             // A task's waker never changes, and the entry is ours until we end.
-            *this.parked = context.core.park(context.serial, cx.waker(), this.location);
-            *this.registered |= *this.parked;
-            if *this.parked {
-                note(context);
-            }
+            context.core.park(context.serial, cx.waker(), this.location);
+            (*this.parked, *this.registered) = (true, true);
+            note(context);
         } else {
             note(context);
             if context.seat.is_none() {
                 return true;
             }
         }
-        // A shield may have come down in this very poll, or be up.
-        let is_forced = || {
-            let word = context.core.word().read();
-            context.core.is_forced(word, context.serial)
-        };
-        (*this.parked && !is_forced()) || context.may_go_on(cx)
+        // Also of a cancel while it parked (R2). A shield may have come down in this very poll, or be up.
+        let word = context.core.word().read();
+        !context.core.is_forced(word, context.serial) || context.may_go_on(cx)
     }
 
     /// Prepares for being polled by another waker than before.

@@ -2,12 +2,12 @@
 //!
 //! R1. A child is registered from its first `Pending` on, or earlier if it was named, singled out or given a seat; a child
 //! that never waits never comes here. R2. The flag that forces is set before any shard is locked by whoever wakes, and looked at
-//! by whoever registers while the shard is locked: either the waker is found, or the flag is seen. R3. Wakers are woken
+//! by whoever registers after the shard was locked: either the waker is found, or the flag is seen. R3. Wakers are woken
 //! and dropped outside the locks. R4. An entry is taken out by its child, or with all others when the group is closed.
 //! R5. The shards beyond the first are made under the lock of the first, and looked for after it was locked: R2 holds for
 //! them, too.
 
-use std::collections::{HashMap, hash_map};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::Location;
 use std::task::Waker;
@@ -124,33 +124,22 @@ impl Registry {
         std::iter::once(&self.first).chain(std::iter::once_with(others).flatten())
     }
 
-    /// Registers a parked child, unless `forced` says, under the lock, that it should not be parked at all (R2).
+    /// Registers a parked child, who looks whether it has to end after that (R2).
     pub(crate) fn park(
         &self,
         serial: u64,
         waker: &Waker,
         location: &'static Location<'static>,
         since: Option<Instant>,
-        forced: impl FnOnce(Mark) -> bool,
-    ) -> bool {
+    ) {
         let waker = waker.clone();
         let mut shard = self.shard(serial).lock();
-        let place = shard.entry(serial);
-        let mark = match &place {
-            hash_map::Entry::Occupied(known) => known.get().mark,
-            hash_map::Entry::Vacant(_) => Mark::None,
-        };
-        if forced(mark) {
-            drop(shard);
-            return false;
-        }
-        let entry = place.or_default();
+        let entry = shard.entry(serial).or_default();
         entry.location = Some(location);
         entry.since = since;
         let old = entry.waker.replace(waker);
         drop(shard);
         drop(old);
-        true
     }
 
     pub(crate) fn name(&self, serial: u64, name: PlainArc<str>) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cancel::token;
+use crate::detail::{self, WaitsFor};
 use crate::group::output::TaskOutput;
 use crate::runtime::poll_step;
 use crate::supervise::schedule::{Missed, Pace, Schedule};
@@ -185,9 +186,15 @@ impl Periodic {
             }
             std::mem::take(&mut orders.is_triggered).then_some(Woken::Triggered)
         }));
-        let ordered = poll_fn(|cx| match cancelled.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Woken::Over),
-            Poll::Pending => ordered.as_mut().poll(cx),
+        let ordered = poll_fn(|cx| {
+            let woken = match cancelled.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(Woken::Over),
+                Poll::Pending => ordered.as_mut().poll(cx),
+            };
+            if woken.is_pending() {
+                detail::waits_for(WaitsFor::Tick);
+            }
+            woken
         });
         timeout_at(due, ordered).await.unwrap_or(Woken::Due)
     }

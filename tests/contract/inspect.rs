@@ -11,9 +11,9 @@ use ringfence::inspect::{
     Counters, GroupState, GroupView, Snapshot, TaskState, WaitsFor, collect_details,
 };
 use ringfence::{
-    Deadline, Displaced, Ended, Jitter, Limiter, Observer, OwnedGroup, Rate, RateLimiter, Retry,
-    Scope, Slots, Straggler, TaskGroup, TaskInfo, borrow_scope, queue, scope, shield, snapshot,
-    token,
+    Deadline, Displaced, Ended, Jitter, Limiter, Observer, OwnedGroup, Periodic, Rate, RateLimiter,
+    Retry, Scope, Slots, Straggler, TaskGroup, TaskInfo, borrow_scope, queue, scope, shield,
+    snapshot, token,
 };
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -380,6 +380,10 @@ fn with_details_waits_of_every_room_are_told_apart() {
                     .retry(async |_| Err::<(), _>(1));
                 drop(fails.await);
             });
+            let every = Periodic::delay(ms(900)).first_after(ms(900));
+            group
+                .named("tick")
+                .spawn(every.run(async |_| Ok::<_, String>(())));
             let spawner = group.spawner().limit(slots.clone());
             drop(spawner.spawn(pending::<()>()).await);
             group
@@ -394,7 +398,7 @@ fn with_details_waits_of_every_room_are_told_apart() {
                 .tasks()
                 .filter_map(|task| Some((task.name.as_deref()?, task.waits_for?)))
                 .collect();
-            use WaitsFor::{Backoff, Done, Item, Permit, Rate, Room, Slot};
+            use WaitsFor::{Backoff, Done, Item, Permit, Rate, Room, Slot, Tick};
             assert_eq!(
                 waits,
                 [
@@ -403,6 +407,7 @@ fn with_details_waits_of_every_room_are_told_apart() {
                     ("permit", Permit),
                     ("rate", Rate),
                     ("backoff", Backoff),
+                    ("tick", Tick),
                     ("slot", Slot),
                     ("room", Room)
                 ]

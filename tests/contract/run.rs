@@ -18,7 +18,7 @@ use ringfence::{
 };
 use tokio::{task::yield_now, time::sleep};
 
-use crate::support::{Drops, PATIENCE, Watchdog, current_thread, multi_thread};
+use crate::support::{Drops, PATIENCE, Watchdog, current_thread, cut_at_every_await, multi_thread};
 
 /// Says which of these tests is to be a program.
 const PROGRAM: &str = "RINGFENCE_PROGRAM";
@@ -711,6 +711,48 @@ fn dropped_it_cancels_its_children_and_hears_no_more() {
     program.expect("0 of 1 alive");
     program.expect("ready");
     program.signal("TERM");
+    program.expect("0, 0 finished");
+    assert_eq!(program.end().0, Some(0));
+}
+
+#[test]
+fn wherever_it_is_cut_it_leaves_nothing_and_is_run_again() {
+    let (_watchdog, mut program) = program(
+        "wherever_it_is_cut_it_leaves_nothing_and_is_run_again",
+        || async {
+            let gone = Drops::new();
+            let run = |gone: &Drops| {
+                let (waits, serves) = (gone.guard(), gone.guard());
+                process()
+                    .phases(["serve", "flush"])
+                    .run(async move |[serve, flush]| {
+                        serve.spawn(async move {
+                            let _serves = serves;
+                            yield_now().await;
+                            Ok::<(), String>(())
+                        });
+                        flush.spawn_background(async move {
+                            let _waits = waits;
+                            token().cancelled().await;
+                        });
+                        yield_now().await;
+                        sleep(ms(1)).await;
+                        Ok(())
+                    })
+            };
+            let cuts = cut_at_every_await(
+                || run(&gone),
+                async |cut| {
+                    root().wait(ms(5000)).await.expect("they are gone");
+                    assert_eq!(gone.alive(), 0, "cut {cut}");
+                },
+            )
+            .await;
+            say(format!("more than 3 cuts: {}", cuts > 3));
+            run(&gone).await
+        },
+    );
+    program.expect("more than 3 cuts: true");
     program.expect("0, 0 finished");
     assert_eq!(program.end().0, Some(0));
 }

@@ -47,6 +47,7 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
         "upper",
         false,
         &[
+            "bridge",
             "run",
             "fan_out",
             "supervise",

@@ -6,108 +6,11 @@
 //! `task` are told in time on the wall, with the processor time in a column of its own.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use ringfence_benches::exact::{self, Callgrind, Count, Memory};
 use ringfence_benches::measure::Place;
+use ringfence_benches::timing::{PLACES, Spread, Timed, ratios, spread, timed};
 use ringfence_benches::{Row, rows};
-
-/// Time for one row, all places, once the least number of rounds is done.
-const BUDGET: Duration = Duration::from_secs(10);
-const ROUNDS: std::ops::RangeInclusive<usize> = 5..=31;
-
-/// One contender's samples in one place, a round each, in nanoseconds a unit.
-#[derive(Default)]
-struct Samples {
-    wall: Vec<f64>,
-    cpu: Vec<f64>,
-}
-
-/// A row's samples: contender by contender, place by place.
-struct Timed(Vec<[Samples; 3]>);
-
-impl Timed {
-    /// The samples that are told.
-    fn of(&self, contender: usize, column: usize) -> &[f64] {
-        let samples = &self.0[contender][column];
-        if column == 0 {
-            &samples.cpu
-        } else {
-            &samples.wall
-        }
-    }
-}
-
-/// Middle half and median.
-#[derive(Clone, Copy)]
-struct Spread {
-    low: f64,
-    median: f64,
-    high: f64,
-}
-
-fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    let at = |part: f64| {
-        values
-            .get(((values.len().checked_sub(1)?) as f64 * part).round() as usize)
-            .copied()
-    };
-    Some(Spread {
-        low: at(0.25)?,
-        median: at(0.5)?,
-        high: at(0.75)?,
-    })
-}
-
-fn ratios(of: &[f64], to: &[f64]) -> Option<Spread> {
-    spread(of.iter().zip(to).map(|(of, to)| of / to))
-}
-
-/// Columns of the places, in the order of [`Place::all`].
-const PLACES: [&str; 3] = ["ct", "mt", "task"];
-
-fn sample(place: &Place, row: &Row, contender: usize, n: usize, into: &mut Samples) {
-    let taken = place.once(row, &row.contenders[contender], n);
-    into.wall.push(taken.wall.as_nanos() as f64 / n as f64);
-    into.cpu.push(taken.cpu.as_nanos() as f64 / n as f64);
-}
-
-/// Another order each round, the same in every run: whoever comes next finds the heap as the one before has left it.
-fn order(contenders: usize, round: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..contenders).collect();
-    let mut state = (round as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    for last in (1..contenders).rev() {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        order.swap(last, (state >> 33) as usize % (last + 1));
-    }
-    order
-}
-
-fn timed(places: &[Place; 3], row: &Row) -> Timed {
-    let n = row.size();
-    let mut timed = Timed(row.contenders.iter().map(|_| Default::default()).collect());
-    for place in places {
-        for contender in row.contenders {
-            place.once(row, contender, n);
-        }
-    }
-    let start = Instant::now();
-    for round in 0..*ROUNDS.end() {
-        if round >= *ROUNDS.start() && start.elapsed() > BUDGET {
-            break;
-        }
-        for (column, place) in places.iter().enumerate() {
-            for contender in order(row.contenders.len(), round) {
-                sample(place, row, contender, n, &mut timed.0[contender][column]);
-            }
-        }
-    }
-    timed
-}
 
 fn index(row: &Row, name: &str) -> Option<usize> {
     row.contenders

@@ -322,3 +322,14 @@ pub static BATCH: Row = row(
     ],
     &[goal("ringfence, batches of 64", "kanal", 1.0)],
 );
+
+/// So many producers and one consumer, capacity 128: the sum of `n` numbers.
+pub async fn producers(who: &str, producers: usize, n: usize) -> u64 {
+    match who {
+        "crossfire" => pass::<Crossfire>(n, 128, producers, 1).await,
+        "async-channel" => pass::<AsyncChannel>(n, 128, producers, 1).await,
+        "tokio mpsc" => pass::<Tokio>(n, 128, producers, 1).await,
+        "kanal" => pass::<Kanal>(n, 128, producers, 1).await,
+        _ => pass::<Ours>(n, 128, producers, 1).await,
+    }
+}

@@ -240,12 +240,11 @@ where
             return true;
         }
         if !*this.parked {
-            *this.parked = core.park(*this.serial, cx.waker(), this.location);
-            *this.registered |= *this.parked;
+            core.park(*this.serial, cx.waker(), this.location);
+            (*this.parked, *this.registered) = (true, true);
         }
-        // A shield may have come down in this very poll, or be up.
-        let is_forced = || core.is_forced(core.word().read(), *this.serial);
-        (*this.parked && !is_forced()) || stage.may_go_on(cx)
+        // Also of a cancel while it parked (R2). A shield may have come down in this very poll, or be up.
+        !core.is_forced(core.word().read(), *this.serial) || stage.may_go_on(cx)
     }
 
     /// The common end: a value, and nothing that anybody else would have to know. Gives the value back if it is not so.
