@@ -312,7 +312,7 @@ where
     H: HedgeHook,
 {
     fn advance(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, RetryReason>> {
-        let mut polled = 0;
+        let (mut polled, mut due) = (0, None::<Instant>);
         self.as_mut().project().race.look_around();
         if self.race.begun.is_none() {
             let now = Instant::now();
@@ -331,7 +331,7 @@ where
             }
             let this = self.as_mut().project();
             let race = this.race;
-            let now = Instant::now();
+            let now = due.map_or_else(Instant::now, |due| due.max(Instant::now()));
             if race.is_late(now) {
                 return Poll::Ready(Err(RetryReason::Deadline)); // H6
             }
@@ -361,6 +361,7 @@ where
                     .as_pin_mut()
                     .map_or(Poll::Pending, |timer| timer.poll(cx))
             );
+            due = Some(at); // also where another clock is read, which is not that far
         }
     }
 

@@ -849,6 +849,24 @@ fn after_a_signal_no_copy_begins() {
 }
 
 #[test]
+fn a_timer_that_is_over_is_over_by_every_clock() {
+    let op = async |attempt: Attempt| match attempt.number {
+        1 => pending().await,
+        number => Ok::<_, Oops>(number),
+    };
+    let mut run = Box::pin(HEDGE.run(op).into_future());
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        advance(Duration::from_secs(3600)).await;
+        assert!(poll!(run.as_mut()).is_pending());
+        sleep(ms(200)).await;
+    });
+    // An hour earlier.
+    assert_eq!(futures::executor::block_on(run).unwrap(), 2);
+}
+
+#[test]
 fn a_call_can_listen_to_another_token() {
     paused(async || {
         let (give, take) = tokio::sync::oneshot::channel();
