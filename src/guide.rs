@@ -17,6 +17,12 @@ pub mod migrating {}
 #[doc = include_str!("../docs/retry.md")]
 pub mod retry {}
 
+#[doc = include_str!("../docs/service.md")]
+pub mod service {}
+
+#[doc = include_str!("../docs/from-asyncio.md")]
+pub mod from_asyncio {}
+
 #[doc = include_str!("../docs/comparison.md")]
 pub mod comparison {}
 

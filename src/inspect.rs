@@ -147,7 +147,9 @@ impl GroupView {
         if view.word.live() == 0 {
             return None;
         }
-        let tasks = view.tasks.iter().map(|seen| TaskView::new(core, seen, now));
+        let is_asked = core.is_asked_around();
+        let tasks = view.tasks.iter();
+        let tasks = tasks.map(|seen| TaskView::new(core, seen, is_asked, now));
         let tasks = tasks.collect();
         let View {
             id,
@@ -185,14 +187,14 @@ impl GroupView {
 }
 
 impl TaskView {
-    fn new(core: &Core, seen: &Seen, now: Instant) -> Self {
+    fn new(core: &Core, seen: &Seen, is_asked_around: bool, now: Instant) -> Self {
         let (polls, waits_for) = told(seen.detail);
         let since = seen.since.map(Instant::from_std);
         Self {
             id: core.task_id(seen.serial),
             name: seen.name.clone(),
             spawned_at: seen.location,
-            state: match core.asked(seen) {
+            state: match core.asked(seen, is_asked_around) {
                 Mark::None => TaskState::Running,
                 Mark::Signalled => TaskState::Cancelling,
                 Mark::Forced => TaskState::Forced,

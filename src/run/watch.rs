@@ -170,7 +170,9 @@ impl Board {
 
     fn waiting(&self, waited: Duration, is_last: bool) -> Nag {
         let (phases, signal, is_body_over) = self.shared.with(|shared| {
-            let phases = shared.phases.iter().filter(|phase| phase.left > 0);
+            // Those who were not told to stop yet hold nobody up.
+            let is_held_up = |phase: &&Phase| phase.left > 0 && phase.asked >= Asked::Stop;
+            let phases = shared.phases.iter().filter(is_held_up);
             let phases: Vec<_> = phases
                 .map(|phase| (phase.name.clone(), phase.groups.clone()))
                 .collect();

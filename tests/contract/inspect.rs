@@ -269,6 +269,44 @@ fn the_signalled_and_the_forced_are_told_apart() {
 }
 
 #[test]
+fn a_cancel_further_out_is_seen_wherever_its_tokens_reach() {
+    paused(async || {
+        let run = named("seen-below")
+            .grace(ms(50))
+            .run(async |outer: &Group| {
+                outer.spawn(async {
+                    let inner = named("inner").run(async |group: &Group| {
+                        group.named("deaf").spawn(pending::<()>());
+                        group.named("screened").spawn(shield(ms(500), async {
+                            let apart = named("apart").run(async |group: &Group| {
+                                group.named("calm").spawn(sleep(ms(20)));
+                                Ok(())
+                            });
+                            drop(apart.await);
+                        }));
+                        Ok(())
+                    });
+                    drop(inner.await);
+                });
+                settle().await;
+                outer.cancel();
+                sleep(ms(1)).await;
+                let seen = look("seen-below");
+                let state = |name| {
+                    let mut tasks = seen
+                        .tasks()
+                        .filter(|task| task.name.as_deref() == Some(name));
+                    tasks.next().map(|task| task.state)
+                };
+                assert_eq!(state("deaf"), Some(TaskState::Cancelling));
+                assert_eq!(state("calm"), Some(TaskState::Running), "behind a shield");
+                Ok(())
+            });
+        drop(run.await);
+    });
+}
+
+#[test]
 fn time_left_is_that_until_the_earliest_deadline() {
     paused(async || {
         let run = named("dated")

@@ -357,6 +357,42 @@ fn it_nags_with_names_while_it_waits() {
 }
 
 #[test]
+fn it_nags_about_the_phases_that_were_told_to_stop_and_no_others() {
+    let (_watchdog, mut program) = program(
+        "it_nags_about_the_phases_that_were_told_to_stop_and_no_others",
+        || async {
+            process()
+                .nag_every(ms(20))
+                .on_nag(|nag| say(nag.to_string().replace('\n', ";")))
+                .phases(["work", "keep"])
+                .run(async |[work, keep]| {
+                    for (spawner, lasts) in [(work, 500), (keep, 0)] {
+                        spawner.spawn(async move {
+                            token().cancelled().await;
+                            sleep(ms(lasts)).await;
+                            Ok::<(), String>(())
+                        });
+                    }
+                    yield_now().await;
+                    say("ready");
+                    Ok(())
+                })
+                .await
+        },
+    );
+    program.expect("ready");
+    program.signal("TERM");
+    let line = program.line();
+    assert!(
+        line.starts_with("SIGTERM: still waiting for 1 after 0."),
+        "{line}"
+    );
+    assert!(line.contains(", in phase `work`;  task "), "{line}");
+    assert!(!line.contains("keep"), "{line}");
+    assert_eq!(program.end().0, Some(0));
+}
+
+#[test]
 fn a_failure_stops_it_in_order_and_it_exits_with_one() {
     let (_watchdog, mut program) = program(
         "a_failure_stops_it_in_order_and_it_exits_with_one",
