@@ -16,7 +16,7 @@ use crate::time::Deadline;
 type Place = Option<(TaskId, bool)>;
 
 /// What a run was told to listen to.
-pub(super) enum Listen {
+pub(crate) enum Listen {
     /// To the task that the run is in.
     Ambient,
     To(Token),
@@ -30,10 +30,10 @@ impl From<Option<Token>> for Listen {
 }
 
 /// What holds where a run is: its own word, and that of the groups around.
-pub(super) struct Around {
+pub(crate) struct Around {
     /// Where it looked; not at all, or not since it was told something, if there is none.
     seen: Option<Place>,
-    pub(super) deadline: Deadline,
+    pub(crate) deadline: Deadline,
     ear: Ear,
 }
 
@@ -46,16 +46,16 @@ impl Around {
         }
     }
 
-    pub(super) const UNSEEN: Self = Self::new(None);
+    pub(crate) const UNSEEN: Self = Self::new(None);
     /// That of a run which was told nothing, in no group.
-    pub(super) const NOTHING: Self = Self::new(Some(None));
+    pub(crate) const NOTHING: Self = Self::new(Some(None));
 
-    pub(super) const fn forget(&mut self) {
+    pub(crate) const fn forget(&mut self) {
         self.seen = None;
     }
 
     /// Looks, unless nothing can have changed (L3).
-    pub(super) fn look(&mut self, own: Deadline, listen: &Listen) {
+    pub(crate) fn look(&mut self, own: Deadline, listen: &Listen) {
         let here = crate::context::here();
         if self.seen.replace(here) == Some(here) {
             return;
@@ -71,12 +71,12 @@ impl Around {
         };
     }
 
-    pub(super) fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.ear.token.as_ref().is_some_and(Token::is_cancelled)
     }
 
     /// Ready once the task is asked to end, if that is by a signal (L1).
-    pub(super) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let ear = &mut self.ear;
         let Some(token) = ear.token.as_ref().filter(|_| ear.may_signal) else {
             return Poll::Pending;
