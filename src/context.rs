@@ -242,6 +242,15 @@ pub(crate) fn quit() {
     with(|context| context.seat().quit());
 }
 
+/// Returns which member the caller is, and whether in a shielded section.
+#[inline]
+pub(crate) fn here() -> Option<(crate::observe::TaskId, bool)> {
+    with(|context| {
+        let is_inside = context.seat.as_ref().is_some_and(|seat| seat.is_inside());
+        (context.core.task_id(context.serial), is_inside)
+    })
+}
+
 /// Takes a count on the child that the caller is.
 pub(crate) fn keeper() -> Option<Owner> {
     with(|context| Owner::child(context.seat()))
