@@ -96,13 +96,19 @@ impl Token {
         self.place.is_none()
     }
 
+    /// Asks whether it may tell of a cancel before the task is forced.
+    pub(crate) fn may_come_first(&self) -> bool {
+        let own = self.place.as_ref();
+        own.is_some_and(|own| own.around().any(|(core, _)| core.may_signal()))
+    }
+
     /// Asks whether the task was asked to end.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.place.as_ref().is_some_and(|own| {
             own.core.is_signalled(own.serial, || own.is_marked())
                 || own.core.word().read().live() == 0
-                || own.around().skip(1).any(is_signalled)
+                || own.core.signalled_around().is_some()
         })
     }
 
@@ -114,12 +120,9 @@ impl Token {
             let why = own.core.why(own.serial, own.is_marked());
             return Some(own.core.reason_why(why));
         }
-        // The innermost that was asked to end.
-        if let Some((core, serial)) = own.around().skip(1).find(|place| is_signalled(*place)) {
-            let why = core.why(serial, core.registry().mark(serial) > Mark::None);
-            return Some(core.reason_why(why));
-        }
-        (own.core.word().read().live() == 0).then_some(CancelReason::Closed)
+        let around = own.core.reason_around();
+        let closed = || (own.core.word().read().live() == 0).then_some(CancelReason::Closed);
+        around.or_else(closed)
     }
 
     /// Waits until the task is asked to end; for ever outside every group.
@@ -133,10 +136,6 @@ impl Token {
             listening: Vec::new(),
         }
     }
-}
-
-fn is_signalled((core, serial): (&Core, u64)) -> bool {
-    core.is_signalled(serial, || core.registry().mark(serial) > Mark::None)
 }
 
 impl fmt::Debug for Token {

@@ -53,6 +53,24 @@ impl Context {
         waits_for
     }
 
+    /// Asks whether the task ends itself, as a cancelled one.
+    #[inline]
+    pub(crate) fn has_quit(&self) -> bool {
+        self.seat.as_ref().is_some_and(|seat| seat.has_quit())
+    }
+
+    /// Asks whether a shield of the task has lasted longer than it may, whoever finds that out.
+    pub(crate) fn is_overrun(&self) -> bool {
+        self.seat.as_ref().is_some_and(|seat| {
+            let is_past = || {
+                let now = Instant::now();
+                let since = self.core.forced_since(now);
+                since.is_some_and(|since| seat.is_past(since, now))
+            };
+            seat.is_overrun() || (seat.is_shielded() && is_past())
+        })
+    }
+
     /// Asks whether the task may go on although it is forced; wakes it when it may not any more.
     pub(crate) fn may_go_on(&self, cx: &mut TaskContext<'_>) -> bool {
         let seat = self.seat.as_ref().filter(|seat| seat.is_shielded());
@@ -219,9 +237,35 @@ pub(crate) fn is_inside_shield() -> bool {
     with(|context| context.seat.as_ref().is_some_and(|seat| seat.is_inside())).unwrap_or(false)
 }
 
+/// Has the child that the caller is end, as a cancelled one, when its poll is over.
+pub(crate) fn quit() {
+    with(|context| context.seat().quit());
+}
+
+/// Returns which member the caller is, and whether in a shielded section.
+#[inline]
+pub(crate) fn here() -> Option<(crate::observe::TaskId, bool)> {
+    with(|context| {
+        let is_inside = context.seat.as_ref().is_some_and(|seat| seat.is_inside());
+        (context.core.task_id(context.serial), is_inside)
+    })
+}
+
 /// Takes a count on the child that the caller is.
 pub(crate) fn keeper() -> Option<Owner> {
     with(|context| Owner::child(context.seat()))
+}
+
+/// Returns the seat of the caller if it has dropped scopes that are not gone.
+pub(crate) fn adopting() -> Option<Arc<Seat>> {
+    with(|context| {
+        context
+            .seat
+            .as_ref()
+            .filter(|seat| seat.has_adopted())
+            .cloned()
+    })
+    .flatten()
 }
 
 /// Returns the id of the member that the caller is: also of a body, whose number is 0.

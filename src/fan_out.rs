@@ -6,6 +6,7 @@
 //! functions of key and weight, run under the intake's own lock, which nothing else takes and nobody waits for (`door`).
 //! F5. Whatever ends it, each error of an item is in what it comes back with, or is told to the observer.
 
+mod calm;
 pub(crate) mod crew;
 pub(crate) mod door;
 mod engine;
@@ -138,7 +139,7 @@ where
     }
 
     /// Has each item wait for `rate` before it starts. The limiter may be shared. An item that waits for it holds no permit of a
-    /// [limiter](Self::limiter).
+    /// [limiter](Self::limiter); one that was let through, and is cancelled while it waits for its permit, has used its turn.
     pub fn rate(mut self, rate: &RateLimiter) -> Self {
         self.rate = Some(rate.clone());
         self
@@ -146,12 +147,13 @@ where
 
     /// Has each item hold a permit of `limiter` while it runs, besides the limit of its own: for a limit that several
     /// fan-outs share, that is changed while it runs, or that adapts itself. An [adaptive](Limiter::adaptive) one learns
-    /// that an item went well, or was too much, from whether it succeeds or fails.
+    /// that an item went well, or was too much, from whether it succeeds or fails; not from one that runs on a loan.
     ///
     /// The permit goes back when the item ends, whoever takes its result and when. An item that waits for another fan-out inside
     /// it, with the same limiter, lends its permit to one item of that at a time: fan-outs inside one another go on, however
-    /// low the limit. (Not from a [local](Self::local) one to what is inside it, whose items have no tasks of their own.) An
-    /// item that asks the limiter itself for another permit does not lend: where all who have one do that, none goes on.
+    /// low the limit. (An item of a [local](Self::local) one has no task of its own: it lends to what begins in the task that it
+    /// runs in, not to what begins in a child that has another.) An item that asks the limiter itself for another permit does
+    /// not lend: where all who have one do that, none goes on.
     pub fn limiter(mut self, limiter: &Limiter) -> Self {
         self.limiter = Some(limiter.clone());
         self.weight = None;

@@ -23,6 +23,7 @@ pub(crate) mod start;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::panic::Location;
 
 use tokio::runtime::Handle;
 
@@ -140,6 +141,7 @@ impl<E: Send + 'static> TaskGroup<E> {
             spawner: Spawner {
                 core,
                 runtime,
+                name: None,
                 error: PhantomData,
             },
         }
@@ -216,10 +218,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         F: FnOnce() -> R + Send + 'static,
         R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
     {
-        let birth = Birth::here(Kind::Normal);
-        let runtime = self.spawner.runtime.clone();
-        self.launch(Blocking::new(call, runtime, birth.location), birth)
-            .unwrap_or_else(|refused| self.refuse(refused))
+        self.launch_blocking(call, Birth::here(Kind::Normal))
     }
 
     /// Spawns a child that need not be `Send`, and stays in this thread.
@@ -364,8 +363,37 @@ impl<E: Send + 'static> TaskGroup<E> {
     {
         let Spawner { core, runtime, .. } = &self.spawner;
         let (member, serial) = spawn::admit::<F, E, _>(core, future, &birth)?;
-        let join = crate::runtime::spawn(runtime.as_ref(), member);
+        let join = crate::runtime::spawn_from(birth.location, runtime.as_ref(), member);
         Ok(TaskHandle::spawned(join, serial, birth.name, core))
+    }
+
+    /// As [`spawn`](Self::spawn), for a call that was made at `location`.
+    #[track_caller]
+    pub(crate) fn spawn_from<F>(
+        &self,
+        location: &'static Location<'static>,
+        future: F,
+    ) -> TaskHandle<'_, <F::Output as TaskOutput<E>>::Value>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        let birth = Birth {
+            location,
+            ..Birth::here(Kind::Normal)
+        };
+        self.launch(future, birth)
+            .unwrap_or_else(|refused| self.refuse(refused))
+    }
+
+    #[track_caller]
+    pub(crate) fn launch_blocking<F, R>(&self, call: F, birth: Birth) -> TaskHandle<'_, R::Value>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
+    {
+        let blocking = Blocking::new(call, self.spawner.runtime.clone(), birth.location);
+        self.launch(blocking, birth)
+            .unwrap_or_else(|refused| self.refuse(refused))
     }
 
     pub(crate) fn refuse<F, T>(&self, refused: SpawnError<F>) -> TaskHandle<'_, T> {

@@ -173,7 +173,7 @@ pub struct Displaced {
     pub what: DisplacedWhat,
 }
 
-/// The two kinds of things that can be displaced.
+/// The kinds of things that can be displaced.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DisplacedWhat {
@@ -182,6 +182,9 @@ pub enum DisplacedWhat {
     /// An error, type-erased, because a panic took its place, a [join](crate::TaskGroup::try_join) had its answer, or nobody
     /// waits for its scope.
     Error(Box<dyn std::any::Any + Send>),
+    /// An error in a [race](crate::TaskGroup::first_ok) that went on without it, type-erased: an ordinary fail-over, and so no more
+    /// than a `debug` event for `tracing`.
+    Overlooked(Box<dyn std::any::Any + Send>),
 }
 
 impl fmt::Display for Displaced {
@@ -191,6 +194,7 @@ impl fmt::Display for Displaced {
             (DisplacedWhat::Panic(p), None) => write!(f, "panicked: {p}"),
             (DisplacedWhat::Error(_), Some(task)) => write!(f, "{task} failed"),
             (DisplacedWhat::Error(_), None) => f.write_str("an error reached nobody"),
+            (DisplacedWhat::Overlooked(_), _) => f.write_str("an error was overlooked in a race"),
         }
     }
 }
@@ -358,7 +362,7 @@ pub(crate) fn displace(
     // The destructors of the error and of the payload are user code as well.
     let dropped = catch(|| match displaced.what {
         DisplacedWhat::Panic(panic) => drop(panic.into_inner()),
-        DisplacedWhat::Error(error) => drop(error),
+        DisplacedWhat::Error(error) | DisplacedWhat::Overlooked(error) => drop(error),
     });
     if let Err(panic) = dropped {
         let what = DisplacedWhat::Panic(panic);

@@ -1,6 +1,7 @@
 //! The one door to the runtime.
 
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -35,11 +36,33 @@ pub(crate) fn spawn<F>(handle: Option<&Handle>, future: F) -> JoinHandle<F::Outp
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
+    spawn_from(Location::caller(), handle, future)
+}
+
+/// The same for a call that was made at `location`: who waits before it spawns is not called from there any more.
+///
+/// # Panics
+///
+/// As [`spawn`].
+#[track_caller]
+pub(crate) fn spawn_from<F>(
+    location: &Location<'_>,
+    handle: Option<&Handle>,
+    future: F,
+) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
     match handle {
         Some(handle) => handle.spawn(future),
         None => match current() {
             Some(handle) => handle.spawn(future),
-            None => panic!("ringfence: cannot spawn a child outside a tokio runtime"),
+            None if Location::caller() == location => {
+                panic!("ringfence: cannot spawn a child outside a tokio runtime")
+            }
+            None => {
+                panic!("ringfence: cannot spawn a child outside a tokio runtime, at {location}")
+            }
         },
     }
 }

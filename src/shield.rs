@@ -23,7 +23,7 @@ use crate::sync::Arc;
 /// the section; after `bound` it is dropped all the same, and named among those who were
 /// [forced](crate::GroupError::forced). Where the runtime has no time driver, that is at once. A signal changes nothing: the
 /// bound counts from the force, also for a section that begins after it, so that no chain of sections outlasts the longest of
-/// their bounds. Inside, [`token`](crate::token) is silent and there is [no deadline](crate::Deadline::current) from outside,
+/// their bounds. So a handle that is awaited there, and whose child has no value to give, is waited for until then. Inside, [`token`](crate::token) is silent and there is [no deadline](crate::Deadline::current) from outside,
 /// also in scopes that are opened there.
 ///
 /// It shields against the cancel of the task that the caller runs in, whether it came through a handle, the group, or a group

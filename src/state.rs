@@ -268,11 +268,17 @@ impl Core {
 
     /// Gives a child its serial that is polled once by the body before it is counted in; or says why not.
     pub(crate) fn announce(&self) -> Result<u64, CancelReason> {
-        if self.word.read().is_open() {
-            Ok(self.next.fetch_add(1, Ordering::Relaxed))
-        } else {
-            Err(self.reason().unwrap_or(CancelReason::Closed))
+        match self.refusal() {
+            None => Ok(self.next.fetch_add(1, Ordering::Relaxed)),
+            Some(reason) => Err(reason),
         }
+    }
+
+    /// Says why it takes no new children, if it does not.
+    #[inline]
+    pub(crate) fn refusal(&self) -> Option<CancelReason> {
+        let is_open = self.word.read().is_open();
+        (!is_open).then(|| self.reason().unwrap_or(CancelReason::Closed))
     }
 
     /// Counts one out. The last one settles with the adopter, and so on up the chain.
@@ -412,6 +418,15 @@ impl Core {
     }
 
     // -- what is left -----------------------------------------------------------------------------------------------
+
+    /// Asks whether it has ended with nothing to say but who outlasted what.
+    pub(crate) fn has_ended_well(&self) -> bool {
+        let cold = self.cold.lock();
+        cold.rare.as_ref().is_none_or(|rare| {
+            let is_over = matches!(rare.reason, None | Some(CancelReason::Finished));
+            is_over && rare.failures.is_empty()
+        })
+    }
 
     pub(crate) fn take_remains(&self) -> Remains {
         let mut cold = self.cold.lock();

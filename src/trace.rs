@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(feature = "tracing")]
+use crate::observe::DisplacedWhat;
 use crate::observe::{Displaced, Straggler};
 
 /// A span that children are polled in; none can exist without the feature.
@@ -42,9 +44,10 @@ pub(crate) fn enter(_: Option<&Span>) -> Inside {
 #[cfg(feature = "tracing")]
 pub(crate) fn displaced(displaced: &Displaced) {
     // A subscriber is user code: what it throws must not reach the destructor that we may be in.
-    drop(crate::panic::catch(
-        || tracing::error!(target: "ringfence", "{displaced}"),
-    ));
+    drop(crate::panic::catch(|| match displaced.what {
+        DisplacedWhat::Overlooked(_) => tracing::debug!(target: "ringfence", "{displaced}"),
+        _ => tracing::error!(target: "ringfence", "{displaced}"),
+    }));
 }
 
 #[cfg(feature = "tracing")]

@@ -3,10 +3,13 @@
 //! W1. A delivery is done when the handler gives it back, and only then; an error, a panic, a timeout or a cancel drops it,
 //! and what that means is the source's to say (a queue made with redelivery delivers it again). W2. No end of a handler
 //! ends its worker. W3. When the group around a pool is cancelled with a grace, the source is told to stop, and the workers
-//! finish what it still has. W4. A pool ends when its source has ended and every worker is idle. W5. A panic that there is no
+//! finish what it still has; they do not hear of the cancel themselves (their group is apart), so that work is done then as at
+//! any other time. W4. A pool ends when its source has ended and every worker is idle. W5. A panic that there is no
 //! hook for, and one of the hook itself, harms no work: it is kept until the pool has ended, and goes on in the caller then.
 //! Further ones, what a dropped handler's destructors throw, and every other failure that there is no hook for, go to the
-//! observer, with the worker's name: no error is lost in a count.
+//! observer, with the worker's name: no error is lost in a count. W6. Workers are started one by one: whoever takes a delivery and
+//! leaves nobody at the source starts the next; on several threads it lets that run first, which would else be stuck behind a
+//! handler that does not wait. Once all are there, nobody counts any more.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -17,11 +20,15 @@ use std::time::Duration;
 
 use crate::cancel::token;
 use crate::context;
+use crate::group::TaskGroup;
 use crate::group::error::{BoxError, FailureKind, GroupError};
-use crate::group::{TaskGroup, scope};
+use crate::group::options::Scope;
+use crate::group::spawn::{Birth, Spawner};
 use crate::observe::{DisplacedWhat, TaskInfo, displace};
 use crate::panic::{PanicPayload, catch};
 use crate::queue::{Delivery, Receiver, RecvError};
+use crate::runtime;
+use crate::state::word::Kind;
 use crate::sync::{AtomicU64, Lock, Ordering, PlainArc};
 use crate::time::{Elapsed, timeout};
 
@@ -156,7 +163,7 @@ pub struct Workers<E> {
 }
 
 impl<E: Send + 'static> Workers<E> {
-    /// A pool of `count` workers.
+    /// A pool of up to `count` workers. They are started as there is work for them.
     ///
     /// # Panics
     ///
@@ -208,14 +215,15 @@ impl<E: Send + 'static> Workers<E> {
     /// the item back as [`SendError::Closed`](crate::queue::SendError::Closed). That is no failure of the work at hand: keep what
     /// was found, or leave it, and give the delivery back. With a `?` there, the work would fail, and be done again.
     ///
-    /// `token().cancelled()` is ready when the group around the pool is cancelled with a grace: a handler with a long way to go
-    /// may take a shorter one then. If it drops its delivery, that is another attempt used up, and the pool, which still drains,
-    /// takes the same again; if it holds it until the grace is over, the delivery comes back whichever attempt it was.
+    /// While the pool drains, work is done as at any other time: a handler does not hear of the cancel, nor does a
+    /// [retry](crate::retry) or a wait for a limit in it, so that what was accepted does not fail because it comes last. When the
+    /// grace is over, it is dropped where it is. A deadline around holds in a handler all the same. A handler with a long way to go that wants a shorter one then takes the
+    /// [`token`](crate::token()) of the group around along: `let stop = token();` before the pool is run. If it drops its delivery,
+    /// that is another attempt used up, and the pool, which still drains, takes the same again; if it holds it until the grace
+    /// is over, the delivery comes back whichever attempt it was.
     ///
-    /// A [retry](crate::retry) goes inside the handler; [`timeout`](Self::timeout) is then around all its attempts. Redelivery
-    /// is for what a retry cannot help: a worker that panics, or is cancelled. A retry gives up when its group is cancelled,
-    /// before its first attempt if need be: to go on while the pool drains, it needs
-    /// [`cancel_on(None)`](crate::retry::Run::cancel_on).
+    /// A retry goes inside the handler; [`timeout`](Self::timeout) is then around all its attempts. Redelivery is for what a retry
+    /// cannot help: a worker that panics, or is cancelled.
     ///
     /// # Cancel safety
     ///
@@ -227,46 +235,48 @@ impl<E: Send + 'static> Workers<E> {
     ///
     /// # Panics
     ///
-    /// With what a handler panicked with, when everything has ended, if there is no hook for it.
+    /// With what a handler panicked with, when everything has ended, if there is no hook for it. With a panic of the source itself,
+    /// which ends the pool as its error does.
     pub async fn run<S, F, W>(self, source: S, handler: F) -> Result<Tally, GroupError<S::Error>>
     where
         S: Source,
         F: Fn(S::Delivery) -> W + Send + Sync + 'static,
         W: Future<Output = Result<S::Delivery, E>> + Send + 'static,
     {
-        let done = PlainArc::new(AtomicU64::new(0));
-        let failed = PlainArc::new(AtomicU64::new(0));
-        let handler = PlainArc::new(handler);
-        let panic = PlainArc::new(FirstPanic(Lock::new(None)));
-        let ended = scope(async |group: &TaskGroup<S::Error>| {
-            for number in 1..=self.count {
-                let worker = Worker {
-                    handler: handler.clone(),
-                    timeout: self.timeout,
-                    on_failure: self.on_failure.clone(),
-                    done: done.clone(),
-                    failed: failed.clone(),
-                    panic: panic.clone(),
-                    location: self.location,
-                };
-                let source = source.clone();
-                drop(
-                    group
-                        .named(format!("worker {number}"))
-                        .spawn(worker.work(source)),
-                );
-            }
+        let pool = PlainArc::new(Pool {
+            handler,
+            timeout: self.timeout,
+            on_failure: self.on_failure,
+            location: self.location,
+            count: self.count as u64,
+            started: AtomicU64::new(0),
+            at_source: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            panic: FirstPanic(Lock::new(None)),
+        });
+        let around = token();
+        let apart = Scope::new().apart();
+        let ended = apart.run(async |group: &TaskGroup<S::Error>| {
+            pool.start(&group.spawner(), &source);
             // W3. With no grace there is no time for it, and everybody is dropped where they are.
             let mut source = source;
-            drop(group.named("stop").spawn_background(async move {
-                token().cancelled().await;
+            let stop = async move {
+                around.cancelled().await;
                 source.stop();
-            }));
+            };
+            let birth = Birth {
+                kind: Kind::Background,
+                name: Some("stop".into()),
+                location: self.location,
+            };
+            let stop = group.launch(stop, birth);
+            drop(stop.unwrap_or_else(|refused| group.refuse(refused)));
             Ok(())
-        })
-        .await;
+        });
+        let ended = ended.await;
         // W5, G4: it outranks the source's error.
-        if let Some(panic) = panic.take() {
+        if let Some(panic) = pool.panic.take() {
             for failure in ended.err().into_iter().flatten() {
                 let task = failure.task().cloned();
                 if let FailureKind::Error(error) = failure.into_kind() {
@@ -277,8 +287,8 @@ impl<E: Send + 'static> Workers<E> {
         }
         ended?;
         Ok(Tally {
-            done: done.load(Ordering::Relaxed),
-            failed: failed.load(Ordering::Relaxed),
+            done: pool.done.load(Ordering::Relaxed),
+            failed: pool.failed.load(Ordering::Relaxed),
         })
     }
 }
@@ -292,46 +302,100 @@ impl<E> fmt::Debug for Workers<E> {
     }
 }
 
-struct Worker<F, E> {
-    handler: PlainArc<F>,
+/// What the workers of a pool share.
+struct Pool<F, E> {
+    handler: F,
     timeout: Duration,
     on_failure: Option<Hook<E>>,
-    done: PlainArc<AtomicU64>,
-    failed: PlainArc<AtomicU64>,
-    panic: PlainArc<FirstPanic>,
     location: &'static Location<'static>,
+    count: u64,
+    started: AtomicU64,
+    /// How many wait for a delivery, as long as not all have been started (W6).
+    at_source: AtomicU64,
+    done: AtomicU64,
+    failed: AtomicU64,
+    panic: FirstPanic,
 }
 
-impl<F: Send + Sync, E: Send + 'static> Worker<F, E> {
-    async fn work<S, W>(self, mut source: S) -> Result<(), S::Error>
+impl<F: Send + Sync + 'static, E: Send + 'static> Pool<F, E> {
+    /// Starts the next worker, if there is one more.
+    fn start<S, W>(self: &PlainArc<Self>, spawner: &Spawner<S::Error>, source: &S)
     where
         S: Source,
-        F: Fn(S::Delivery) -> W + Send + Sync + 'static,
+        F: Fn(S::Delivery) -> W,
+        W: Future<Output = Result<S::Delivery, E>> + Send + 'static,
+    {
+        let started = &self.started;
+        let next = |number| (number < self.count).then_some(number + 1);
+        let Ok(before) = started.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) else {
+            return;
+        };
+        self.at_source.fetch_add(1, Ordering::Relaxed);
+        let work = self.clone().work(spawner.clone(), source.clone());
+        let birth = Birth {
+            kind: Kind::Normal,
+            name: Some(format!("worker {}", before + 1).into()),
+            location: self.location,
+        };
+        let started = spawner.launch(work, birth);
+        drop(started.unwrap_or_else(|refused| spawner.refuse(refused)));
+    }
+
+    fn is_starting(&self) -> bool {
+        self.started.load(Ordering::Relaxed) < self.count
+    }
+
+    async fn work<S, W>(
+        self: PlainArc<Self>,
+        spawner: Spawner<S::Error>,
+        mut source: S,
+    ) -> Result<(), S::Error>
+    where
+        S: Source,
+        F: Fn(S::Delivery) -> W,
         W: Future<Output = Result<S::Delivery, E>> + Send + 'static,
     {
         while let Some(delivery) = source.deliver().await? {
-            match self.handle(delivery).await {
-                Ok(delivery) => match self
-                    .guard(Duration::MAX, async { delivery.done().await })
-                    .await
-                {
-                    Ok(Ok(Ok(()))) => {
-                        self.done.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Ok(Ok(Err(error))) => self.fail(WorkFailure::NotMarked(error.into())),
-                    Ok(Err(panic)) => self.fail(WorkFailure::Panicked(panic)),
-                    Err(elapsed) => self.fail(WorkFailure::TimedOut(elapsed)),
-                },
-                Err(failure) => self.fail(failure),
+            // W6.
+            if self.is_starting() && self.at_source.fetch_sub(1, Ordering::Relaxed) == 1 {
+                self.start(&spawner, &source);
+                if runtime::is_parallel(spawner.runtime.as_ref()) {
+                    give_way().await;
+                }
+            }
+            self.work_on(delivery).await;
+            if self.is_starting() {
+                self.at_source.fetch_add(1, Ordering::Relaxed);
             }
         }
         Ok(())
     }
 
+    async fn work_on<D, W>(&self, delivery: D)
+    where
+        D: Deliverable,
+        F: Fn(D) -> W,
+        W: Future<Output = Result<D, E>> + Send,
+    {
+        let delivery = match self.handle(delivery).await {
+            Ok(delivery) => delivery,
+            Err(failure) => return self.fail(failure),
+        };
+        let done = async { delivery.done().await };
+        match self.guard(Duration::MAX, done).await {
+            Ok(Ok(Ok(()))) => {
+                self.done.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(Ok(Err(error))) => self.fail(WorkFailure::NotMarked(error.into())),
+            Ok(Err(panic)) => self.fail(WorkFailure::Panicked(panic)),
+            Err(elapsed) => self.fail(WorkFailure::TimedOut(elapsed)),
+        }
+    }
+
     async fn handle<D, W>(&self, delivery: D) -> Result<D, WorkFailure<E>>
     where
         D: Send,
-        F: Fn(D) -> W + Send + Sync,
+        F: Fn(D) -> W,
         W: Future<Output = Result<D, E>> + Send,
     {
         let work = catch(|| (self.handler)(delivery)).map_err(WorkFailure::Panicked)?;
@@ -390,6 +454,19 @@ impl<F: Send + Sync, E: Send + 'static> Worker<F, E> {
         });
         displace_here(task, what);
     }
+}
+
+/// Lets other tasks run.
+async fn give_way() {
+    let mut has_given_way = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut has_given_way, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The first panic of a pool that there was no hook for.

@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use crate::fan_out::FanOut;
+use crate::fan_out::calm::{Calm, calmly};
 use crate::fan_out::hand::{Hand, Pass, Toll};
 use crate::fan_out::input::Input;
 use crate::fan_out::intake::{Intake, Taken, Ticket};
@@ -20,8 +21,8 @@ use crate::fan_out::lanes::Lanes;
 use crate::fan_out::output::ItemOutput;
 use crate::fan_out::pace::Pace;
 use crate::fan_out::progress::{End, Progress};
-use crate::observe::{CancelReason, DisplacedWhat, displace};
-use crate::panic::catch;
+use crate::limit::loan::Offer;
+use crate::observe::CancelReason;
 use crate::sync::{AtomicU64, Lock, Ordering, PlainArc};
 
 /// Which lanes of a group of 64 were woken.
@@ -87,6 +88,8 @@ impl<T> Drop for Steps<T> {
 struct Lane<Fut> {
     future: Pin<Box<Option<Fut>>>,
     pass: Pass,
+    /// While its item has permits.
+    offer: Option<PlainArc<Offer>>,
     waker: Waker,
 }
 
@@ -127,9 +130,8 @@ where
             progress.expect(options.source.size_hint());
         }
         let (asks, mut toll) = options.steps();
-        if let Some((core, serial)) = crate::context::current() {
-            toll.borrow_from(Some((&*core, serial)));
-        }
+        let place = crate::context::current();
+        toll.borrow_from(place.as_ref().map(|(core, serial)| (&**core, *serial)));
         let has_steps = asks.is_some() || !toll.is_free();
         Self {
             lanes: Vec::new(),
@@ -313,8 +315,12 @@ where
         if let Some(progress) = &self.progress {
             progress.start();
         }
-        self.lanes[lane].pass = pass;
-        self.lanes[lane].future.set(Some(future));
+        let place = &mut self.lanes[lane];
+        if let Some(steps) = &self.steps {
+            place.offer = steps.toll.offer(&pass, place.offer.take());
+        }
+        place.pass = pass;
+        place.future.set(Some(future));
         Poll::Ready(Some(lane))
     }
 
@@ -335,6 +341,7 @@ where
         self.lanes.push(Lane {
             future: Box::pin(None),
             pass: Pass::default(),
+            offer: None,
             waker: Waker::from(PlainArc::new(bell)),
         });
         lane
@@ -352,19 +359,29 @@ where
             let Lane {
                 future,
                 pass,
+                offer,
                 waker,
             } = &mut self.lanes[lane];
             let Some(running) = future.as_mut().as_pin_mut() else {
                 return Step::Continue(true); // a wake from an item that has ended
             };
-            let Poll::Ready(output) = running.poll(&mut Context::from_waker(waker)) else {
+            let cx_here = &mut Context::from_waker(waker);
+            let polled = if offer.is_none() {
+                running.poll(cx_here)
+            } else {
+                Offer::during(offer, || running.poll(cx_here))
+            };
+            let Poll::Ready(output) = polled else {
                 return Step::Continue(true);
             };
             // Should that throw, the result goes with it: it may borrow, so nobody else can be told of it.
+            let returned = Calm(Some(output.into_item()));
             self.is_ending = true;
             future.set(None);
             self.is_ending = false;
-            let result = output.into_item();
+            let Some(result) = returned.take() else {
+                unreachable!("it was there")
+            };
             let Pass { index, permit, key } = std::mem::take(pass);
             if let Some(permit) = permit {
                 match &result {
@@ -409,12 +426,22 @@ impl<S, T, F, Fut> Engine<S, T, F, Fut> {
             if let Some(progress) = &self.progress {
                 progress.end(End::Cancelled);
             }
-            if let Err(panic) = catch(|| lane.future.set(None)) {
-                let observer = crate::context::current();
-                let observer = observer.as_ref().and_then(|(core, _)| core.observer());
-                displace(observer, None, DisplacedWhat::Panic(panic));
-            }
+            calmly(|| lane.future.set(None));
             lane.pass = Pass::default();
         }
+    }
+
+    /// Drops all of it (K1).
+    pub(crate) fn dismantle(mut self) {
+        self.clear();
+        let Self {
+            steps,
+            intake,
+            function,
+            ..
+        } = self;
+        calmly(|| drop(steps));
+        calmly(|| drop(intake));
+        calmly(|| drop(function));
     }
 }

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use crate::fan_out::FanOut;
+use crate::fan_out::calm::Calm;
 use crate::fan_out::door::Door;
 use crate::fan_out::input::Input;
 use crate::fan_out::intake::Intake;
@@ -179,10 +180,10 @@ where
             function,
             |_| Channel::new(false),
             |shared| async move {
-                let (mut made, mut ready) = (init, VecDeque::new());
-                while poll_fn(|cx| shared.outlet.poll_take(&mut ready, cx)).await {
-                    let n = ready.len();
-                    for value in ready.drain(..) {
+                let (mut made, mut ready) = (init, Calm(VecDeque::new()));
+                while poll_fn(|cx| shared.outlet.poll_take(&mut ready.0, cx)).await {
+                    let n = ready.0.len();
+                    while let Some(value) = ready.0.pop_front() {
                         made = combine(made, value);
                     }
                     shared.door.deliver(n);

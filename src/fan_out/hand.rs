@@ -8,11 +8,11 @@ use std::task::{Context, Poll, ready};
 use crate::fan_out::intake::Ticket;
 use crate::limit::concurrency::{LimiterCore, OwnedPermit};
 use crate::limit::gate::Wait;
-use crate::limit::loan::Lender;
+use crate::limit::loan::{self, Lender, Offer};
 use crate::limit::rate::{Meter, RateError, RateWait};
 use crate::observe::CancelReason;
 use crate::state::Core;
-use crate::sync::Arc;
+use crate::sync::{Arc, PlainArc};
 use crate::time::Deadline;
 
 /// What an item in flight holds.
@@ -21,6 +21,14 @@ pub(crate) struct Pass {
     pub(crate) index: usize,
     pub(crate) permit: Option<OwnedPermit>,
     pub(crate) key: Option<u64>,
+}
+
+impl Pass {
+    fn has_permits(&self) -> bool {
+        self.permit
+            .as_ref()
+            .is_some_and(|permit| !permit.is_empty())
+    }
 }
 
 /// What every item has to get.
@@ -46,18 +54,24 @@ impl Toll {
         if let Some(limiter) = &self.limiter {
             let around = std::iter::successors(place, |(core, _)| core.opened_in());
             let tasks = around.map(|(core, serial)| core.task_id(serial));
-            self.loan = limiter.lenders.find(tasks);
+            self.loan = loan::find(limiter, tasks);
         }
     }
 
     /// Makes a lender of the caller's task, which has the pass of an item; none if that has no permits.
     pub(crate) fn lend(&self, pass: &Pass, before: Option<Lender>) -> Option<Lender> {
-        let has_permits = pass
-            .permit
-            .as_ref()
-            .is_some_and(|permit| !permit.is_empty());
-        let limiter = self.limiter.as_ref().filter(|_| has_permits)?;
+        let limiter = self.limiter.as_ref().filter(|_| pass.has_permits())?;
         before.or_else(|| Some(Lender::new(limiter, crate::context::task_id()?)))
+    }
+
+    /// The same for an item without a task: an offer to make while it is polled.
+    pub(crate) fn offer(
+        &self,
+        pass: &Pass,
+        before: Option<PlainArc<Offer>>,
+    ) -> Option<PlainArc<Offer>> {
+        let limiter = self.limiter.as_ref().filter(|_| pass.has_permits())?;
+        before.or_else(|| Some(Offer::new(limiter)))
     }
 
     pub(crate) const fn is_free(&self) -> bool {

@@ -5,12 +5,12 @@ use std::future::{Future, poll_fn};
 use std::panic::Location;
 use std::task::{Context, Poll, Waker};
 
-use crate::cancel::{Token, token};
 use crate::fan_out::FanOut;
+use crate::fan_out::calm::Calm;
 use crate::fan_out::engine::{Engine, Error, Step, Value};
 use crate::fan_out::input::Input;
 use crate::fan_out::ordered::Ordered;
-use crate::fan_out::outlet::with_room;
+use crate::fan_out::outlet::{errors, with_room};
 use crate::fan_out::output::ItemOutput;
 use crate::group::error::{Cause, Failure, FailureKind, GroupError};
 use crate::limit::gate::Signal;
@@ -44,42 +44,33 @@ pub struct LocalFanOut<S, T> {
     location: &'static Location<'static>,
 }
 
-/// Cancels what runs, also when it is dropped.
-struct Guarded<S, T, F, Fut>(Engine<S, T, F, Fut>);
+/// Takes the engine apart if it was not run to its end.
+struct Guarded<S, T, F, Fut>(Option<Engine<S, T, F, Fut>>);
 
 impl<S, T, F, Fut> Drop for Guarded<S, T, F, Fut> {
     fn drop(&mut self) {
-        self.0.clear();
+        if let Some(engine) = self.0.take() {
+            engine.dismantle();
+        }
     }
 }
 
 /// Listens for the signal of a cancel, at the price of a look for each poll.
-struct Alarm {
-    token: Token,
-    signal: Option<(Signal, Waker)>,
-}
+#[derive(Default)]
+struct Alarm(Option<(Signal, Waker)>);
 
 impl Alarm {
-    fn new() -> Self {
-        Self {
-            token: token(),
-            signal: None,
-        }
-    }
-
     fn poll(&mut self, cx: &mut Context<'_>) -> Option<CancelReason> {
-        if self.token.is_cancelled() {
-            return Some(self.token.reason().unwrap_or(CancelReason::Closed));
-        }
-        if matches!(&self.signal, Some((_, known)) if known.will_wake(cx.waker())) {
-            return None;
-        }
-        let mut signal = Signal::new();
-        let signalled = signal.poll(cx);
-        self.signal = Some((signal, cx.waker().clone()));
-        match signalled {
-            Poll::Ready(reason) => Some(reason),
-            Poll::Pending => None,
+        match &self.0 {
+            Some((signal, known)) if known.will_wake(cx.waker()) => signal.reason(),
+            // The first poll, or it may be another task that waits now.
+            _ => {
+                let (signal, _) = self.0.insert((Signal::new(), cx.waker().clone()));
+                match signal.poll(cx) {
+                    Poll::Ready(reason) => Some(reason),
+                    Poll::Pending => None,
+                }
+            }
         }
     }
 }
@@ -100,33 +91,40 @@ where
         }
     }
 
-    /// Runs all items; `step` is told of each result, and may end it.
-    async fn run<F, Fut, B>(
+    /// Runs all items; `step` is told of each result, and may end it. What it keeps comes back with how it ended.
+    async fn run<F, Fut, K, B>(
         self,
         function: F,
-        mut step: impl FnMut(usize, Result<Value<Fut>, Error<Fut>>) -> Step<B>,
-    ) -> Result<Option<B>, CancelReason>
+        kept: K,
+        mut step: impl FnMut(&mut K, usize, Result<Value<Fut>, Error<Fut>>) -> Step<B>,
+    ) -> (Calm<K>, Result<Option<B>, CancelReason>)
     where
         F: FnMut(T) -> Fut,
         Fut: Future<Output: ItemOutput>,
+        K: Default,
     {
-        let mut engine = Guarded(Engine::new(self.options, function));
-        let mut alarm = Alarm::new();
+        let mut kept = Calm(kept);
+        let mut guarded = Guarded(None);
+        let engine = guarded.0.insert(Engine::new(self.options, function));
+        let mut alarm = Alarm::default();
         let ended = poll_fn(|cx| {
             if let Some(reason) = alarm.poll(cx) {
-                engine.0.cut(reason);
+                engine.cut(reason);
             }
-            catch(|| engine.0.poll(cx, &mut step)).unwrap_or_else(|panic| {
-                engine.0.clear();
+            let mut step = |index, result| step(&mut kept.0, index, result);
+            catch(|| engine.poll(cx, &mut step)).unwrap_or_else(|panic| {
+                engine.clear();
                 panic.resume()
             })
         })
         .await;
-        engine.0.clear();
-        match (ended, engine.0.why_cut()) {
+        engine.clear();
+        let ended = match (ended, engine.why_cut()) {
             (None, Some(reason)) => Err(reason),
             (ended, _) => Ok(ended),
-        }
+        };
+        drop(guarded.0.take());
+        (kept, ended)
     }
 
     /// Runs `function` on each item, for its effects: see [`FanOut::for_each`].
@@ -148,7 +146,7 @@ where
         F: FnMut(T) -> Fut,
         Fut: Future<Output: ItemOutput<Value = (), Error = E>>,
     {
-        self.all(function, |_, ()| {}).await
+        self.all(function, (), |(), _, ()| {}).await
     }
 
     /// Runs `function` on each item, and collects the values in the order of the input: see [`FanOut::collect`].
@@ -169,12 +167,8 @@ where
         F: FnMut(T) -> Fut,
         Fut: Future<Output: ItemOutput<Value = V, Error = E>>,
     {
-        let mut out = with_room(self.options.source.size_hint());
-        let mut ordered = Ordered::new();
-        self.all(function, |index, value| {
-            ordered.put(index, value, |value| out.push(value));
-        })
-        .await?;
+        let out = with_room(self.options.source.size_hint());
+        let (out, _) = self.all(function, (out, Ordered::new()), sort).await?;
         Ok(out)
     }
 
@@ -196,9 +190,9 @@ where
         F: FnMut(T) -> Fut,
         Fut: Future<Output: ItemOutput<Value = V, Error = E>>,
     {
-        let mut out = with_room(self.options.source.size_hint());
-        self.all(function, |_, value| out.push(value)).await?;
-        Ok(out)
+        let out = with_room(self.options.source.size_hint());
+        self.all(function, out, |out, _, value| out.push(value))
+            .await
     }
 
     /// Runs `function` on each item, and makes the values into one with `combine`, as they come: see [`FanOut::fold`].
@@ -225,12 +219,10 @@ where
         Fut: Future<Output: ItemOutput<Value = V, Error = E>>,
         C: FnMut(A, V) -> A,
     {
-        let mut made = Some(init);
-        self.all(function, |_, value| {
-            made = made.take().map(|so_far| combine(so_far, value));
-        })
-        .await?;
-        match made {
+        let all = self.all(function, Some(init), |made, _, value| {
+            *made = made.take().map(|so_far| combine(so_far, value));
+        });
+        match all.await? {
             Some(made) => Ok(made),
             None => unreachable!("`combine` has thrown"),
         }
@@ -256,18 +248,18 @@ where
         F: FnMut(T) -> Fut,
         Fut: Future<Output: ItemOutput<Value = V, Error = E>>,
     {
-        let (mut errors, location) = (Vec::new(), self.location);
-        let won = self.run(function, |index, result| match result {
+        let location = self.location;
+        let run = self.run(function, Vec::new(), |errors, index, result| match result {
             Ok(value) => Step::Break(value),
             Err(error) => {
                 errors.push((index, error));
                 Step::Continue(())
             }
         });
-        match won.await {
-            Ok(None) if !errors.is_empty() => Err(failed(errors, location)),
-            Ok(won) => Ok(won),
-            Err(reason) => Err(cancelled(reason, errors, location)),
+        match run.await {
+            (errors, Ok(None)) if !errors.0.is_empty() => Err(failed(errors.take(), location)),
+            (_, Ok(won)) => Ok(won),
+            (errors, Err(reason)) => Err(cancelled(reason, errors.take(), location)),
         }
     }
 
@@ -292,47 +284,54 @@ where
         F: FnMut(T) -> Fut,
         Fut: Future<Output: ItemOutput<Value = V, Error = E>>,
     {
-        let mut out = with_room(self.options.source.size_hint());
-        let mut ordered = Ordered::new();
+        let out = with_room(self.options.source.size_hint());
         let location = self.location;
-        let run = self.run(function, |index, result| {
-            ordered.put(index, result, |result| out.push(result));
+        let run = self.run(function, (out, Ordered::new()), |kept, index, result| {
+            sort(kept, index, result);
             Step::<()>::Continue(())
         });
-        match run.await {
+        let (kept, ended) = run.await;
+        let (out, ordered) = kept.take();
+        match ended {
             Ok(_) => Ok(out),
             Err(reason) => {
                 let all = out.into_iter().enumerate().chain(ordered.into_rest());
-                let errors = all.filter_map(|(index, result)| Some((index, result.err()?)));
-                Err(cancelled(reason, errors.collect(), location))
+                Err(cancelled(reason, errors(all), location))
             }
         }
     }
 
     /// Runs all items; the first failure ends it.
-    async fn all<F, Fut, V, E>(
+    async fn all<F, Fut, K, V, E>(
         self,
         function: F,
-        mut each: impl FnMut(usize, V),
-    ) -> Result<(), GroupError<E>>
+        kept: K,
+        mut each: impl FnMut(&mut K, usize, V),
+    ) -> Result<K, GroupError<E>>
     where
         F: FnMut(T) -> Fut,
         Fut: Future<Output: ItemOutput<Value = V, Error = E>>,
+        K: Default,
     {
         let location = self.location;
-        let run = self.run(function, |index, result| match result {
+        let run = self.run(function, kept, |kept, index, result| match result {
             Ok(value) => {
-                each(index, value);
+                each(kept, index, value);
                 Step::Continue(())
             }
             Err(error) => Step::Break((index, error)),
         });
         match run.await {
-            Ok(None) => Ok(()),
-            Ok(Some(error)) => Err(failed(vec![error], location)),
-            Err(reason) => Err(cancelled(reason, Vec::new(), location)),
+            (kept, Ok(None)) => Ok(kept.take()),
+            (_, Ok(Some(error))) => Err(failed(vec![error], location)),
+            (_, Err(reason)) => Err(cancelled(reason, Vec::new(), location)),
         }
     }
+}
+
+/// Puts a result in its place.
+fn sort<R>((out, ordered): &mut (Vec<R>, Ordered<R>), index: usize, result: R) {
+    ordered.put(index, result, |result| out.push(result));
 }
 
 fn failed<E>(errors: Vec<Failed<E>>, location: Place) -> GroupError<E> {

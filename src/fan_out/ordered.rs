@@ -12,6 +12,12 @@ pub(crate) struct Ordered<R> {
     window: VecDeque<Option<R>>,
 }
 
+impl<R> Default for Ordered<R> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<R> Ordered<R> {
     pub(crate) const fn new() -> Self {
         Self {

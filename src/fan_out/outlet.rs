@@ -8,7 +8,9 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
+use crate::fan_out::calm::calmly;
 use crate::fan_out::ordered::Ordered;
+use crate::observe::wake;
 use crate::sync::Lock;
 
 /// How many results a worker keeps.
@@ -103,7 +105,7 @@ impl<R> InOrder<R> {
         let mut state = self.state.lock();
         state.is_cut = true;
         let out = std::mem::take(&mut state.out);
-        let ordered = std::mem::replace(&mut state.ordered, Ordered::new());
+        let ordered = std::mem::take(&mut state.ordered);
         drop(state);
         out.into_iter()
             .enumerate()
@@ -177,11 +179,20 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Outcomes<V, E> {
     }
 }
 
-fn errors<V, E>(results: Vec<(usize, Result<V, E>)>) -> Vec<(usize, E)> {
+/// Picks the errors out. What the destructors of the values throw costs none of them.
+pub(crate) fn errors<V, E>(
+    results: impl IntoIterator<Item = (usize, Result<V, E>)>,
+) -> Vec<(usize, E)> {
     let errors = results
         .into_iter()
-        .map(|(index, result)| Some((index, result.err()?)));
-    errors.flatten().collect()
+        .filter_map(|(index, result)| match result {
+            Ok(value) => {
+                calmly(|| drop(value));
+                None
+            }
+            Err(error) => Some((index, error)),
+        });
+    errors.collect()
 }
 
 /// The values of all, as they come.
@@ -334,12 +345,6 @@ impl<V, E> First<V, E> {
     }
 }
 
-fn wake(taker: Option<Waker>) {
-    if let Some(waker) = taker {
-        waker.wake();
-    }
-}
-
 impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for First<V, E> {
     type Kept = ();
 
@@ -352,7 +357,7 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for First<V, E> {
                 let (taker, errors) = (race.taker.take(), std::mem::take(&mut race.errors));
                 drop(race);
                 wake(taker);
-                drop(errors);
+                calmly(|| drop(errors));
                 None
             }
             (Err(error), Phase::Open) => {
@@ -362,7 +367,7 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for First<V, E> {
             (Err(error), Phase::Cut) => Some(error),
             (late, _) => {
                 drop(race);
-                drop(late);
+                calmly(|| drop(late));
                 None
             }
         }

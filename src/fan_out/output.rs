@@ -44,11 +44,12 @@ impl<T, E> ItemOutput for Result<T, E> {
     }
 }
 
+// As `()` is, so that a function without end is one for `for_each`.
 impl ItemOutput for Never {
-    type Value = Infallible;
+    type Value = ();
     type Error = Infallible;
 
-    fn into_item(self) -> Result<Infallible, Infallible> {
+    fn into_item(self) -> Result<(), Infallible> {
         self
     }
 }

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker, ready};
 use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 
+use crate::fan_out::calm::calmly;
 use crate::fan_out::crew::Next;
 use crate::fan_out::door::{Door, Visit};
 use crate::fan_out::input::Input;
@@ -22,7 +23,7 @@ use crate::fan_out::output::ItemOutput;
 use crate::fan_out::pace::Pace;
 use crate::fan_out::progress::{End, Progress};
 use crate::group::spawn::{Birth, admit};
-use crate::observe::{CancelReason, DisplacedWhat, TaskInfo, displace};
+use crate::observe::{CancelReason, DisplacedWhat, TaskInfo, displace, wake};
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind};
 use crate::sync::{Arc, Lock, PlainArc};
@@ -72,10 +73,18 @@ impl Closing {
             closed.0 = true;
             closed.1.take()
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
+}
+
+/// Where a worker is. One that is dropped in the middle of an item has been thrown out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Door,
+    /// The user's code runs.
+    Item,
+    /// An item was started, and waits.
+    Wait,
 }
 
 pin_project! {
@@ -92,8 +101,7 @@ pin_project! {
         #[pin]
         running: Option<Fut>,
         visit: Visit<S::Item>,
-        // An item was started and has not ended.
-        is_at_item: bool,
+        at: At,
         is_out: bool,
         pace: Pace,
         kept: O::Kept,
@@ -115,7 +123,10 @@ pin_project! {
                 return;
             }
             let shared = &**this.shared;
-            if *this.is_at_item {
+            if *this.at == At::Item {
+                name(this.visit.pass.index);
+            }
+            if *this.at != At::Door {
                 shared.door.tear();
                 if let Some(progress) = &shared.progress {
                     progress.end(End::Cancelled);
@@ -187,7 +198,16 @@ where
     }
 }
 
-/// The result of an item while its future is dropped. Should that throw, an error must not be lost.
+/// Names the worker whose item has thrown after that: the panic is told of as the item's.
+#[cold]
+fn name(index: usize) {
+    if let Some((core, serial, _)) = crate::context::place() {
+        core.set_name(serial, format!("item {index}").into());
+    }
+}
+
+/// The result of an item while its future is dropped. Should that throw, an error must not be lost, nor what the destructor of
+/// a value throws in turn end the process.
 struct Returned<'a, S: Input, F, O, V, E: Send + 'static> {
     shared: &'a Shared<S, F, O>,
     index: usize,
@@ -197,13 +217,17 @@ struct Returned<'a, S: Input, F, O, V, E: Send + 'static> {
 impl<S: Input, F, O, V, E: Send + 'static> Drop for Returned<'_, S, F, O, V, E> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.result.take() {
-            let info = self.shared.info(self.index);
-            displace(
-                self.shared.core.observer(),
-                Some(info),
-                DisplacedWhat::Error(Box::new(error)),
-            );
+        match self.result.take() {
+            None => {}
+            Some(Ok(value)) => calmly(|| drop(value)),
+            Some(Err(error)) => {
+                let info = self.shared.info(self.index);
+                displace(
+                    self.shared.core.observer(),
+                    Some(info),
+                    DisplacedWhat::Error(Box::new(error)),
+                );
+            }
         }
     }
 }
@@ -222,7 +246,7 @@ where
         let worker = Self {
             running: None,
             visit: Visit::new(),
-            is_at_item: false,
+            at: At::Door,
             is_out: false,
             pace: Pace::new(),
             kept: O::Kept::default(),
@@ -258,7 +282,9 @@ where
         let mut lease = None;
         loop {
             if let Some(running) = this.running.as_mut().as_pin_mut() {
+                *this.at = At::Item;
                 let Poll::Ready(output) = running.poll(cx) else {
+                    *this.at = At::Wait;
                     this.pace.pause();
                     return Poll::Pending;
                 };
@@ -269,7 +295,7 @@ where
                     result: Some(output.into_item()),
                 };
                 this.running.set(None); // U1
-                *this.is_at_item = false;
+                *this.at = At::Door;
                 if let Some(permit) = this.visit.pass.permit.take() {
                     match &returned.result {
                         Some(Ok(_)) => permit.succeeded(),
@@ -298,7 +324,7 @@ where
                 shared.leave(this.visit, this.kept);
                 return Poll::Ready(());
             };
-            *this.is_at_item = true;
+            *this.at = At::Item;
             if let Some(progress) = &shared.progress {
                 progress.start();
             }
@@ -313,6 +339,7 @@ where
             }
             this.running.set(Some((shared.function)(item)));
             if has_started && shared.is_parallel {
+                *this.at = At::Wait;
                 cx.waker().wake_by_ref();
                 return Poll::Pending; // U3
             }

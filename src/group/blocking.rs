@@ -3,7 +3,7 @@
 //! | phase   | closure  | left when                                        | to        |
 //! |---------|----------|--------------------------------------------------|-----------|
 //! | queued  | there    | a thread of the pool takes it                    | running   |
-//! |         |          | the child is forced, or the pool is gone         | over      |
+//! |         |          | the child is signalled or forced, or the pool is gone | over |
 //! | running | taken    | it returned or threw, and the child is there     | done      |
 //! |         |          | the child is forced                              | adopted   |
 //! | adopted | taken    | it returned or threw: its owner is settled with  | over      |
@@ -14,7 +14,7 @@
 //! B1. Who takes the closure out, under the lock, decides whether it runs. B2. A call that runs on after its child was forced
 //! counts as a scope that the child has dropped (see [`crate::state::owner`]): whoever adopts it does not end before it
 //! has. B3. It runs, and is dropped, in the child's context, under `catch`. B4. Result, error and panic that nobody can take any
-//! more are observed.
+//! more are observed. B5. It is the signal of a cancel that ends the wait for a thread, as any wait for one's turn: the child ends itself.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -25,6 +25,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 
 use tokio::runtime::Handle;
 
+use crate::cancel::{Cancelled, Token};
 use crate::context::{self, Context, Enter};
 use crate::group::output::TaskOutput;
 use crate::observe::{CancelReason, DisplacedWhat, TaskInfo, displace};
@@ -37,6 +38,8 @@ use crate::sync::{Arc, Lock, PlainArc};
 pub(crate) struct Blocking<F: Send + 'static, R: TaskOutput<E> + Send + 'static, E: Send + 'static>
 {
     state: State<F, R, E>,
+    /// Of a child that is not forced with it.
+    signal: Option<Cancelled>,
     runtime: Option<Handle>,
     location: &'static Location<'static>,
 }
@@ -52,6 +55,7 @@ struct Call<F, R, E> {
     phase: Lock<Phase<F, R>>,
     core: Arc<Core>,
     seat: Option<Arc<Seat>>,
+    token: Token,
     info: TaskInfo,
     error: PhantomData<fn() -> E>,
 }
@@ -85,22 +89,26 @@ where
     ) -> Self {
         Self {
             state: State::New(closure),
+            signal: None,
             runtime,
             location,
         }
     }
 
-    fn submit(&self, closure: F, waker: Waker) -> Option<PlainArc<Call<F, R, E>>> {
+    fn submit(&mut self, closure: F, waker: Waker) -> Option<PlainArc<Call<F, R, E>>> {
         let (core, serial, seat) = context::place()?;
+        let token = crate::cancel::token();
+        self.signal = token.may_come_first().then(|| token.cancelled());
         let info = core.info(serial, core.name_of(serial), self.location);
         let call = PlainArc::new(Call {
             phase: Lock::new(Phase::Queued(closure, waker)),
             core,
             seat,
+            token,
             info,
             error: PhantomData,
         });
-        let job = Job(call.clone());
+        let job = Job(Some(call.clone()));
         crate::runtime::spawn_blocking(self.runtime.as_ref(), move || job.run());
         Some(call)
     }
@@ -126,6 +134,11 @@ where
         };
         match call.poll(cx.waker()) {
             None => {
+                let signal = me.signal.as_mut();
+                if signal.is_some_and(|signal| Pin::new(signal).poll(cx).is_ready()) {
+                    me.signal = None;
+                    call.retract(); // B5
+                }
                 me.state = State::Submitted(call);
                 Poll::Pending
             }
@@ -167,6 +180,19 @@ impl<F, R, E> Call<F, R, E> {
 }
 
 impl<F: Send + 'static, R: TaskOutput<E> + Send + 'static, E: Send + 'static> Call<F, R, E> {
+    /// The child is signalled: it ends, unless a thread has taken the closure.
+    fn retract(&self) {
+        let old = {
+            let mut phase = self.phase.lock();
+            match &*phase {
+                Phase::Queued(..) => std::mem::replace(&mut *phase, Phase::Over), // B1
+                _ => return,
+            }
+        };
+        context::quit();
+        drop(old);
+    }
+
     /// The child is dropped where it waits, in its context.
     fn forced(self: &PlainArc<Self>) {
         let old = {
@@ -193,6 +219,9 @@ impl<F: Send + 'static, R: TaskOutput<E> + Send + 'static, E: Send + 'static> Ca
     where
         F: FnOnce() -> R,
     {
+        if self.token.is_cancelled() {
+            return; // B5: the child takes it out.
+        }
         let closure = {
             let mut phase = self.phase.lock();
             match std::mem::replace(&mut *phase, Phase::Over) {
@@ -270,7 +299,7 @@ impl<F: Send, R: Send, E> GiveUp for Call<F, R, E> {
 
 /// What the pool runs. Dropped without that, the pool is gone.
 struct Job<F: Send + 'static, R: TaskOutput<E> + Send + 'static, E: Send + 'static>(
-    PlainArc<Call<F, R, E>>,
+    Option<PlainArc<Call<F, R, E>>>,
 );
 
 impl<F, R, E> Job<F, R, E>
@@ -279,8 +308,10 @@ where
     R: TaskOutput<E> + Send + 'static,
     E: Send + 'static,
 {
-    fn run(self) {
-        self.0.run();
+    fn run(mut self) {
+        if let Some(call) = self.0.take() {
+            call.run();
+        }
     }
 }
 
@@ -288,9 +319,10 @@ impl<F: Send + 'static, R: TaskOutput<E> + Send + 'static, E: Send + 'static> Dr
     for Job<F, R, E>
 {
     fn drop(&mut self) {
-        let is_lost = matches!(*self.0.phase.lock(), Phase::Queued(..));
+        let Some(call) = &self.0 else { return };
+        let is_lost = matches!(*call.phase.lock(), Phase::Queued(..));
         if is_lost {
-            self.0.core.cancel_now(CancelReason::RuntimeGone);
+            call.core.cancel_now(CancelReason::RuntimeGone);
         }
     }
 }

@@ -291,7 +291,8 @@ where
                 }
                 Err(panic) => return self.end_body(Some(RawKind::Panic(panic))),
                 Ok(Poll::Pending) => {
-                    let is_stuck = core.take_stuck();
+                    // A section that is shielded may have more to do than to wait for that value: it has its bound.
+                    let is_stuck = core.take_stuck() && !is_shielded(this.context);
                     if is_stuck && was_stuck {
                         return self.end_body(None);
                     }
@@ -329,6 +330,9 @@ where
         let this = self.project();
         let core = this.group.core();
         *this.is_done = true;
+        if let Some(value) = this.value.take_if(|_| core.has_ended_well()) {
+            return Ok(value);
+        }
         let mut remains = core.take_remains();
         let value = this.value.take();
         let is_panic = |failure: &RawFailure| matches!(failure.kind, RawKind::Panic(_));
@@ -338,26 +342,15 @@ where
         if let Some(place) = place {
             // G4. The first panic goes on in the caller; all else has nobody else to go to but the observer.
             let first = remains.failures.remove(place);
-            if let Err(panic) = catch(|| drop(value)) {
-                displace(core.observer(), None, DisplacedWhat::Panic(panic));
-            }
+            drop_value(core, value);
             core.displace_all(remains.failures);
             if let RawKind::Panic(panic) = first.kind {
                 panic.resume();
             }
             unreachable!("a panic was found there");
         }
-        match (value, &remains.reason) {
-            (Some(value), None | Some(CancelReason::Finished)) if remains.failures.is_empty() => {
-                Ok(value)
-            }
-            (value, _) => {
-                if let Err(panic) = catch(|| drop(value)) {
-                    displace(core.observer(), None, DisplacedWhat::Panic(panic));
-                }
-                Err(GroupError::new(remains, core.path().cloned()))
-            }
-        }
+        drop_value(core, value);
+        Err(GroupError::new(remains, core.path().cloned()))
     }
 
     /// D4.
@@ -383,6 +376,11 @@ fn may_go_on(context: &Option<Context>, cx: &mut TaskContext<'_>) -> bool {
     context.is_some_and(|context| context.may_go_on(cx))
 }
 
+fn is_shielded(context: &Option<Context>) -> bool {
+    let seat = context.as_ref().and_then(|context| context.seat.as_ref());
+    seat.is_some_and(|seat| seat.is_shielded())
+}
+
 fn is_overrun(context: &Option<Context>) -> bool {
     let seat = context.as_ref().and_then(|context| context.seat.as_ref());
     seat.is_some_and(|seat| seat.is_overrun())
@@ -401,6 +399,13 @@ fn show<E: Send + 'static>(group: &TaskGroup<E>, body: Option<&Context>) {
             None => Some(WaitsFor::Children(core.task_id(0).group)),
         };
         waits_for.into_iter().for_each(detail::waits_for);
+    }
+}
+
+/// Drops the value of a body whose group came to another end.
+fn drop_value<T>(core: &Core, value: Option<T>) {
+    if let Err(panic) = catch(|| drop(value)) {
+        displace(core.observer(), None, DisplacedWhat::Panic(panic));
     }
 }
 

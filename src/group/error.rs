@@ -398,6 +398,8 @@ impl<E: fmt::Display> fmt::Display for GroupError<E> {
             None => f.write_str("task group")?,
         }
         match cause {
+            // In a report alone.
+            Cause::Failed if failures.is_empty() => f.write_str(" ended")?,
             Cause::Failed => f.write_str(" failed")?,
             Cause::Cancelled(reason) => write!(f, " was cancelled {reason}")?,
             Cause::DeadlineExceeded => f.write_str(" exceeded its deadline")?,

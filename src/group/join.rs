@@ -12,12 +12,13 @@ mod held;
 mod racers;
 
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::time::Duration;
 
 pub use self::completed::AsCompleted;
 use self::engines::{Unfinished, first, settle_all, settle_all_by, staggered, try_join_all};
-use self::held::{Held, displaced, dropped};
+use self::held::{Held, displaced, dropped, overlooked};
 use self::racers::Racers;
 use crate::group::TaskGroup;
 use crate::group::borrow::{BorrowGroup, LocalGroup};
@@ -38,7 +39,7 @@ pub trait TryJoin<G, X> {
         G: 'g;
 
     #[doc(hidden)]
-    fn join<'g>(self, group: &'g G) -> Self::Joining<'g>;
+    fn join<'g>(self, group: &'g G, location: &'static Location<'static>) -> Self::Joining<'g>;
 }
 
 type Boxed<'g, T> = Pin<Box<dyn Future<Output = T> + Send + 'g>>;
@@ -66,7 +67,11 @@ macro_rules! tuples {
             where
                 $Group: 'g;
 
-            fn join<'g>(self, group: &'g $Group) -> Self::Joining<'g> {
+            fn join<'g>(
+                self,
+                group: &'g $Group,
+                location: &'static Location<'static>,
+            ) -> Self::Joining<'g> {
                 Box::pin(async move {
                     let ($($f,)*) = self;
                     let mut racers = Racers::new(group.core(), $untaken);
@@ -79,7 +84,7 @@ macro_rules! tuples {
                             *inside.lock() = Some(Held::new(value, dropped, observed));
                             Ok(())
                         };
-                        racers.start(child, |racer| group.spawn(racer));
+                        racers.start(child, |racer| group.spawn_from(location, racer));
                         let $f = place;
                     )*
                     try_join_all(racers).await?;
@@ -109,7 +114,7 @@ tuples! { ['env] BorrowGroup<'env, E>, Boxed, Send, 'env, dropped }
 tuples! { ['env] LocalGroup<'env, E>, BoxedLocal, Sized, 'env, dropped }
 
 macro_rules! joins {
-    ([$($life:lifetime)?] $Group:ty, [$($bound:tt)*], $untaken:ident $(, $lint:meta)?) => {
+    ([$($life:lifetime)?] $Group:ty, [$($bound:tt)*], $untaken:ident, $overlooked:ident $(, $lint:meta)?) => {
         impl<$($life,)? E: Send + 'static> $Group {
             /// Runs a tuple of two to six futures as children, and returns their values, or the first error when the
             /// others are gone.
@@ -124,11 +129,12 @@ macro_rules! joins {
             ///
             /// With the first error, after all the others have been cancelled and are gone. What comes too late to be the first is
             /// [displaced](crate::Displaced), unless the group lets errors borrow, or be not `Send`: then it is dropped.
+            #[track_caller]
             pub fn try_join<J, X>(&self, futures: J) -> J::Joining<'_>
             where
                 J: TryJoin<Self, X>,
             {
-                futures.join(self)
+                futures.join(self, Location::caller())
             }
 
             $(#[$lint])?
@@ -145,18 +151,22 @@ macro_rules! joins {
             ///
             /// With the first error, after all the others have been cancelled and are gone. What comes too late to be the first is
             /// [displaced](crate::Displaced), unless the group lets errors borrow, or be not `Send`: then it is dropped.
-            pub async fn try_join_all<I, F, T, X>(&self, futures: I) -> Result<Vec<T>, X>
+            #[track_caller]
+            pub fn try_join_all<I, F, T, X>(&self, futures: I) -> impl Future<Output = Result<Vec<T>, X>>
             where
                 I: IntoIterator<Item = F>,
                 F: Future<Output = Result<T, X>> + $($bound)*,
                 T: $($bound)*,
                 X: $($bound)*,
             {
-                let mut racers = Racers::new(self.core(), $untaken);
-                for future in futures {
-                    racers.start(future, |racer| self.spawn(racer));
+                let location = Location::caller();
+                async move {
+                    let mut racers = Racers::new(self.core(), $untaken);
+                    for future in futures {
+                        racers.start(future, |racer| self.spawn_from(location, racer));
+                    }
+                    try_join_all(racers).await
                 }
-                try_join_all(racers).await
             }
 
             $(#[$lint])?
@@ -167,14 +177,18 @@ macro_rules! joins {
             /// # Cancel safety
             ///
             /// Dropped early, it cancels what it has started, and the group waits for it.
-            pub async fn settle_all<I, F, T>(&self, futures: I) -> Vec<Outcome<T>>
+            #[track_caller]
+            pub fn settle_all<I, F, T>(&self, futures: I) -> impl Future<Output = Vec<Outcome<T>>>
             where
                 I: IntoIterator<Item = F>,
                 F: Future<Output = T> + $($bound)*,
                 T: $($bound)*,
             {
-                let start = |future: F| self.spawn(async move { Ok(future.await) });
-                settle_all(Unfinished::new(self.core(), futures.into_iter().map(start))).await
+                let location = Location::caller();
+                async move {
+                    let start = |future: F| self.spawn_from(location, async move { Ok(future.await) });
+                    settle_all(Unfinished::new(self.core(), futures.into_iter().map(start))).await
+                }
             }
 
             $(#[$lint])?
@@ -190,33 +204,39 @@ macro_rules! joins {
             /// # Panics
             ///
             /// When it has to wait outside a tokio runtime with a time driver.
-            pub async fn settle_all_by<I, F, T>(
+            #[track_caller]
+            pub fn settle_all_by<I, F, T>(
                 &self,
                 deadline: impl Into<Deadline>,
                 futures: I,
-            ) -> Vec<Outcome<T>>
+            ) -> impl Future<Output = Vec<Outcome<T>>>
             where
                 I: IntoIterator<Item = F>,
                 F: Future<Output = T> + $($bound)*,
                 T: $($bound)*,
             {
-                let deadline = deadline.into();
-                let start = |future: F| self.spawn(async move { Ok(future.await) });
-                settle_all_by(Unfinished::new(self.core(), futures.into_iter().map(start)), deadline).await
+                let location = Location::caller();
+                async move {
+                    let deadline = deadline.into();
+                    let start = |future: F| self.spawn_from(location, async move { Ok(future.await) });
+                    settle_all_by(Unfinished::new(self.core(), futures.into_iter().map(start)), deadline).await
+                }
             }
 
             /// Runs futures as children, and hands out how each ended, as they end.
             ///
             /// What a future returns is its value, also if that is a `Result`.
+            #[track_caller]
             pub fn as_completed<I, F, T>(&self, futures: I) -> AsCompleted<'_, T>
             where
                 I: IntoIterator<Item = F>,
                 F: Future<Output = T> + $($bound)*,
                 T: $($bound)*,
             {
+                let location = Location::caller();
                 let mut racers = Racers::new(self.core(), dropped);
                 for future in futures {
-                    racers.start(future, |racer| self.spawn(racer));
+                    racers.start(future, |racer| self.spawn_from(location, racer));
                 }
                 AsCompleted::new(racers)
             }
@@ -228,17 +248,21 @@ macro_rules! joins {
             /// # Cancel safety
             ///
             /// Dropped early, it cancels what it has started, and the group waits for it.
-            pub async fn first<I, F, T>(&self, futures: I) -> Option<T>
+            #[track_caller]
+            pub fn first<I, F, T>(&self, futures: I) -> impl Future<Output = Option<T>>
             where
                 I: IntoIterator<Item = F>,
                 F: Future<Output = T> + $($bound)*,
                 T: $($bound)*,
             {
-                let mut racers = Racers::new(self.core(), dropped);
-                for future in futures {
-                    racers.start(future, |racer| self.spawn(racer));
+                let location = Location::caller();
+                async move {
+                    let mut racers = Racers::new(self.core(), dropped);
+                    for future in futures {
+                        racers.start(future, |racer| self.spawn_from(location, racer));
+                    }
+                    first(racers).await
                 }
-                first(racers).await
             }
 
             $(#[$lint])?
@@ -251,16 +275,17 @@ macro_rules! joins {
             /// # Errors
             ///
             /// If none succeeds, the errors of all in the order in which they came: none if there were no futures. Where one
-            /// succeeds, they are [displaced](crate::Displaced), unless the group lets errors borrow, or be not `Send`: then they
+            /// succeeds, they are [overlooked](crate::DisplacedWhat::Overlooked), unless the group lets errors borrow, or be not `Send`: then they
             /// are dropped.
-            pub async fn first_ok<I, F, T, X>(&self, futures: I) -> Result<T, Vec<X>>
+            #[track_caller]
+            pub fn first_ok<I, F, T, X>(&self, futures: I) -> impl Future<Output = Result<T, Vec<X>>>
             where
                 I: IntoIterator<Item = F>,
                 F: Future<Output = Result<T, X>> + $($bound)*,
                 T: $($bound)*,
                 X: $($bound)*,
             {
-                self.staggered(Duration::ZERO, futures).await
+                self.staggered(Duration::ZERO, futures)
             }
 
             $(#[$lint])?
@@ -276,38 +301,42 @@ macro_rules! joins {
             /// # Errors
             ///
             /// If none succeeds, the errors of all in the order in which they came: none if there were no futures. Where one
-            /// succeeds, they are [displaced](crate::Displaced), unless the group lets errors borrow, or be not `Send`: then they
+            /// succeeds, they are [overlooked](crate::DisplacedWhat::Overlooked), unless the group lets errors borrow, or be not `Send`: then they
             /// are dropped.
             ///
             /// # Panics
             ///
             /// When it has to wait outside a tokio runtime with a time driver, unless `delay` is zero.
-            pub async fn staggered<I, F, T, X>(
+            #[track_caller]
+            pub fn staggered<I, F, T, X>(
                 &self,
                 delay: Duration,
                 futures: I,
-            ) -> Result<T, Vec<X>>
+            ) -> impl Future<Output = Result<T, Vec<X>>>
             where
                 I: IntoIterator<Item = F>,
                 F: Future<Output = Result<T, X>> + $($bound)*,
                 T: $($bound)*,
                 X: $($bound)*,
             {
-                let mut futures = Held::of(futures.into_iter(), self.core());
-                let racers = Racers::new(self.core(), $untaken);
-                staggered(racers, delay, move |racers| match futures.get_mut().and_then(Iterator::next) {
-                    Some(future) => {
-                        racers.start(future, |racer| self.spawn(racer));
-                        true
-                    }
-                    None => false,
-                })
-                .await
+                let location = Location::caller();
+                async move {
+                    let mut futures = Held::of(futures.into_iter(), self.core());
+                    let racers = Racers::new(self.core(), $overlooked);
+                    staggered(racers, delay, move |racers| match futures.get_mut().and_then(Iterator::next) {
+                        Some(future) => {
+                            racers.start(future, |racer| self.spawn_from(location, racer));
+                            true
+                        }
+                        None => false,
+                    })
+                    .await
+                }
             }
         }
     };
 }
 
-joins! { [] TaskGroup<E>, [Send + 'static], displaced }
-joins! { ['env] BorrowGroup<'env, E>, [Send + 'env], dropped }
-joins! { ['env] LocalGroup<'env, E>, ['env], dropped, expect(clippy::future_not_send, reason = "its children need not be") }
+joins! { [] TaskGroup<E>, [Send + 'static], displaced, overlooked }
+joins! { ['env] BorrowGroup<'env, E>, [Send + 'env], dropped, dropped }
+joins! { ['env] LocalGroup<'env, E>, ['env], dropped, dropped, expect(clippy::future_not_send, reason = "its children need not be") }

@@ -10,13 +10,15 @@ use crate::group::handle::{OutcomeHandle, TaskHandle};
 use crate::group::output::TaskOutput;
 use crate::group::slots::{Gate, Slot, Slots, WithSlot};
 use crate::group::spawn::{Birth, Spawner};
+use crate::state::Core;
 use crate::state::word::Kind;
 use crate::sync::PlainArc;
 
 /// A [`TaskGroup`] with a limit: at most so many of the children spawned through it run at once.
 ///
 /// A slot is taken before the child exists, so what waits is the one who spawns, and memory stays that of the children that
-/// run. It comes back when the child's future is dropped, whatever the way. From [`TaskGroup::limit`]: call that once, before
+/// run. It comes back when the child has ended, whatever the way: its future is dropped, and so are the children of scopes that it
+/// left behind. From [`TaskGroup::limit`]: call that once, before
 /// the loop that spawns, since each call with a number makes a limit of its own.
 ///
 /// # Fairness
@@ -98,17 +100,7 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
         F: FnOnce() -> R + Send + 'static,
         R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
     {
-        let birth = Birth::here(Kind::Normal);
-        async move {
-            let slot = match self.gate.take(self.group.core(), &birth).await {
-                Ok(slot) => slot,
-                Err(reason) => return self.group.refuse(SpawnError::new(call, reason)),
-            };
-            let call = with_slot(call, slot);
-            let blocking = Blocking::new(call, self.group.runtime().cloned(), birth.location);
-            let started = self.group.launch(blocking, birth);
-            started.unwrap_or_else(|refused| self.group.refuse(refused))
-        }
+        self.launch_blocking(call, Birth::here(Kind::Normal))
     }
 
     /// Spawns a child if there is a slot, or gives the future back.
@@ -173,6 +165,17 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
         }
     }
 
+    async fn launch_blocking<F, R>(&self, call: F, birth: Birth) -> TaskHandle<'g, R::Value>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
+    {
+        match self.gate.take(self.group.core(), &birth).await {
+            Ok(slot) => self.group.launch_blocking(with_slot(call, slot), birth),
+            Err(reason) => self.group.refuse(SpawnError::new(call, reason)),
+        }
+    }
+
     #[track_caller]
     fn try_launch<F>(
         &self,
@@ -183,7 +186,7 @@ impl<'g, E: Send + 'static> Limited<'g, E> {
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
         let Some(slot) = self.gate.try_take() else {
-            return Err(TrySpawnError::Full(future));
+            return Err(full(self.group.core(), future));
         };
         self.group
             .launch(WithSlot::new(future, slot), birth)
@@ -249,6 +252,25 @@ impl<'g, E: Send + 'static> LimitedNamed<'_, 'g, E> {
         self.limited.launch(future, birth)
     }
 
+    /// As [`Limited::spawn_blocking`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Limited::spawn`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Limited::spawn`].
+    #[track_caller]
+    pub fn spawn_blocking<F, R>(self, call: F) -> impl Future<Output = TaskHandle<'g, R::Value>>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
+    {
+        let birth = Birth::of(Kind::Normal, Some(self.name));
+        self.limited.launch_blocking(call, birth)
+    }
+
     /// As [`Limited::try_spawn`].
     ///
     /// # Errors
@@ -312,7 +334,7 @@ impl<E: Send + 'static> LimitedSpawner<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        self.launch(future, Birth::here(Kind::Normal))
+        self.launch(future, self.spawner.birth(Kind::Normal))
     }
 
     /// Waits for a slot, and spawns a background child that has it: see [`TaskGroup::spawn_background`].
@@ -332,7 +354,7 @@ impl<E: Send + 'static> LimitedSpawner<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        self.launch(future, Birth::here(Kind::Background))
+        self.launch(future, self.spawner.birth(Kind::Background))
     }
 
     /// Waits for a slot, and spawns a child that blocks a thread: see [`Limited::spawn_blocking`].
@@ -350,7 +372,7 @@ impl<E: Send + 'static> LimitedSpawner<E> {
         F: FnOnce() -> R + Send + 'static,
         R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
     {
-        let birth = Birth::here(Kind::Normal);
+        let birth = self.spawner.birth(Kind::Normal);
         async move {
             let slot = match self.gate.take(&self.spawner.core, &birth).await {
                 Ok(slot) => slot,
@@ -381,11 +403,23 @@ impl<E: Send + 'static> LimitedSpawner<E> {
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
         let Some(slot) = self.gate.try_take() else {
-            return Err(TrySpawnError::Full(future));
+            return Err(full(&self.spawner.core, future));
         };
         self.spawner
-            .launch(WithSlot::new(future, slot), Birth::here(Kind::Normal))
+            .launch(
+                WithSlot::new(future, slot),
+                self.spawner.birth(Kind::Normal),
+            )
             .map_err(|refused| TrySpawnError::Closing(unslotted(refused)))
+    }
+
+    /// Returns the same view, with the same slots, whose children have this name: `limited.named("fetch").spawn(…).await`.
+    #[must_use]
+    pub fn named(&self, name: impl Into<PlainArc<str>>) -> Self {
+        Self {
+            spawner: self.spawner.named(name),
+            gate: self.gate.clone(),
+        }
     }
 
     /// Returns how many children may run at once.
@@ -438,6 +472,15 @@ impl<E> fmt::Debug for LimitedSpawner<E> {
             .field("spawner", &self.spawner)
             .field("slots", self.gate.slots())
             .finish()
+    }
+}
+
+/// Says that there is no slot, unless the group is closing: then there will never be one.
+#[cold]
+fn full<F>(core: &Core, future: F) -> TrySpawnError<F> {
+    match core.refusal() {
+        Some(reason) => TrySpawnError::Closing(SpawnError::new(future, reason)),
+        None => TrySpawnError::Full(future),
     }
 }
 

@@ -235,6 +235,9 @@ where
                 return true;
             }
         }
+        if context.has_quit() {
+            return false;
+        }
         // Also of a cancel while it parked (R2). A shield may have come down in this very poll, or be up.
         let word = context.core.word().read();
         !context.core.is_forced(word, context.serial) || context.may_go_on(cx)
@@ -251,23 +254,26 @@ where
         cx: &mut TaskContext<'_>,
         relay: &mut Relay,
     ) -> Poll<Option<Result<F::Output, PanicPayload>>> {
-        let mut this = self.as_mut().project();
+        let this = self.as_mut().project();
         if this.context.as_ref().is_some_and(|context| {
             let word = context.core.word().read();
             context.core.is_forced(word, context.serial) && !context.may_go_on(cx)
         }) {
             return Poll::Ready(None);
         }
-        let polled = {
-            let _inside = Enter::new(this.context);
-            let future = this.future.as_mut().as_pin_mut();
-            catch(|| future.map_or(Poll::Pending, |future| future.poll(cx)))
-        };
-        relay.follow(this.context.as_ref());
-        match polled {
-            Ok(Poll::Ready(output)) => Poll::Ready(Some(Ok(output))),
-            Err(panic) => Poll::Ready(Some(Err(panic))),
-            Ok(Poll::Pending) => {
+        let timed = this.context.as_ref().filter(|_| pulse::is_on());
+        let timed = timed.map(|it| pulse::begin(&it.core, it.serial, this.location));
+        let mut output = None;
+        let polled = self.as_mut().step(cx, &mut output);
+        drop(timed);
+        relay.follow(self.context.as_ref());
+        match (polled, output) {
+            (Ok(()), Some(output)) => Poll::Ready(Some(Ok(output))),
+            (Err(panic), output) => {
+                self.displace_rest(output);
+                Poll::Ready(Some(Err(panic)))
+            }
+            (Ok(()), None) => {
                 self.as_mut().unpark();
                 if self.park(cx) {
                     Poll::Pending
@@ -278,14 +284,44 @@ where
         }
     }
 
+    /// Polls the user's future, and drops it if that was its last step (M1). What it returned is kept outside of what may throw,
+    /// so that it is dropped on its own if the future's destructor does.
+    #[inline]
+    fn step(
+        self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        output: &mut Option<F::Output>,
+    ) -> Result<(), PanicPayload> {
+        let mut this = self.project();
+        let span = this.context.as_ref().and_then(|it| it.core.span());
+        let _span = trace::enter(span);
+        let _inside = Enter::new(this.context);
+        catch(|| {
+            let future = this.future.as_mut().as_pin_mut();
+            if let Some(Poll::Ready(ready)) = future.map(|future| future.poll(cx)) {
+                *output = Some(ready);
+                this.future.set(None);
+            }
+        })
+    }
+
     /// Gives a child that is no task yet another future. The old one has ended.
     pub(crate) fn replace(self: Pin<&mut Self>, future: F) {
         self.project().future.set(Some(future));
     }
 
-    /// Takes a child that is no task yet out of the group, which hears nothing of how it ended. Returns why it was
-    /// cancelled, if it was.
-    pub(crate) fn withdraw(mut self: Pin<&mut Self>, how: Option<Ended>) -> CancelReason {
+    /// Asks whether a shield of the child has lasted longer than it may. With its future, the shields go.
+    pub(crate) fn is_overrun(&self) -> bool {
+        self.context.as_ref().is_some_and(Context::is_overrun)
+    }
+
+    /// Takes a child that is no task yet out of the group, which hears nothing of how it ended: that it was cancelled, unless
+    /// `how` says otherwise. Returns why it was cancelled, if it was.
+    pub(crate) fn withdraw(
+        mut self: Pin<&mut Self>,
+        how: Option<Ended>,
+        is_overrun: bool,
+    ) -> CancelReason {
         let dropped = self.as_mut().drop_future();
         let this = self.project();
         let Some(mut context) = this.context.take() else {
@@ -300,8 +336,19 @@ where
         } else {
             CancelReason::Handle
         };
+        let (mark, since) = entry
+            .as_ref()
+            .map_or((Mark::None, None), |entry| (entry.mark, entry.since));
         let name = entry.and_then(|entry| entry.name().cloned());
         let info = core.info(serial, name, this.location);
+        if how.is_none() && dropped.is_ok() {
+            core.forced(serial, mark, is_overrun, || Straggler {
+                task: Some(info.clone()),
+                group: core.path().cloned(),
+                reason: reason.clone(),
+                age: since.map(|since| Instant::from_std(since).elapsed()),
+            });
+        }
         let how = match dropped {
             Ok(()) => how.unwrap_or_else(|| Ended::Cancelled(reason.clone())),
             Err(panic) => {
@@ -499,7 +546,7 @@ where
 
     #[inline]
     fn poll_now(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Settled<V>> {
-        let mut this = self.as_mut().project();
+        let this = self.as_mut().project();
         let Some(context) = this.context else {
             return Poll::Ready(Settled::RuntimeGone);
         };
@@ -512,19 +559,8 @@ where
             return self.settle(end, cx);
         }
 
-        // Kept outside of what may throw, so that it is dropped on its own if the future's destructor does.
         let mut output = None;
-        let polled = {
-            let _span = trace::enter(context.core.span());
-            let _inside = Enter::new(this.context);
-            catch(|| {
-                let future = this.future.as_mut().as_pin_mut();
-                if let Some(Poll::Ready(ready)) = future.map(|future| future.poll(cx)) {
-                    output = Some(ready);
-                    this.future.set(None);
-                }
-            })
-        };
+        let polled = self.as_mut().step(cx, &mut output);
         let why = match (polled, output) {
             (Ok(()), None) => {
                 if self.as_mut().park(cx) {

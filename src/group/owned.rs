@@ -4,18 +4,19 @@
 //! wants. When the owner gives it up, what drives the rest is the same future that drives a scope.
 
 use std::fmt;
-use std::future::{Future, Ready};
+use std::future::Future;
 use std::time::Duration;
 
 use crate::cancel::Token;
 use crate::group::driver::{Clock, Driver};
-use crate::group::error::{BoxError, SpawnError, capped};
+use crate::group::error::{BoxError, GroupError, SpawnError, capped};
 use crate::group::handle::OutcomeHandle;
 use crate::group::limited::LimitedSpawner;
 use crate::group::output::TaskOutput;
 use crate::group::report::Report;
 use crate::group::slots::Slots;
 use crate::group::spawn::{Guard, Spawner};
+use crate::group::start::{Ready, StartDetached};
 use crate::group::{TaskGroup, options};
 use crate::sync::{Arc, PlainArc};
 
@@ -29,6 +30,9 @@ use crate::sync::{Arc, PlainArc};
 /// come back when everything is gone: ports are free, files are closed. Dropped without that, its children are cancelled at once, and
 /// the nearest enclosing owner (the task that drops it, the group that it was made in, the [`root`](crate::root)) does not end until they
 /// are gone.
+///
+/// For several children with one answer ([`try_join`](TaskGroup::try_join), [`first_ok`](TaskGroup::first_ok)), open a
+/// [`scope`](crate::scope) in a child: where one of them is lost, there has to be a body that can end.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -110,7 +114,29 @@ impl<E: Send + 'static> OwnedGroup<E> {
         Ok(handle.detached())
     }
 
-    /// Returns a spawner, which has all other ways to spawn.
+    /// Starts a child, and waits until it says that it is ready: see [`TaskGroup::start`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the child is dropped with it.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`](crate::StartError): the child failed, or ended, or was cancelled before it was ready.
+    ///
+    /// # Panics
+    ///
+    /// With the child's own panic, if it comes before it is ready. And as [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn start<R, C, F>(&self, child: C) -> impl Future<Output = StartDetached<R, F, E>>
+    where
+        C: FnOnce(Ready<R>) -> F,
+        F: Future<Output: TaskOutput<E, Value: Send + 'static> + Send> + Send + 'static,
+    {
+        self.group.spawner.start(child)
+    }
+
+    /// Returns a spawner, which has all other ways to spawn: with a [name](Spawner::named), in the background, on a thread.
     #[must_use]
     pub fn spawner(&self) -> Spawner<E> {
         self.group.spawner()
@@ -134,7 +160,7 @@ impl<E: Send + 'static> OwnedGroup<E> {
     /// [`SpawnError`] if the group is closing.
     #[track_caller]
     pub fn guard(&self) -> Result<Guard, SpawnError<()>> {
-        Guard::new(self.group.core())
+        Guard::new(self.group.core(), None)
     }
 
     /// Returns the group's token.
@@ -214,8 +240,15 @@ impl<E: Send + 'static> OwnedGroup<E> {
 
     async fn end(mut self, clock: Option<Box<Clock>>) -> Report<E> {
         self.is_over = true;
-        let driver = Driver::<Ready<_>, (), E>::without_body(&self.group, clock);
-        Report::new(driver.await.err())
+        let driver = Driver::<std::future::Ready<_>, (), E>::without_body(&self.group, clock);
+        let error = driver.await.err();
+        // One that ended well may have something to tell all the same.
+        Report::new(error.or_else(|| {
+            let core = self.group.core();
+            let remains = core.take_remains();
+            let has_news = !remains.stragglers.is_empty() || !remains.abandoned.is_empty();
+            has_news.then(|| GroupError::new(remains, core.path().cloned()))
+        }))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | a slot is   | taken by                                   | comes back                                  |
 //! |-------------|--------------------------------------------|---------------------------------------------|
-//! | its own     | a spawner, first come first served         | when the child's future is dropped          |
+//! | its own     | a spawner, first come first served         | when the child's future is dropped, and the scopes that it dropped are gone |
 //! | lent        | a child of a scope inside a child with one | the same, to the child that lent it         |
 //!
 //! L1. `free > 0` only while nobody waits; so whoever tries cannot overtake whoever waits. L2. Whoever waits is in the queue, or
@@ -258,11 +258,14 @@ pub(crate) struct Slot {
     /// The child, once it runs, if it can lend the slot.
     lender: Option<TaskId>,
     is_shared: bool,
+    /// Whether it is dropped by the child.
+    has_run: bool,
 }
 
 impl Slot {
     /// Notes which child has the slot, so that scopes inside it can borrow it.
     pub(crate) fn settle(&mut self) {
+        self.has_run = true;
         if !self.is_shared || self.lender.is_some() {
             return;
         }
@@ -282,6 +285,17 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        // The child has not ended while there are children in scopes that it dropped.
+        let adopting = self.has_run.then(crate::context::adopting);
+        if let Some(seat) = adopting.flatten() {
+            let rest = Self {
+                pool: self.pool.clone(),
+                has_run: false,
+                ..*self
+            };
+            drop(seat.outlast(Box::new(rest)));
+            return;
+        }
         let waker = {
             let mut state = self.pool.state.lock();
             let lender = self
@@ -343,6 +357,7 @@ impl Gate {
             kind,
             lender: None,
             is_shared: self.slots.is_shared,
+            has_run: false,
         }
     }
 

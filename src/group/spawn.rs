@@ -16,6 +16,7 @@ use crate::group::limited::LimitedSpawner;
 use crate::group::member::Member;
 use crate::group::output::TaskOutput;
 use crate::group::slots::Slots;
+use crate::group::start::{self, Ready, StartDetached, StartResult};
 use crate::observe::{CancelReason, DisplacedWhat, displace, tell};
 use crate::panic::catch;
 use crate::state::Core;
@@ -151,6 +152,49 @@ impl<'g, E: Send + 'static> Named<'g, E> {
             .launch(future, Birth::of(Kind::Background, Some(name)))
             .unwrap_or_else(|refused| group.refuse(refused))
     }
+
+    /// As [`TaskGroup::spawn_blocking`].
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn_blocking<F, R>(self, call: F) -> TaskHandle<'g, R::Value>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
+    {
+        self.group
+            .launch_blocking(call, Birth::of(Kind::Normal, Some(self.name)))
+    }
+
+    /// As [`TaskGroup::start`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`TaskGroup::start`].
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`](crate::StartError): the child failed, or ended, or was cancelled before it was ready.
+    ///
+    /// # Panics
+    ///
+    /// As [`TaskGroup::start`].
+    #[track_caller]
+    pub fn start<R, C, F>(self, child: C) -> impl Future<Output = StartResult<'g, R, F, E>>
+    where
+        C: FnOnce(Ready<R>) -> F,
+        F: Future<Output: TaskOutput<E, Value: Send + 'static> + Send> + Send + 'static,
+    {
+        let Spawner { core, runtime, .. } = &self.group.spawner;
+        start::until_ready(
+            core,
+            runtime,
+            child,
+            Birth::of(Kind::Normal, Some(self.name)),
+        )
+    }
 }
 
 impl<E> fmt::Debug for Named<'_, E> {
@@ -169,6 +213,8 @@ impl<E> fmt::Debug for Named<'_, E> {
 pub struct Spawner<E = BoxError> {
     pub(crate) core: Arc<Core>,
     pub(crate) runtime: Option<Handle>,
+    /// That of every child that it spawns.
+    pub(crate) name: Option<PlainArc<str>>,
     pub(crate) error: PhantomData<fn(E) -> E>,
 }
 
@@ -183,7 +229,7 @@ impl<E: Send + 'static> Spawner<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        self.launch(future, Birth::here(Kind::Normal))
+        self.launch(future, self.birth(Kind::Normal))
             .unwrap_or_else(|refused| self.refuse(refused))
     }
 
@@ -204,7 +250,7 @@ impl<E: Send + 'static> Spawner<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        self.launch(future, Birth::here(Kind::Normal))
+        self.launch(future, self.birth(Kind::Normal))
     }
 
     /// Spawns a background child: see [`TaskGroup::spawn_background`].
@@ -220,7 +266,7 @@ impl<E: Send + 'static> Spawner<E> {
     where
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
-        self.launch(future, Birth::here(Kind::Background))
+        self.launch(future, self.birth(Kind::Background))
             .unwrap_or_else(|refused| self.refuse(refused))
     }
 
@@ -235,10 +281,47 @@ impl<E: Send + 'static> Spawner<E> {
         F: FnOnce() -> R + Send + 'static,
         R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
     {
-        let birth = Birth::here(Kind::Normal);
+        let birth = self.birth(Kind::Normal);
         let blocking = Blocking::new(call, self.runtime.clone(), birth.location);
         self.launch(blocking, birth)
             .unwrap_or_else(|refused| self.refuse(refused))
+    }
+
+    /// Starts a child, and waits until it says that it is ready: see [`TaskGroup::start`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the child is dropped with it.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`](crate::StartError): the child failed, or ended, or was cancelled before it was ready.
+    ///
+    /// # Panics
+    ///
+    /// With the child's own panic, if it comes before it is ready. And as [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn start<R, C, F>(&self, child: C) -> impl Future<Output = StartDetached<R, F, E>>
+    where
+        C: FnOnce(Ready<R>) -> F,
+        F: Future<Output: TaskOutput<E, Value: Send + 'static> + Send> + Send + 'static,
+    {
+        let starting =
+            start::until_ready(&self.core, &self.runtime, child, self.birth(Kind::Normal));
+        async move {
+            let (value, handle) = starting.await?;
+            Ok((value, handle.detached()))
+        }
+    }
+
+    /// Returns a spawner whose children have this name, for errors, events and snapshots:
+    /// `spawner.named("fetch").spawn(…)`.
+    #[must_use]
+    pub fn named(&self, name: impl Into<PlainArc<str>>) -> Self {
+        Self {
+            name: Some(name.into()),
+            ..self.clone()
+        }
     }
 
     /// Limits how many of the children spawned through the returned view run at once: see [`TaskGroup::limit`].
@@ -259,7 +342,7 @@ impl<E: Send + 'static> Spawner<E> {
     /// [`SpawnError`] if the group is closing.
     #[track_caller]
     pub fn guard(&self) -> Result<Guard, SpawnError<()>> {
-        Guard::new(&self.core)
+        Guard::new(&self.core, self.name.clone())
     }
 
     /// Cancels the group: see [`TaskGroup::cancel`].
@@ -270,6 +353,11 @@ impl<E: Send + 'static> Spawner<E> {
     /// Cancels the group, with a note that the reason carries.
     pub fn cancel_with(&self, note: impl Into<PlainArc<str>>) {
         self.request(Some(note.into()));
+    }
+
+    #[track_caller]
+    pub(crate) fn birth(&self, kind: Kind) -> Birth {
+        Birth::of(kind, self.name.clone())
     }
 
     fn request(&self, note: Option<PlainArc<str>>) {
@@ -287,7 +375,7 @@ impl<E: Send + 'static> Spawner<E> {
         F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
     {
         let (member, serial) = admit::<F, E, _>(&self.core, future, &birth)?;
-        let join = crate::runtime::spawn(self.runtime.as_ref(), member);
+        let join = crate::runtime::spawn_from(birth.location, self.runtime.as_ref(), member);
         Ok(TaskHandle::spawned(join, serial, birth.name, &self.core).detached())
     }
 
@@ -329,6 +417,7 @@ impl<E> Clone for Spawner<E> {
         Self {
             core: self.core.clone(),
             runtime: self.runtime.clone(),
+            name: self.name.clone(),
             error: PhantomData,
         }
     }
@@ -352,11 +441,14 @@ pub struct Guard {
 
 impl Guard {
     #[track_caller]
-    pub(crate) fn new(core: &Arc<Core>) -> Result<Self, SpawnError<()>> {
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        name: Option<PlainArc<str>>,
+    ) -> Result<Self, SpawnError<()>> {
         match core.enter(Kind::Normal) {
             Ok(serial) => {
                 // Seen by whoever looks for those who hold up a shutdown.
-                core.registry().linger(serial, None, Location::caller());
+                core.registry().linger(serial, name, Location::caller());
                 Ok(Self {
                     core: core.clone(),
                     serial,

@@ -12,20 +12,23 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
+use tokio::runtime::Handle;
 
 use crate::context::Relay;
 use crate::group::TaskGroup;
 use crate::group::error::{SpawnError, StartError};
-use crate::group::handle::{Keeps, Kept, Settled, TaskHandle};
+use crate::group::handle::{Keeps, Kept, OutcomeHandle, Settled, TaskHandle};
 use crate::group::member::{Cause, Member};
 use crate::group::output::TaskOutput;
-use crate::group::spawn::{self, Birth};
+use crate::group::spawn::{self, Birth, Spawner};
 use crate::observe::{Ended, tell, wake};
 use crate::panic::{PanicPayload, catch};
 use crate::pulse;
+use crate::state::Core;
 use crate::state::owner::Seat;
 use crate::state::word::Kind;
 use crate::sync::{Arc, Lock};
+use crate::trace;
 
 /// What a child that was [started](TaskGroup::start) says that it is ready with.
 pub struct Ready<R> {
@@ -109,8 +112,10 @@ impl<F: Future> Future for Started<F> {
     }
 }
 
-type StartResult<'g, R, O, E> =
-    Result<(R, TaskHandle<'g, <O as TaskOutput<E>>::Value>), StartError<E>>;
+pub(super) type StartResult<'g, R, F, E> = Result<(R, TaskHandle<'g, Value<F, E>>), StartError<E>>;
+
+/// The same with a handle for anywhere.
+pub(super) type StartDetached<R, F, E> = Result<(R, OutcomeHandle<Value<F, E>>), StartError<E>>;
 
 type Starting<F, E> = Member<Started<Pin<Box<F>>>, E>;
 
@@ -131,9 +136,43 @@ where
 {
     fn drop(&mut self) {
         if let Some(member) = &mut self.member {
-            Pin::new(member).withdraw(None);
+            let is_overrun = member.is_overrun();
+            Pin::new(member).withdraw(None, is_overrun);
         }
     }
+}
+
+/// Polls a child where its spawner waits until it is ready, and makes a task of it then.
+pub(super) async fn until_ready<'g, R, C, F, E>(
+    core: &'g Arc<Core>,
+    runtime: &'g Option<Handle>,
+    child: C,
+    birth: Birth,
+) -> StartResult<'g, R, F, E>
+where
+    C: FnOnce(Ready<R>) -> F,
+    F: Future<Output: TaskOutput<E, Value: Send + 'static> + Send> + Send + 'static,
+    E: Send + 'static,
+{
+    let (ready, signal) = Ready::pair();
+    let future = Started::Running {
+        future: Box::pin(child(ready)),
+    };
+    let (member, serial) = match spawn::admit::<_, E, _>(core, future, &birth) {
+        Ok(admitted) => admitted,
+        Err(refused) => return Err(StartError::Cancelled(spawn::discard(core, refused))),
+    };
+    let mut inline = Inline::<F, E> {
+        member: Some(member),
+        relay: Relay::default(),
+    };
+    let value = std::future::poll_fn(|cx| inline.poll_ready(&signal, cx)).await?;
+    let Some(mut member) = inline.member.take() else {
+        return Err(StartError::NotReady);
+    };
+    Pin::new(&mut member).unpark();
+    let join = crate::runtime::spawn_from(birth.location, runtime.as_ref(), member);
+    Ok((value, TaskHandle::spawned(join, serial, birth.name, core)))
 }
 
 impl<E: Send + 'static> TaskGroup<E> {
@@ -177,34 +216,13 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # }
     /// ```
     #[track_caller]
-    pub fn start<R, C, F>(&self, child: C) -> impl Future<Output = StartResult<'_, R, F::Output, E>>
+    pub fn start<R, C, F>(&self, child: C) -> impl Future<Output = StartResult<'_, R, F, E>>
     where
         C: FnOnce(Ready<R>) -> F,
         F: Future<Output: TaskOutput<E, Value: Send + 'static> + Send> + Send + 'static,
     {
-        let birth = Birth::here(Kind::Normal);
-        async move {
-            let (ready, signal) = Ready::pair();
-            let future = Started::Running {
-                future: Box::pin(child(ready)),
-            };
-            let core = self.core();
-            let (member, serial) = match spawn::admit::<_, E, _>(core, future, &birth) {
-                Ok(admitted) => admitted,
-                Err(refused) => return Err(StartError::Cancelled(spawn::discard(core, refused))),
-            };
-            let mut inline = Inline::<F, E> {
-                member: Some(member),
-                relay: Relay::default(),
-            };
-            let value = std::future::poll_fn(|cx| inline.poll_ready(&signal, cx)).await?;
-            let Some(mut member) = inline.member.take() else {
-                return Err(StartError::NotReady);
-            };
-            Pin::new(&mut member).unpark();
-            let join = crate::runtime::spawn(self.spawner.runtime.as_ref(), member);
-            Ok((value, TaskHandle::spawned(join, serial, None, core)))
-        }
+        let Spawner { core, runtime, .. } = &self.spawner;
+        until_ready(core, runtime, child, Birth::here(Kind::Normal))
     }
 
     /// Spawns a child that is polled once right here, and becomes a task only if it has to wait.
@@ -232,9 +250,11 @@ impl<E: Send + 'static> TaskGroup<E> {
         }
         let mut eager = Box::pin(Eager::Running { future });
         let mut output = None;
-        let timed = pulse::begin(core, serial, location);
-        let (polled, seat) =
-            crate::context::as_child(core, serial, || catch(|| eager.as_mut().first(&mut output)));
+        let timed = pulse::is_on().then(|| pulse::begin(core, serial, location));
+        let (polled, seat) = {
+            let _span = trace::enter(core.span());
+            crate::context::as_child(core, serial, || catch(|| eager.as_mut().first(&mut output)))
+        };
         drop(timed);
         let why = match (polled, output) {
             (Ok(()), None) => None,
@@ -260,6 +280,7 @@ impl<E: Send + 'static> TaskGroup<E> {
 
     /// Ends a child whose first step threw.
     #[cold]
+    #[track_caller]
     fn threw<F>(
         &self,
         panic: PanicPayload,
@@ -278,6 +299,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 
     /// Makes a member of what was polled once, unless its end is the common one.
+    #[track_caller]
     fn go_on<F>(
         &self,
         why: Option<Cause<Value<F, E>>>,
@@ -293,6 +315,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         self.hand_over(member, why, serial)
     }
 
+    #[track_caller]
     fn hand_over<F>(
         &self,
         mut member: Resumed<F, E>,
@@ -323,7 +346,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 }
 
-type Value<F, E> = <<F as Future>::Output as TaskOutput<E>>::Value;
+pub(super) type Value<F, E> = <<F as Future>::Output as TaskOutput<E>>::Value;
 
 /// A child that was polled once: its box, its seat, its serial and its place.
 type Polled<F, E> = (
@@ -408,8 +431,9 @@ where
             (Poll::Pending, Said::Nothing) => return Poll::Pending,
             (Poll::Pending, Said::Ready(value)) => return Poll::Ready(Ok(value)),
             (Poll::Ready(Some(result)), Said::Ready(value)) => {
+                // N3. Its future is gone: what that threw is the result.
                 let result = Some(result);
-                Pin::new(member).replace(Started::Ended { result }); // N3
+                Pin::new(member).replace(Started::Ended { result });
                 return Poll::Ready(Ok(value));
             }
             (Poll::Pending, Said::Lost) => Some(None),
@@ -418,45 +442,35 @@ where
         let Some(mut member) = self.member.take() else {
             return Poll::Ready(Err(StartError::NotReady));
         };
+        let is_overrun = member.is_overrun();
         let mut member = Pin::new(&mut member);
-        // What its destructor throws is its panic, too (G20); the first one goes on, all else is observed.
-        let ended = match ended {
-            Some(Some(Err(panic))) => {
-                member.as_mut().displace_rest(None);
-                Some(Some(Err(panic)))
-            }
-            ended => match member.as_mut().drop_future() {
-                Ok(()) => ended,
-                Err(panic) => {
-                    member
-                        .as_mut()
-                        .displace_rest(ended.flatten().and_then(Result::ok));
-                    Some(Some(Err(panic)))
-                }
-            },
+        // What the destructor of one that is not over throws is its panic, too (G20).
+        let ended = match member.as_mut().drop_future() {
+            Ok(()) => ended,
+            Err(panic) => Some(Some(Err(panic))),
         };
         Poll::Ready(Err(match ended {
-            None => StartError::Cancelled(member.withdraw(None)),
+            None => StartError::Cancelled(member.withdraw(None, is_overrun)),
             Some(None) => {
-                member.withdraw(None);
+                member.withdraw(None, is_overrun);
                 StartError::NotReady
             }
             Some(Some(Err(panic))) => {
-                member.withdraw(Some(Ended::Panicked));
+                member.withdraw(Some(Ended::Panicked), false);
                 panic.resume()
             }
             // Nobody can take a value: what it throws when it goes is the child's, like all before it is ready.
             Some(Some(Ok(output))) => match catch(|| output.into_result().map(drop)) {
                 Ok(Ok(())) => {
-                    member.withdraw(Some(Ended::Completed));
+                    member.withdraw(Some(Ended::Completed), false);
                     StartError::NotReady
                 }
                 Ok(Err(error)) => {
-                    member.withdraw(Some(Ended::Failed));
+                    member.withdraw(Some(Ended::Failed), false);
                     StartError::Failed(error)
                 }
                 Err(panic) => {
-                    member.withdraw(Some(Ended::Panicked));
+                    member.withdraw(Some(Ended::Panicked), false);
                     panic.resume()
                 }
             },

@@ -98,7 +98,7 @@ impl fmt::Display for Snapshot {
         }
         for root in roots {
             writeln!(f, "{root}")?;
-            branches(f, &inside, root, "")?;
+            branches(f, &inside, root)?;
         }
         for cycle in self.cycles() {
             f.write_str("in a circle:")?;
@@ -121,17 +121,15 @@ enum Branch<'a> {
     Unlisted(u64),
 }
 
-fn branches(
-    f: &mut fmt::Formatter<'_>,
-    inside: &Inside<'_>,
-    group: &GroupView,
-    indent: &str,
-) -> fmt::Result {
+/// What lies deeper is drawn no further to the right.
+const DEEPEST: usize = 64;
+
+fn below<'a>(inside: &Inside<'a>, group: &'a GroupView) -> Vec<Branch<'a>> {
     let mut below = opened(inside, group.id, None);
     below.extend(group.tasks.iter().map(|task| Branch::Task(task, group.id)));
     let unlisted = Some(group.unlisted()).filter(|n| *n > 0);
     below.extend(unlisted.map(Branch::Unlisted));
-    lines(f, inside, &below, indent)
+    below
 }
 
 fn opened<'a>(inside: &Inside<'a>, group: u64, task: Option<TaskId>) -> Vec<Branch<'a>> {
@@ -139,32 +137,43 @@ fn opened<'a>(inside: &Inside<'a>, group: u64, task: Option<TaskId>) -> Vec<Bran
     groups.map(|group| Branch::Group(group)).collect()
 }
 
-fn lines(
+/// Draws what hangs below the line of a group. Groups may lie deeper in one another than calls can, so it does not call itself.
+fn branches<'a>(
     f: &mut fmt::Formatter<'_>,
-    inside: &Inside<'_>,
-    below: &[Branch<'_>],
-    indent: &str,
+    inside: &Inside<'a>,
+    root: &'a GroupView,
 ) -> fmt::Result {
-    for (place, branch) in below.iter().enumerate() {
-        let is_last = place + 1 == below.len();
-        let (turn, line) = if is_last {
-            ("└─ ", "   ")
-        } else {
-            ("├─ ", "│  ")
+    let mut indent = String::new();
+    let mut open = vec![(below(inside, root).into_iter(), 0)];
+    while let Some((rest, indented)) = open.last_mut() {
+        indent.truncate(*indented);
+        let Some(branch) = rest.next() else {
+            open.pop();
+            continue;
+        };
+        let (turn, line) = match rest.len() {
+            0 => ("└─ ", "   "),
+            _ => ("├─ ", "│  "),
         };
         write!(f, "{indent}{turn}")?;
-        let deeper = format!("{indent}{line}");
-        match branch {
+        let deeper = match branch {
             Branch::Group(group) => {
                 writeln!(f, "{group}")?;
-                branches(f, inside, group, &deeper)?;
+                below(inside, group)
             }
             Branch::Task(task, group) => {
                 writeln!(f, "{task}")?;
-                lines(f, inside, &opened(inside, *group, Some(task.id)), &deeper)?;
+                opened(inside, group, Some(task.id))
             }
-            Branch::Unlisted(n) => writeln!(f, "{n} that never had to wait, or no tasks")?,
+            Branch::Unlisted(n) => {
+                writeln!(f, "{n} that never had to wait, or no tasks")?;
+                Vec::new()
+            }
+        };
+        if open.len() < DEEPEST {
+            indent.push_str(line);
         }
+        open.push((deeper.into_iter(), indent.len()));
     }
     Ok(())
 }

@@ -23,6 +23,10 @@ use crate::sync::{Arc, AtomicU64, Lock, Ordering};
 /// *Comparison.* `tokio::sync::Semaphore` has permits that are added and forgotten; this one has a limit that is read and
 /// set, weights above it, and waits that end when their task is asked to. Use that one where permits are not given back.
 ///
+/// Who holds a permit and waits for what needs another one of the same limiter waits for ever, if all who hold one do that. A
+/// fan-out whose items hold permits [lends](crate::FanOut::limiter) them to fan-outs inside; a permit taken by hand is lent to
+/// nobody: drop it first.
+///
 /// # Fairness
 ///
 /// Strict, so one that waits and is not polled holds up those behind it. A wait inside a `select!` is dropped with its

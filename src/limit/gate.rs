@@ -13,8 +13,7 @@ use crate::cancel::{Cancelled, Token, token};
 use crate::detail::{self, WaitsFor};
 use crate::limit::permits::{Permits, UNLIMITED};
 use crate::limit::waiters::{Left, Seat, Waiters};
-use crate::observe::{CancelReason, DisplacedWhat, displace};
-use crate::panic::catch;
+use crate::observe::{CancelReason, wake};
 use crate::sync::Lock;
 
 pub(crate) struct Gate {
@@ -25,6 +24,14 @@ pub(crate) struct Gate {
 struct Hall {
     limit: u64,
     waiters: Waiters,
+}
+
+/// What became of a seat.
+enum Settled {
+    Granted,
+    Waits,
+    /// The same, with another waker.
+    Renewed,
 }
 
 /// Checks a limit: from one on; `usize::MAX` is no limit.
@@ -68,10 +75,8 @@ impl Gate {
     #[cold]
     fn serve(&self) {
         while let Some((waker, may_serve_more)) = self.serve_first() {
-            // A waker may throw: that must not cost the next one its turn, nor whoever gives a permit back.
-            if let Err(panic) = catch(|| waker.wake()) {
-                displace(None, None, DisplacedWhat::Panic(panic));
-            }
+            // It may throw: that must not cost the next one its turn, nor whoever gives a permit back.
+            wake(Some(waker));
             if !may_serve_more {
                 return;
             }
@@ -110,14 +115,14 @@ impl Gate {
     }
 
     /// Picks up what was granted, or leaves a fresh waker.
-    fn settle(&self, seat: Seat, waker: &Waker) -> bool {
+    fn settle(&self, seat: Seat, waker: &Waker) -> Settled {
         {
             let mut hall = self.hall.lock();
             if hall.waiters.settle(seat) {
-                return true;
+                return Settled::Granted;
             }
             if hall.waiters.will_wake(seat, waker) {
-                return false;
+                return Settled::Waits;
             }
         }
         let fresh = waker.clone();
@@ -125,12 +130,12 @@ impl Gate {
             let mut hall = self.hall.lock();
             if hall.waiters.settle(seat) {
                 drop(hall);
-                return true;
+                return Settled::Granted;
             }
             hall.waiters.renew(seat, fresh)
         };
         drop(old);
-        false
+        Settled::Renewed
     }
 
     /// Gives a seat up. Returns whether it had been granted: the permits are the caller's then.
@@ -207,6 +212,12 @@ impl Signal {
         }
     }
 
+    /// Says why, if the task was asked to end.
+    pub(crate) fn reason(&self) -> Option<CancelReason> {
+        let is_cancelled = self.token.is_cancelled();
+        is_cancelled.then(|| self.token.reason().unwrap_or(CancelReason::Closed))
+    }
+
     /// Says why, once the task was asked to end.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CancelReason> {
         let signalled = Pin::new(&mut self.cancelled).poll(cx);
@@ -251,12 +262,14 @@ impl Wait {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), CancelReason>> {
         match self.seat {
-            Some(seat) => {
-                if gate.settle(seat, cx.waker()) {
+            Some(seat) => match gate.settle(seat, cx.waker()) {
+                Settled::Granted => {
                     self.seat = None; // the signal is of use for the next wait
                     return Poll::Ready(Ok(()));
                 }
-            }
+                Settled::Waits => {}
+                Settled::Renewed => self.signal = Signal::here(), // it may be another task that waits now
+            },
             None => match gate.queue(n, cx.waker().clone()) {
                 Some(seat) => {
                     self.seat = Some(seat);

@@ -2,7 +2,7 @@
 //!
 //! Y1. A key is in the map as long as somebody waits for it or holds a permit of it, and no longer. Y2. Whoever counts
 //! itself in at a key counts itself out, however it ends. Y3. `Hash` and `Eq` of the key run under the lock of the map; its
-//! destructor does not.
+//! destructor does not. Y4. Where they throw as a permit goes back, the key stays in the map, and nobody is harmed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,6 +10,8 @@ use std::hash::Hash;
 
 use crate::limit::concurrency::WaitCancelled;
 use crate::limit::gate::{Gate, Wait, checked};
+use crate::observe::{DisplacedWhat, displace};
+use crate::panic::catch;
 use crate::sync::{Arc, Lock};
 
 /// Lets at most so many be in flight at once for each key: for each host, each tenant, each file.
@@ -173,16 +175,21 @@ impl<K: Hash + Eq> Drop for KeyedPermit<K> {
             self.gate.give(1);
         }
         let Some(key) = self.key.take() else { return };
-        let mut map = self.keys.map.lock();
-        let removed = match map.get_mut(&key) {
-            Some(used) if used.users > 1 => {
-                used.users -= 1;
-                None
+        // The lock is given back before the keys are dropped (Y3).
+        let removed = catch(|| {
+            let mut map = self.keys.map.lock();
+            match map.get_mut(&key) {
+                Some(used) if used.users > 1 => {
+                    used.users -= 1;
+                    None
+                }
+                _ => map.remove_entry(&key),
             }
-            _ => map.remove_entry(&key),
-        };
-        drop(map); // before the keys, whose destructors are the user's (Y3)
-        drop(removed); // Y3
+        });
+        match removed {
+            Ok(removed) => drop(removed),
+            Err(panic) => displace(None, None, DisplacedWhat::Panic(panic)), // Y4
+        }
     }
 }
 

@@ -3,13 +3,15 @@
 //! I1. An item that waits for a fan-out inside it needs its permits for nothing else meanwhile. It lends them, to one item at a
 //! time, whatever that weighs: so fan-outs inside one another that share a limiter always go on. I2. A lender is known by its
 //! task, as long as its item has permits. I3. What was lent and outlives the lender's item, in a shield, is not counted
-//! any more.
+//! any more. I4. The items of a local fan-out share a task: each makes an offer while it is polled, to what is inside that
+//! task; what runs in tasks of its own does not see it. I5. The nearest lends, from the inside outwards.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::limit::concurrency::LimiterCore;
 use crate::observe::TaskId;
-use crate::sync::{Arc, Lock};
+use crate::sync::{Arc, Lock, PlainArc, thread_local};
 
 /// Who has permits of a limiter, and lends them.
 pub(crate) struct Lenders(Lock<BTreeMap<TaskId, Arc<LimiterCore>>>);
@@ -18,15 +20,24 @@ impl Lenders {
     pub(crate) fn new() -> Self {
         Self(Lock::new(BTreeMap::new()))
     }
+}
 
-    /// Finds the nearest lender, from the inside outwards.
-    pub(crate) fn find(&self, mut tasks: impl Iterator<Item = TaskId>) -> Option<Arc<LimiterCore>> {
-        let lenders = self.0.lock();
-        if lenders.is_empty() {
-            return None;
-        }
-        tasks.find_map(|task| lenders.get(&task).cloned())
+/// Finds what is lent of a limiter to one inside these tasks, and in the innermost of them now (I5).
+pub(crate) fn find(
+    limiter: &Arc<LimiterCore>,
+    tasks: impl Iterator<Item = TaskId>,
+) -> Option<Arc<LimiterCore>> {
+    let offers = Offer::all_of(limiter);
+    let lenders = limiter.lenders.0.lock();
+    if lenders.is_empty() && offers.is_empty() {
+        return None;
     }
+    // An offer may be outside every group.
+    tasks.map(Some).chain([None]).find_map(|task| {
+        let offer = offers.iter().find(|offer| offer.place == task);
+        let loan = offer.map(|offer| &offer.loan);
+        loan.or_else(|| lenders.get(&task?)).cloned()
+    })
 }
 
 /// A task that lends what it has of a limiter.
@@ -50,5 +61,70 @@ impl Drop for Lender {
     fn drop(&mut self) {
         let loan = self.of.lenders.0.lock().remove(&self.task);
         drop(loan);
+    }
+}
+
+/// What an item lends that has no task of its own (I4).
+pub(crate) struct Offer {
+    of: Arc<LimiterCore>,
+    loan: Arc<LimiterCore>,
+    /// The task that polls it.
+    place: Option<TaskId>,
+    /// What is offered around that.
+    around: Option<PlainArc<Self>>,
+}
+
+#[cfg(not(any(ringfence_loom, ringfence_shuttle)))]
+thread_local! {
+    static OFFER: Cell<Option<PlainArc<Offer>>> = const { Cell::new(None) };
+}
+#[cfg(any(ringfence_loom, ringfence_shuttle))]
+thread_local! {
+    static OFFER: Cell<Option<PlainArc<Offer>>> = Cell::new(None);
+}
+
+/// Changes what is offered; at the end of a thread, nothing is any more.
+fn replace(offer: Option<PlainArc<Offer>>) -> Option<PlainArc<Offer>> {
+    OFFER.try_with(|now| now.replace(offer)).ok().flatten()
+}
+
+impl Offer {
+    pub(crate) fn new(of: &Arc<LimiterCore>) -> PlainArc<Self> {
+        let place = crate::context::current();
+        let around = replace(None);
+        drop(replace(around.clone()));
+        PlainArc::new(Self {
+            of: of.clone(),
+            loan: Arc::new(LimiterCore::loan()),
+            place: place.map(|(core, serial)| core.task_id(serial)),
+            around,
+        })
+    }
+
+    /// Makes the offer in `slot` to whatever `call` does. It is moved, not cloned.
+    #[inline]
+    pub(crate) fn during<R>(slot: &mut Option<PlainArc<Self>>, call: impl FnOnce() -> R) -> R {
+        struct Back<'a>(&'a mut Option<PlainArc<Offer>>);
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                *self.0 = replace(self.0.take());
+            }
+        }
+        *slot = replace(slot.take());
+        let _back = Back(slot);
+        call()
+    }
+
+    /// The offers of that limiter here, innermost first.
+    fn all_of(limiter: &Arc<LimiterCore>) -> Vec<PlainArc<Self>> {
+        let Some(innermost) = replace(None) else {
+            return Vec::new();
+        };
+        let all = std::iter::successors(Some(&innermost), |offer| offer.around.as_ref())
+            .filter(|offer| Arc::ptr_eq(&offer.of, limiter))
+            .cloned()
+            .collect();
+        drop(replace(Some(innermost)));
+        all
     }
 }

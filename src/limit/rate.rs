@@ -2,6 +2,8 @@
 //!
 //! R1. First come, first served. R2. Only the first in line keeps a timer; whoever leaves the line from the front wakes the
 //! next, which takes it over without losing a tick, because nothing is taken before its time has come. R3. Time is tokio's.
+//! R4. Who has a deadline knows when it comes that it will meet it, because nobody goes before those in line. Only a change of
+//! the rate can belie that: then all look anew.
 
 use std::fmt;
 use std::future::Future;
@@ -15,7 +17,7 @@ use crate::detail::{self, WaitsFor};
 use crate::limit::gate::Signal;
 use crate::limit::gcra::{Gcra, Time};
 use crate::limit::waiters::{Left, Seat, Waiters};
-use crate::observe::CancelReason;
+use crate::observe::{CancelReason, wake};
 use crate::runtime::Timer;
 use crate::sync::{Arc, Lock};
 use crate::time::Deadline;
@@ -140,35 +142,83 @@ impl Meter {
         self.start.checked_add(after)
     }
 
-    /// The instant at which `n` would go through; none for now, never as the far future.
-    fn try_take(&self, n: u32) -> Result<(), Refused> {
+    /// Lets `n` through if they may now and nobody waits.
+    fn try_take(&self, n: u32) -> Result<(), RateError> {
         let now = self.now();
         let mut line = self.line.lock();
-        if n > line.gcra.burst() {
-            return Err(Refused::Capacity(line.gcra.burst()));
+        let burst = line.gcra.burst();
+        if n > burst {
+            return Err(RateError::InsufficientCapacity { asked: n, burst });
         }
-        let delay = line.gcra.delay(now, line.waiters.weight(), n);
+        let delay = line.delay_at_the_end(now, n);
         if n == 0 || (delay == 0 && line.waiters.is_empty()) {
             line.gcra.grant(now, n);
-            Ok(())
-        } else {
-            drop(line);
-            Err(Refused::Until(self.instant(now, delay)))
+            return Ok(());
         }
+        drop(line);
+        Err(RateError::TooLate {
+            at: self.instant(now, delay),
+        })
+    }
+
+    /// Takes a seat at the end of the line, if that is in time (R4).
+    fn queue(&self, n: u32, deadline: Deadline, waker: Waker) -> Result<Seat, RateError> {
+        let now = self.now();
+        let mut line = self.line.lock();
+        let at = self.instant(now, line.delay_at_the_end(now, n));
+        if is_late(at, deadline) {
+            drop(line);
+            drop(waker);
+            return Err(RateError::TooLate { at });
+        }
+        Ok(line.waiters.push(n.into(), waker))
     }
 
     /// Wakes the first in line, so that it looks at the time anew.
     fn wake_first(&self) {
-        let waker = self.line.lock().waiters.call_first();
-        if let Some(waker) = waker {
-            waker.wake();
+        let first = self.line.lock().waiters.call_first();
+        wake(first);
+    }
+
+    /// Lets the one with this seat through if its turn has come. The others have nothing to learn, but for the `news` of another
+    /// rate (R4).
+    fn turn(&self, seat: Seat, n: u32, deadline: Deadline, news: bool) -> Turn {
+        let now = self.now();
+        let mut line = self.line.lock();
+        let is_first = line.waiters.is_first(seat);
+        if !is_first && (!news || deadline == Deadline::NEVER) {
+            return Turn::NotYet;
+        }
+        let burst = line.gcra.burst();
+        if n > burst {
+            return Turn::Refused(RateError::InsufficientCapacity { asked: n, burst });
+        }
+        let delay = line.gcra.delay(now, line.waiters.weight_before(seat), n);
+        if is_first && delay == 0 {
+            line.gcra.grant(now, n);
+            let left = line.waiters.leave(seat);
+            let next = line.waiters.call_first();
+            drop(line);
+            drop(left);
+            return Turn::Taken(next);
+        }
+        drop(line);
+        let at = self.instant(now, delay);
+        if is_late(at, deadline) {
+            Turn::Refused(RateError::TooLate { at })
+        } else if is_first {
+            Turn::At(at)
+        } else {
+            Turn::NotYet
         }
     }
 }
 
-enum Refused {
-    Capacity(u32),
-    Until(Option<Instant>),
+impl Line {
+    /// How long one that comes now would wait for `n`.
+    fn delay_at_the_end(&self, now: Time, n: u32) -> Time {
+        self.gcra.delay(now, self.waiters.weight(), n)
+    }
 }
 
 /// One wait for a rate after another, by one task. Whoever holds it calls [`abandon`](Self::abandon) when it is dropped.
@@ -179,14 +229,12 @@ pub(crate) struct RateWait {
     signal: Option<Signal>,
 }
 
-/// What the first in line is told.
+/// What one in line is told.
 enum Turn {
     Taken(Option<Waker>),
     At(Option<Instant>),
     NotYet,
-    TooLate(Option<Instant>),
-    /// The burst was lowered meanwhile, to this.
-    TooMany(u32),
+    Refused(RateError),
 }
 
 impl RateWait {
@@ -197,40 +245,34 @@ impl RateWait {
         deadline: Deadline,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), RateError>> {
+        let mut news = false;
         let seat = match self.seat {
-            Some(seat) => seat,
+            Some(seat) => {
+                news = self.renew(meter, seat, cx.waker());
+                seat
+            }
             None => match meter.try_take(n) {
                 Ok(()) => return Poll::Ready(Ok(())),
-                Err(Refused::Capacity(burst)) => {
-                    return Poll::Ready(Err(RateError::InsufficientCapacity { asked: n, burst }));
+                Err(RateError::TooLate { at }) if !is_late(at, deadline) => {
+                    let seat = match meter.queue(n, deadline, cx.waker().clone()) {
+                        Ok(seat) => seat,
+                        Err(late) => return Poll::Ready(Err(late)),
+                    };
+                    *self.seat.insert(seat)
                 }
-                Err(Refused::Until(at)) if is_late(at, deadline) => {
-                    return Poll::Ready(Err(RateError::TooLate { at }));
-                }
-                Err(Refused::Until(_)) => {
-                    let waker = cx.waker().clone();
-                    let seat = meter.line.lock().waiters.push(n.into(), waker);
-                    self.seat = Some(seat);
-                    seat
-                }
+                Err(refused) => return Poll::Ready(Err(refused)),
             },
         };
         loop {
-            match self.turn(meter, seat, n, deadline, cx) {
+            match meter.turn(seat, n, deadline, news) {
                 Turn::Taken(next) => {
                     self.seat = None; // the timer and the signal are of use for the next wait
-                    if let Some(next) = next {
-                        next.wake(); // R2
-                    }
+                    wake(next); // R2
                     return Poll::Ready(Ok(()));
                 }
-                Turn::TooLate(at) => {
+                Turn::Refused(error) => {
                     self.abandon(meter);
-                    return Poll::Ready(Err(RateError::TooLate { at }));
-                }
-                Turn::TooMany(burst) => {
-                    self.abandon(meter);
-                    return Poll::Ready(Err(RateError::InsufficientCapacity { asked: n, burst }));
+                    return Poll::Ready(Err(error));
                 }
                 Turn::At(Some(at)) => {
                     let sleep = match &mut self.sleep {
@@ -258,56 +300,16 @@ impl RateWait {
         }
     }
 
-    /// Takes its turn if it has come, and says who is next; else leaves a waker.
-    fn turn(
-        &self,
-        meter: &Meter,
-        seat: Seat,
-        n: u32,
-        deadline: Deadline,
-        cx: &Context<'_>,
-    ) -> Turn {
-        let mut old = None;
-        let mut line = meter.line.lock();
-        if !line.waiters.will_wake(seat, cx.waker()) {
-            drop(line);
-            let fresh = cx.waker().clone();
-            line = meter.line.lock();
-            old = line.waiters.renew(seat, fresh);
+    /// Leaves a waker if the one there was called, or is another one. Returns whether it did.
+    fn renew(&mut self, meter: &Meter, seat: Seat, waker: &Waker) -> bool {
+        if meter.line.lock().waiters.will_wake(seat, waker) {
+            return false;
         }
-        let now = meter.now();
-        let is_first = line.waiters.is_first(seat);
-        // What goes before matters to who may be late alone: the others look when they are first.
-        let ahead = if is_first || deadline == Deadline::NEVER {
-            0
-        } else {
-            line.waiters.weight_before(seat)
-        };
-        let delay = line.gcra.delay(now, ahead, n);
-        let at = meter.instant(now, delay);
-        let burst = line.gcra.burst();
-        let turn = if n > burst {
-            drop(line);
-            Turn::TooMany(burst)
-        } else if is_first && delay == 0 {
-            line.gcra.grant(now, n);
-            let left = line.waiters.leave(seat);
-            let next = line.waiters.call_first();
-            drop(line);
-            drop(left);
-            Turn::Taken(next)
-        } else {
-            drop(line);
-            if is_late(at, deadline) {
-                Turn::TooLate(at)
-            } else if is_first {
-                Turn::At(at)
-            } else {
-                Turn::NotYet
-            }
-        };
+        let fresh = waker.clone();
+        let old = meter.line.lock().waiters.renew(seat, fresh);
         drop(old);
-        turn
+        self.signal = None; // it may be another task that waits now
+        true
     }
 
     /// Gives the wait up.
@@ -392,7 +394,7 @@ impl RateLimiter {
     /// # Errors
     ///
     /// As [`acquire_many`](Self::acquire_many), and [`RateError::TooLate`] as soon as it is clear that the turn comes after the
-    /// deadline: at once, unless the rate is lowered meanwhile.
+    /// deadline: at once, or when the rate is [lowered](Self::set_rate).
     pub fn acquire_by(&self, n: u32, deadline: impl Into<Deadline>) -> AcquireRate<'_> {
         AcquireRate {
             meter: &self.meter,
@@ -417,18 +419,19 @@ impl RateLimiter {
     ///
     /// As [`try_acquire`](Self::try_acquire); [`RateError::InsufficientCapacity`] if `n` is more than the burst.
     pub fn try_acquire_many(&self, n: u32) -> Result<(), RateError> {
-        self.meter.try_take(n).map_err(|refused| match refused {
-            Refused::Capacity(burst) => RateError::InsufficientCapacity { asked: n, burst },
-            Refused::Until(at) => RateError::TooLate { at },
-        })
+        self.meter.try_take(n)
     }
 
     /// Changes the rate, for all clones, from now on. What was used up to now stays used; waiters are timed anew. One that
     /// asked for more than the new burst is told so when it is first in line, and holds nobody up.
     pub fn set_rate(&self, rate: Rate) {
         let now = self.meter.now();
-        self.meter.line.lock().gcra.set(now, rate.cell, rate.burst);
-        self.meter.wake_first();
+        let all = {
+            let mut line = self.meter.line.lock();
+            line.gcra.set(now, rate.cell, rate.burst);
+            line.waiters.call_all()
+        };
+        all.into_iter().for_each(|waker| wake(Some(waker)));
     }
 
     /// Returns how many wait in line.

@@ -100,6 +100,19 @@ impl Waiters {
         }
     }
 
+    /// Takes the wakers of all who wait, to have them look.
+    pub(crate) fn call_all(&mut self) -> Vec<Waker> {
+        let mut all = Vec::with_capacity(self.len);
+        let mut at = self.first;
+        while let Some(slot) = self.slots.get_mut(at) {
+            if let State::Waiting(waker) = &mut slot.state {
+                all.extend(waker.take());
+            }
+            at = slot.next;
+        }
+        all
+    }
+
     /// Takes a seat at the end.
     pub(crate) fn push(&mut self, weight: u64, waker: Waker) -> Seat {
         let slot = Slot {

@@ -43,9 +43,9 @@ impl<T> Receiver<T> {
     ///
     /// # Fairness
     ///
-    /// Receives that wait are served in the order in which they came, and nobody overtakes them. Once the
-    /// queue is closed, or all that will ever come is there, every receiver takes what it finds: then an item that one was woken
-    /// for may go to another, and the first gets the next one, or the end.
+    /// Receives that wait are served in the order in which they came, and nobody overtakes them. Once all that will ever come is
+    /// there (no sender, or closed; no delivery and no permit), every receiver takes what it finds: then an item that one was
+    /// woken for may go to another, and the first gets the next one, or the end.
     pub fn recv(&mut self) -> impl Future<Output = Result<T, RecvError>> {
         Receiving {
             receiver: self,
@@ -142,7 +142,8 @@ impl<T> Receiver<T> {
     /// Receives a batch: up to `max` items, as soon as so many are there, or `linger` after the first one.
     ///
     /// Appends them to `into`, and returns how many: at least one, unless `max` is 0. It waits for no more than the queue
-    /// can hold, nor while a sender waits for room.
+    /// can hold, nor while a sender waits for room, nor once the queue is closed. While it lingers, what comes is for it: receivers
+    /// that wait behind it are served when it is complete.
     ///
     /// # Cancel safety
     ///
@@ -214,25 +215,24 @@ impl<T> Receiver<T> {
         let want = max.min(self.shared.lock().limit()).max(1);
         let mut batch = Batch {
             receiver: self,
+            take,
             want,
             is_lingering: false,
         };
         loop {
-            if !poll_fn(|cx| batch.poll(cx)).await? {
-                batch.is_lingering = true;
-                if let Ok(result) = timeout(linger, poll_fn(|cx| batch.poll(cx))).await {
-                    result?;
-                }
-                batch.is_lingering = false;
-            }
-            let key = &mut batch.receiver.key;
-            let taken = batch.receiver.shared.step(|state, effects| {
-                let is_mine = state.receive_turn(key, true, effects) == Turn::Now;
-                is_mine.then(|| take.take(state, effects)).flatten()
-            });
-            // Without an item: what was there gave way to newer ones, or was taken back.
-            if let Some(taken) = taken {
+            batch.is_lingering = false;
+            if let Some(taken) = poll_fn(|cx| batch.poll(cx)).await? {
                 return Ok(taken);
+            }
+            batch.is_lingering = true;
+            if let Ok(taken) = timeout(linger, poll_fn(|cx| batch.poll(cx))).await {
+                if let Some(taken) = taken? {
+                    return Ok(taken);
+                }
+            }
+            // Nothing there after all: it gave way to newer items, or was taken back.
+            if let Some(taken) = batch.take_some() {
+                return taken;
             }
         }
     }
@@ -489,55 +489,70 @@ impl<T> Future for Delivering<'_, T> {
 }
 
 /// A batch under way.
-struct Batch<'a, T> {
+struct Batch<'a, T, F> {
     receiver: &'a mut Receiver<T>,
+    take: &'a mut F,
     want: usize,
     /// The first item is there.
     is_lingering: bool,
 }
 
-impl<T> Batch<'_, T> {
-    /// Ready with whether the batch is complete: at once if so, else when the first item is there.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, RecvError>> {
+impl<T, F: Take<T>> Batch<'_, T, F> {
+    /// Ready with the batch when it is complete; before it lingers, also with nothing, when the first item is there.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<F::Output>, RecvError>> {
         let mut turn = BatchTurn {
-            key: &mut self.receiver.key,
+            turn: TakeTurn {
+                key: &mut self.receiver.key,
+                take: &mut *self.take,
+            },
             want: self.want,
             is_lingering: self.is_lingering,
         };
         self.receiver.shared.poll(cx, &mut turn)
     }
+
+    /// Takes what there is.
+    fn take_some(&mut self) -> Option<Result<F::Output, RecvError>> {
+        let mut turn = TakeTurn {
+            key: &mut self.receiver.key,
+            take: &mut *self.take,
+        };
+        self.receiver
+            .shared
+            .step(|state, effects| turn.attempt(state, effects))
+    }
 }
 
-impl<T> Drop for Batch<'_, T> {
+impl<T, F> Drop for Batch<'_, T, F> {
     fn drop(&mut self) {
         self.receiver.leave();
     }
 }
 
-struct BatchTurn<'a> {
-    key: &'a mut Option<usize>,
+struct BatchTurn<'a, F> {
+    turn: TakeTurn<'a, F>,
     want: usize,
     is_lingering: bool,
 }
 
-impl<T> Wait<T> for BatchTurn<'_> {
-    type Output = Result<bool, RecvError>;
+impl<T, F: Take<T>> Wait<T> for BatchTurn<'_, F> {
+    type Output = Result<Option<F::Output>, RecvError>;
     const WAITS_FOR: WaitsFor = WaitsFor::Item;
 
-    fn attempt(&mut self, state: &mut State<T>, _: &mut Effects<T>) -> Option<Self::Output> {
-        match state.batch_turn(*self.key, self.want) {
-            Ok(is_full) if is_full || !self.is_lingering => Some(Ok(is_full)),
-            Err(Turn::Ended) => Some(Err(RecvError::new(state.cause.clone()))),
-            _ => None,
+    fn attempt(&mut self, state: &mut State<T>, effects: &mut Effects<T>) -> Option<Self::Output> {
+        let (has_some, is_full) = state.batch_turn(*self.turn.key, self.want);
+        if is_full {
+            let taken = self.turn.attempt(state, effects)?;
+            return Some(taken.map(Some));
         }
+        (has_some && !self.is_lingering).then_some(Ok(None))
     }
 
     fn is_parked(&self, state: &mut State<T>, waker: &Waker) -> bool {
-        self.key
-            .is_some_and(|key| state.receivers.would_wake(key, waker))
+        self.turn.is_parked(state, waker)
     }
 
     fn park(&mut self, state: &mut State<T>, waker: Waker, effects: &mut Effects<T>) {
-        state.park_receiver(self.key, self.want, waker, effects);
+        state.park_receiver(self.turn.key, self.want, waker, effects);
     }
 }

@@ -4,8 +4,8 @@
 //! |---|---|---|---|---|
 //! | open | accepted | served in order | what is not set aside for others | wait |
 //! | fed (the last sender is gone, deliveries are out) | from deliveries | there are none | what is not set aside for others | wait |
-//! | last (all that will ever come is here) | none | there are none | whatever is there | the end |
-//! | closed | from permits only | fail, with their item | whatever is there | wait while something may come back: see N6 |
+//! | closed (and permits or deliveries are out) | from permits only | fail, with their item | what is not set aside for others | wait |
+//! | last (all that will ever come is here) | none | there are none, or they fail | whatever is there | the end |
 //! | gone (the last receiver is gone) | refused | fail, with their item | | |
 //!
 //! N1. Reserve, do not move: a waiter that is woken has an item, or room, *set aside*; the item stays where it is until the
@@ -13,8 +13,8 @@
 //! aside; while a sender waits, there is no room for the first of them; [`State::settle`] restores both after each step that
 //! could break them. So nobody overtakes a waiter. N3. No more is set aside than there is. Where items go another way
 //! (evicted, withdrawn, taken at the end), the last to whom one was promised waits again, as if it had not been. What is
-//! promised is kept while the queue is open or fed; later every receiver takes what it finds, so that none waits for one that
-//! was woken and never comes. N4. `used` is the weight of the items in here, of those in delivery, and of the permits; with
+//! promised is kept until all that will ever come is here: from then on every receiver takes what it finds, and all who wait are
+//! woken to look, so that none waits for one that was woken and never comes. N4. `used` is the weight of the items in here, of those in delivery, and of the permits; with
 //! what is set aside for senders it stays within the limit, but for what deliveries send (N5). N5. A delivery's own sends
 //! never wait: its worker is what would make room. N6. The end is: no sender, or closed; no item, no delivery, no permit. Once
 //! ended, always ended. N7. An item has exactly one fate: received, given back, discarded, dead. One that was
@@ -338,15 +338,10 @@ impl<T> State<T> {
         (self.store.is_empty() || self.is_aborted) && self.in_delivery + self.telling == 0
     }
 
-    /// Whether all that will ever come is here.
+    /// Whether all that will ever come is here. Then every receiver takes what it finds (N3).
+    #[inline]
     pub(crate) fn is_last(&self) -> bool {
         self.drains() && self.in_delivery + self.telling == 0 && self.permits == 0
-    }
-
-    /// Whether every receiver takes what it finds (N3).
-    #[inline]
-    fn is_final(&self) -> bool {
-        self.is_closed || self.is_last()
     }
 
     /// N6.
@@ -465,19 +460,19 @@ impl<T> State<T> {
         self.settle_senders(effects);
         self.settle_receivers(effects);
         self.complete_batches(effects);
+        if self.is_last() {
+            self.receivers.wakers(&mut effects.wake_all);
+        }
         if self.is_idle() {
             while let Some((key, _)) = self.joiners.first() {
                 effects.wake(self.joiners.grant(key, 1));
-            }
-            if self.has_ended() {
-                self.receivers.wakers(&mut effects.wake_all);
             }
         }
     }
 
     /// Wakes a batch that waits for more than can come: it would wait for senders, and they for it; or for nobody.
     fn complete_batches(&mut self, effects: &mut Effects<T>) {
-        if self.senders.waiting() > 0 || self.is_last() || !self.has_room(1) {
+        if self.senders.waiting() > 0 || self.is_closed || !self.has_room(1) {
             effects.wake(self.receivers.content());
         }
     }
@@ -494,7 +489,6 @@ impl<T> State<T> {
         }
         self.cause = cause.take();
         self.fail_senders(effects);
-        self.receivers.wakers(&mut effects.wake_all);
         self.settle(effects);
         true
     }
@@ -503,18 +497,15 @@ impl<T> State<T> {
     pub(crate) fn abort(&mut self, effects: &mut Effects<T>) -> Vec<T> {
         self.close(&mut None, effects);
         self.is_aborted = true;
-        let rest = self.clear(effects);
+        let rest = self.clear();
         self.settle(effects);
         rest
     }
 
-    /// Takes out all that is left.
-    fn clear(&mut self, effects: &mut Effects<T>) -> Vec<T> {
+    /// Takes out all that is left. No sender waits for any of it: they have failed.
+    fn clear(&mut self) -> Vec<T> {
         let mut rest = Vec::with_capacity(self.store.len());
-        while let Some((item, tag, sender)) = self.store.take() {
-            if let Some(sender) = sender {
-                effects.wake(self.parked.grant(sender, 1));
-            }
+        while let Some((item, tag, _)) = self.store.take() {
             self.vacate(tag.weight);
             rest.push(item);
         }
@@ -523,7 +514,6 @@ impl<T> State<T> {
 
     fn fail_senders(&mut self, effects: &mut Effects<T>) {
         let unsent = self.store.withdraw_all();
-        self.totals.sent -= unsent.len() as u64;
         self.returned.extend(unsent);
         self.senders.wakers(&mut effects.wake_all);
         self.parked.wakers(&mut effects.wake_all);
@@ -541,7 +531,6 @@ impl<T> State<T> {
     pub(crate) fn remove_sender(&mut self, effects: &mut Effects<T>) {
         self.sender_count -= 1;
         if self.sender_count == 0 {
-            self.receivers.wakers(&mut effects.wake_all);
             self.settle(effects);
         }
     }
@@ -554,7 +543,7 @@ impl<T> State<T> {
         if !self.is_closed {
             self.fail_senders(effects);
         }
-        let rest = self.clear(effects);
+        let rest = self.clear();
         for item in rest {
             self.discard(item, Discarded::Abandoned, effects);
         }

@@ -13,8 +13,8 @@
 //! E1. The checks after an attempt are made in the order of [`RetryReason`]; the token of the budget is taken last but one,
 //! so that a run that gives up for another reason takes none. E2. A pause never ends at the deadline or after it: the run
 //! gives up before it begins. E3. The clock is first read when something has to wait or a limit in time is there: a
-//! run whose first attempt is ready reads none. E4. A token is held from before the pause to the outcome of the attempt
-//! that it pays for, and goes back if that never begins.
+//! run whose first attempt is ready reads none. E4. No attempt but the first begins without a token. It is held from before the
+//! pause to the outcome of the attempt that it pays for, and goes back if that never begins.
 
 use std::ops::ControlFlow;
 use std::task::{Context, Poll};
@@ -23,11 +23,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Retry;
-use super::backoff::{Backoff, LONGEST};
+use super::backoff::Backoff;
 use super::budget::{RetryBudget, Taken};
 use super::error::{Link, RetryError, RetryReason};
 use super::event::{Hook, RetryEvent};
-use super::listen::{Ear, Listen};
+use super::listen::{Around, Listen};
 use super::verdict::{Judge, Judged, Verdict};
 use super::waiting::AttemptEnd;
 use crate::time::Deadline;
@@ -136,10 +136,13 @@ impl<E, V> Kept<E, V> {
     fn keep(&mut self, outcome: Result<V, E>, history: usize) {
         self.timed_out = None;
         if let Some(Err(Link(before))) = self.last.replace(outcome.map_err(Link)) {
+            // More than one too many, if fewer are asked for than before.
+            let kept = self.earlier.len();
+            drop(
+                self.earlier
+                    .drain(..(kept + 1).saturating_sub(history).min(kept)),
+            );
             if history > 0 {
-                if self.earlier.len() == history {
-                    self.earlier.remove(0);
-                }
                 self.earlier.push(before);
             }
         }
@@ -153,34 +156,31 @@ impl<E, V> Kept<E, V> {
 /// The part of a run that does not depend on what its operation yields.
 struct Told<'p> {
     options: Options<'p>,
-    /// Whether it knows what the groups around set, and what it was told last.
-    has_looked: bool,
+    around: Around,
     begun: Option<Instant>,
-    /// Of the run: its own and those of the groups around.
-    deadline: Deadline,
-    ear: Ear,
     /// The end of the attempt's own time, if it has any.
     limit: Option<(Instant, Duration)>,
     /// What the timer was last set to for an attempt.
     armed: Option<Instant>,
     backoff: Option<Backoff>,
     previous: Option<Duration>,
+    /// When the pause that goes on began.
+    pausing: Option<Instant>,
     slept: Duration,
     taken: Option<Taken<'p>>,
 }
 
 impl<'p> Told<'p> {
-    const fn new(options: Options<'p>, has_looked: bool) -> Self {
+    const fn new(options: Options<'p>, around: Around) -> Self {
         Self {
-            deadline: options.deadline,
             options,
-            has_looked,
+            around,
             begun: None,
-            ear: Ear::DEAF,
             limit: None,
             armed: None,
             backoff: None,
             previous: None,
+            pausing: None,
             slept: Duration::ZERO,
             taken: None,
         }
@@ -192,17 +192,28 @@ impl<'p> Told<'p> {
         now
     }
 
-    /// Inherits what the groups around set, if it has not, or was told something since.
-    fn look_around(&mut self) {
-        if std::mem::replace(&mut self.has_looked, true) {
-            return;
+    /// The pause is over: it was cut short, or took longer than it should.
+    fn rested(&mut self, now: Instant) {
+        if let Some(began) = self.pausing.take() {
+            let slept = now.saturating_duration_since(began);
+            self.slept += slept;
+            self.previous = self.previous.min(Some(slept));
         }
-        let around = crate::context::current();
-        self.deadline = self.options.deadline;
-        if around.is_some() {
-            self.deadline = self.deadline.min(crate::context::deadline());
+    }
+
+    /// Takes a token, if there is a budget.
+    fn pay(&mut self) -> Result<(), RetryReason> {
+        if let Some(budget) = self.options.budget {
+            self.taken = Some(budget.take().ok_or(RetryReason::BudgetExhausted)?);
         }
-        self.ear = Ear::new(self.options.listen.clone(), around);
+        Ok(())
+    }
+
+    /// The attempt that the token was for is over.
+    fn spend(&mut self) {
+        if let Some(taken) = self.taken.take() {
+            taken.spend();
+        }
     }
 
     fn begin(&mut self, number: u32) -> Result<Attempt, RetryReason> {
@@ -210,9 +221,10 @@ impl<'p> Told<'p> {
         self.limit = None;
         self.armed = None;
         let mut elapsed = Duration::ZERO;
-        let mut deadline = self.deadline;
+        let mut deadline = self.around.deadline;
         if deadline != Deadline::NEVER || timeout.is_some() || self.begun.is_some() {
             let now = self.now();
+            self.rested(now);
             if number > 1 {
                 elapsed = self.begun.map_or(elapsed, |begun| now - begun);
             }
@@ -227,7 +239,10 @@ impl<'p> Told<'p> {
                 }
             }
         }
-        if self.ear.is_cancelled() {
+        if number > 1 && self.taken.is_none() {
+            self.pay()?; // E4: a loop says nothing of the last one, or of a budget until now
+        }
+        if self.around.is_cancelled() {
             return Err(RetryReason::Cancelled);
         }
         if let Some(taken) = &mut self.taken {
@@ -257,9 +272,7 @@ impl<'p> Told<'p> {
         verdict: Verdict,
         is_exhausted: bool,
     ) -> Result<(Pause, Duration), RetryReason> {
-        if let Some(taken) = self.taken.take() {
-            taken.spend();
-        }
+        self.spend();
         let hint = match verdict {
             Verdict::Done | Verdict::Permanent => return Err(RetryReason::Permanent),
             Verdict::Retry => Duration::ZERO,
@@ -270,6 +283,7 @@ impl<'p> Told<'p> {
         }
         let mut pause = Pause::Skip;
         let mut delay = Duration::ZERO;
+        let mut begins = None;
         if policy.pauses {
             // A hint takes the place of one step.
             let stream = self.options.stream;
@@ -279,29 +293,28 @@ impl<'p> Told<'p> {
                 if hint > policy.max_hint {
                     return Err(RetryReason::HintTooLong);
                 }
-                let floor = Duration::from_nanos(policy.curve.floor);
-                delay = hint.min(LONGEST).max(floor);
+                delay = hint.max(Duration::from_nanos(policy.curve.floor));
             }
             pause = Pause::Yield;
         }
-        if !delay.is_zero() || self.deadline != Deadline::NEVER {
-            let at = self.now() + delay;
+        if policy.pauses || self.around.deadline != Deadline::NEVER {
+            let now = self.now();
+            let at = now + delay;
             // E2
-            if Deadline::at(at) >= self.deadline {
+            if Deadline::at(at) >= self.around.deadline {
                 return Err(RetryReason::Deadline);
             }
             if !delay.is_zero() {
                 pause = Pause::Until(at);
             }
+            begins = Some(now).filter(|_| policy.pauses);
         }
-        if let Some(budget) = self.options.budget {
-            self.taken = Some(budget.take().ok_or(RetryReason::BudgetExhausted)?);
-        }
-        if self.ear.is_cancelled() {
-            self.taken = None;
+        self.pay()?;
+        if self.around.is_cancelled() {
             return Err(RetryReason::Cancelled);
         }
         self.previous = Some(delay);
+        self.pausing = begins;
         Ok((pause, delay))
     }
 }
@@ -309,9 +322,14 @@ impl<'p> Told<'p> {
 impl<'p, E, V> Engine<'p, E, V> {
     /// A run that has made so many attempts, without a word about them, in no group.
     pub(super) const fn after(attempts: u32, options: Options<'p>) -> Self {
+        let around = if attempts > 0 {
+            Around::NOTHING
+        } else {
+            Around::UNSEEN
+        };
         Self {
             attempts,
-            told: Told::new(options, attempts > 0),
+            told: Told::new(options, around),
             kept: Kept {
                 last: None,
                 earlier: Vec::new(),
@@ -322,7 +340,7 @@ impl<'p, E, V> Engine<'p, E, V> {
 
     /// What it was told, to tell it more: that holds from now on, in the middle of a run too.
     pub(super) const fn options(&mut self) -> &mut Options<'p> {
-        self.told.has_looked = false;
+        self.told.around.forget();
         &mut self.told.options
     }
 
@@ -347,17 +365,30 @@ impl<'p, E, V> Engine<'p, E, V> {
         self.told.options.budget
     }
 
+    /// Inherits what the groups around set: wherever it is polled, before anything else.
+    pub(super) fn look_around(&mut self) {
+        let Told {
+            around, options, ..
+        } = &mut self.told;
+        around.look(options.deadline, &options.listen);
+    }
+
     /// Asks to begin an attempt.
     pub(super) fn begin(&mut self) -> Result<Attempt, RetryReason> {
-        self.told.look_around();
         let attempt = self.told.begin(self.attempts.saturating_add(1))?;
         self.attempts = attempt.number;
         Ok(attempt)
     }
 
+    /// Takes note that another attempt comes right after one of whose end nothing was said.
+    pub(super) fn unsaid(&mut self) {
+        self.told.spend();
+        self.told.previous = Some(Duration::ZERO);
+    }
+
     /// Takes note that an attempt is over, which was made whether anybody asked or not: one that was not begun counts as begun.
     pub(super) fn made(&mut self, was_begun: bool) {
-        self.told.look_around();
+        self.look_around();
         if !was_begun {
             self.start_clock();
             self.attempts = self.attempts.saturating_add(1);
@@ -371,7 +402,7 @@ impl<'p, E, V> Engine<'p, E, V> {
     pub(super) fn limit(&self) -> Option<(Instant, Option<Duration>)> {
         match self.told.limit {
             Some((at, timeout)) => Some((at, Some(timeout))),
-            None => self.told.deadline.instant().map(|at| (at, None)),
+            None => self.told.around.deadline.instant().map(|at| (at, None)),
         }
     }
 
@@ -382,15 +413,7 @@ impl<'p, E, V> Engine<'p, E, V> {
 
     /// Ready once the task is asked to end by a signal.
     pub(super) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.told.ear.poll(cx)
-    }
-
-    /// Adds a pause that is over: all of it, or as much as there was of it.
-    pub(super) fn rested(&mut self, pause: Pause) {
-        if let (Pause::Until(at), Some(delay)) = (pause, self.told.previous) {
-            let left = at.saturating_duration_since(Instant::now());
-            self.told.slept += delay.saturating_sub(left);
-        }
+        self.told.around.poll_cancelled(cx)
     }
 
     /// The run ends well.
@@ -458,6 +481,7 @@ impl<'p, E, V> Engine<'p, E, V> {
                 attempt: self.attempts,
                 delay,
                 elapsed: self.elapsed(),
+                timed_out: self.kept.timed_out,
                 last: self.kept.last(),
             });
         }
@@ -472,6 +496,9 @@ impl<'p, E, V> Engine<'p, E, V> {
         reason: RetryReason,
     ) -> RetryError<E, V> {
         self.told.taken = None;
+        if self.told.pausing.is_some() {
+            self.told.rested(Instant::now());
+        }
         let error = RetryError {
             reason,
             attempts: self.attempts,
@@ -486,6 +513,7 @@ impl<'p, E, V> Engine<'p, E, V> {
                 reason,
                 attempts: error.attempts,
                 elapsed: error.elapsed,
+                timed_out: error.timed_out,
                 last: error.last(),
             });
         }

@@ -79,7 +79,7 @@ impl Backoff {
         let (floor, top) = (floor, cap as f64);
         let drawn = if let Shape::Decorrelated = shape {
             // The interval is cut at the cap, not the draw: else most draws would be the cap, and callers in step again.
-            let high = (self.step * 3.0).min(top) as Nanos;
+            let high = ((self.step * 3.0) as Nanos).min(cap); // whose `f64` may be above it
             let low = base.clamp(floor, cap);
             let drawn = self.dice.draw((low, high.max(low)));
             self.step = drawn as f64;

@@ -38,8 +38,10 @@ macro_rules! const_fn {
 ///
 /// Runs that nest in one task, a retry around a hedge for instance, take the same budget: the call counts as one success. Around
 /// what a [loop](crate::Retry::tries) does, or a task that it spawns, a run does not see the other one: give the budget to one of them.
+/// Nor does it through more than three other budgets in between.
 ///
-/// Put it into a `static`, one for each thing that can be overloaded.
+/// Put it into a `static`, one for each thing that can be overloaded. It lives with one clock: where tests pause or advance
+/// theirs, give each a budget of its own.
 ///
 /// ```
 /// use ringfence::RetryBudget;
@@ -87,7 +89,7 @@ impl RetryBudget {
     }
 
     const_fn! {
-    /// Holds so many retries at most, and at the start; 100 unless given.
+    /// Holds so many retries at most, and at the start; 100 unless given. With 0, nothing is ever tried again.
     #[must_use]
     pub const fn capacity(mut self, retries: u32) -> Self {
         self.capacity = retries as u64 * TOKEN;
@@ -105,7 +107,8 @@ impl RetryBudget {
     }
 
     const_fn! {
-    /// Gives the token back when the retry it paid for succeeds, so that only retries in vain cost anything.
+    /// Gives the token back when the retry it paid for succeeds, so that only retries in vain cost anything. The further copies of
+    /// a [hedge](crate::Hedge) cost what they cost, whichever wins.
     ///
     /// More retries then, as long as they help; the load is no longer bounded by the ratio.
     #[must_use]
@@ -119,7 +122,7 @@ impl RetryBudget {
     #[must_use]
     pub fn available(&self) -> f64 {
         self.refill();
-        (self.capacity - self.bucket.spent()) as f64 / TOKEN as f64
+        self.capacity.saturating_sub(self.bucket.spent()) as f64 / TOKEN as f64
     }
 
     /// Returns how many retries and hedges it has refused so far.

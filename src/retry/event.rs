@@ -18,7 +18,9 @@ pub enum RetryEvent<'e, E, V = Infallible> {
         delay: Duration,
         /// How long the run has taken so far.
         elapsed: Duration,
-        /// The error, or the value that was not good enough; `None` if the attempt timed out and was the first.
+        /// The attempt timeout, if that is what ended the attempt.
+        timed_out: Option<Duration>,
+        /// The error, or the value that was not good enough. If the attempt timed out, that of the one before, if any.
         last: Option<Result<&'e V, &'e E>>,
     },
     /// The run has given up: once, for each run that does not succeed.
@@ -30,6 +32,8 @@ pub enum RetryEvent<'e, E, V = Infallible> {
         attempts: u32,
         /// How long the run took.
         elapsed: Duration,
+        /// The attempt timeout, if that is what ended the last attempt.
+        timed_out: Option<Duration>,
         /// The last error, or value that was not good enough.
         last: Option<Result<&'e V, &'e E>>,
     },
@@ -42,23 +46,27 @@ impl<E: fmt::Debug, V> fmt::Debug for RetryEvent<'_, E, V> {
                 attempt,
                 delay,
                 elapsed,
+                timed_out,
                 ..
             } => f
                 .debug_struct("Pausing")
                 .field("attempt", attempt)
                 .field("delay", delay)
                 .field("elapsed", elapsed)
+                .field("timed_out", timed_out)
                 .finish_non_exhaustive(),
             Self::GaveUp {
                 reason,
                 attempts,
                 elapsed,
+                timed_out,
                 ..
             } => f
                 .debug_struct("GaveUp")
                 .field("reason", reason)
                 .field("attempts", attempts)
                 .field("elapsed", elapsed)
+                .field("timed_out", timed_out)
                 .finish_non_exhaustive(),
         }
     }

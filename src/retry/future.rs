@@ -142,10 +142,10 @@ impl<'p, Op, Fut, J, H, E, V> RetryFuture<'p, Op, Fut, J, H, E, V> {
     }
 }
 
-impl<Op, Fut, T, E, J, H> Future for RetryFuture<'_, Op, Fut, J, H, E, J::Kept>
+impl<Op, Fut, T, E, J, H> Future for RetryFuture<'_, Op, Fut::IntoFuture, J, H, E, J::Kept>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: Hook<E, J::Kept>,
 {
@@ -162,7 +162,7 @@ where
         let mut number = 0;
         loop {
             number += 1;
-            let future = (this.op)(Attempt::plain(number));
+            let future = (this.op)(Attempt::plain(number)).into_future();
             this.attempt.set(Some(future));
             let Some(attempt) = this.attempt.as_mut().as_pin_mut() else {
                 unreachable!("it was set above")
@@ -190,10 +190,10 @@ where
     }
 }
 
-impl<Op, Fut, T, E, J, H> RetryFuture<'_, Op, Fut, J, H, E, J::Kept>
+impl<Op, Fut, T, E, J, H> RetryFuture<'_, Op, Fut::IntoFuture, J, H, E, J::Kept>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: Hook<E, J::Kept>,
 {
@@ -238,6 +238,7 @@ where
         }
         let rest = Stage::full(this.stage, *this.attempts).project();
         let (engine, mut waiting) = (rest.engine, rest.waiting);
+        engine.look_around();
         loop {
             if phase == Phase::Pause {
                 match Waiting::made(waiting.as_mut()).poll_pause(engine, cx) {
@@ -254,7 +255,7 @@ where
             if phase == Phase::Begin {
                 match engine.begin() {
                     Ok(attempt) => {
-                        let future = (this.op)(attempt);
+                        let future = (this.op)(attempt).into_future();
                         this.attempt.set(Some(future));
                     }
                     Err(reason) => return Poll::Ready(Err(engine.give_up(this.hook, reason))),
@@ -304,7 +305,7 @@ pub struct RetryReport<T, R> {
     pub attempts: u32,
     /// How long it took; see [`Attempt::elapsed`].
     pub elapsed: Duration,
-    /// How much of that were pauses.
+    /// How much of that were pauses, as long as they were.
     pub slept: Duration,
 }
 
@@ -322,10 +323,10 @@ pin_project! {
     }
 }
 
-impl<Op, Fut, T, E, J, H> Future for Reporting<'_, Op, Fut, J, H, E, J::Kept>
+impl<Op, Fut, T, E, J, H> Future for Reporting<'_, Op, Fut::IntoFuture, J, H, E, J::Kept>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: Hook<E, J::Kept>,
 {

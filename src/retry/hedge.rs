@@ -1,10 +1,10 @@
 //! Hedging: a second copy of a call that takes long. The race itself is in `race`.
 
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
 use super::attempts::Attempt;
+use super::backoff::nanos;
 use super::budget::RetryBudget;
 use super::event::{NoHook, OnEvent};
 use super::latency::Latency;
@@ -71,7 +71,7 @@ impl<'l> Hedge<'l> {
     /// Starts the next copy when the last one takes longer than this share of the calls did: 0.95 sends a twentieth more.
     ///
     /// While too little is known, no copy begins because another one takes long; one that failed is followed all the same. The
-    /// delay is a millisecond at least.
+    /// delay is a millisecond at least, unless the [cap](Self::cap) is less.
     ///
     /// # Panics
     ///
@@ -111,10 +111,10 @@ impl<'l> Hedge<'l> {
         self
     }
 
-    /// Begins no further copy once a server asks for more patience than this; a minute unless given. As
-    /// [`Retry::max_hint`](crate::Retry::max_hint).
+    /// Begins no further copy once a server asks for more patience than this; a minute unless given, a year at
+    /// most. As [`Retry::max_hint`](crate::Retry::max_hint).
     pub const fn max_hint(mut self, max_hint: Duration) -> Self {
-        self.max_hint = max_hint;
+        self.max_hint = Duration::from_nanos(nanos(max_hint));
         self
     }
 
@@ -122,7 +122,7 @@ impl<'l> Hedge<'l> {
         match self.delay {
             Delay::Fixed(delay) => Some(delay.min(self.cap)),
             Delay::Percentile(share, latency) => {
-                Some(latency.percentile(share)?.min(self.cap).max(SHORTEST))
+                Some(latency.percentile(share)?.max(SHORTEST).min(self.cap))
             }
         }
     }
@@ -145,7 +145,7 @@ impl<'l> Hedge<'l> {
     pub fn run<Op, Fut, T, E>(self, op: Op) -> HedgeRun<'l, Op>
     where
         Op: FnMut(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
+        Fut: IntoFuture<Output = Result<T, E>>,
     {
         HedgeRun {
             hedge: self,
@@ -226,7 +226,7 @@ impl<'l, Op, J> HedgeRun<'l, Op, J, NoHook> {
 impl<'l, Op, Fut, T, E, H> HedgeRun<'l, Op, AnyError, H>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
 {
     /// Goes on after the errors for which this is true; others end the race.
     pub fn when<F: FnMut(&E) -> bool>(self, goes_on: F) -> HedgeRun<'l, Op, When<F>, H> {
@@ -251,7 +251,7 @@ where
 impl<'l, Op, Fut, T, E, J, H> HedgeRun<'l, Op, J, H>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: HedgeHook,
 {
@@ -260,7 +260,7 @@ where
     /// # Cancel safety
     ///
     /// As [`Hedge::run`].
-    pub fn report(self) -> HedgeReporting<'l, Op, Fut, J, H, E, J::Kept> {
+    pub fn report(self) -> HedgeReporting<'l, Op, Fut::IntoFuture, J, H, E, J::Kept> {
         HedgeReporting {
             run: self.into_future(),
         }
@@ -270,12 +270,12 @@ where
 impl<'l, Op, Fut, T, E, J, H> IntoFuture for HedgeRun<'l, Op, J, H>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: HedgeHook,
 {
     type Output = Result<T, HedgeError<E, J::Kept>>;
-    type IntoFuture = HedgeFuture<'l, Op, Fut, J, H, E, J::Kept>;
+    type IntoFuture = HedgeFuture<'l, Op, Fut::IntoFuture, J, H, E, J::Kept>;
 
     fn into_future(self) -> Self::IntoFuture {
         let race = Race::new(self.hedge, self.told);

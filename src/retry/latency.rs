@@ -11,7 +11,8 @@ use crate::sync::PlainMutex;
 
 /// How long calls of one kind take, for [`Hedge::percentile`](crate::Hedge::percentile). Shared by all of them: put it into a `static`.
 ///
-/// It remembers one to two [windows](Self::window), in about two kilobytes.
+/// It remembers one to two [windows](Self::window), in about two kilobytes. What took longer than four hours and three quarters
+/// counts as that long. It lives with one clock: where tests pause or advance theirs, give each one of its own.
 pub struct Latency {
     windows: PlainMutex<Windows>,
     epoch: OnceLock<Instant>,

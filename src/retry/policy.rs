@@ -159,7 +159,7 @@ impl Retry {
     ///
     /// # Panics
     ///
-    /// If it is above the [`cap`](Self::cap).
+    /// If it is above the [`cap`](Self::cap): say that one first, for a floor above 20 s.
     #[track_caller]
     pub const fn floor(mut self, floor: Duration) -> Self {
         self.curve.floor = nanos(floor);
@@ -229,9 +229,9 @@ impl Retry {
         self
     }
 
-    /// Gives up on a server that asks for more patience than this; a minute unless given.
+    /// Gives up on a server that asks for more patience than this; a minute unless given, a year at most.
     pub const fn max_hint(mut self, max_hint: Duration) -> Self {
-        self.max_hint = max_hint;
+        self.max_hint = Duration::from_nanos(nanos(max_hint));
         self
     }
 

@@ -20,12 +20,11 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::attempts::Attempt;
-use super::backoff::LONGEST;
 use super::budget::{RetryBudget, Taken};
 use super::copies::Copies;
 use super::error::{Link, RetryReason};
 use super::hedge::{Delay, Hedge, HedgeEvent, HedgeHook, Told};
-use super::listen::Ear;
+use super::listen::Around;
 use super::verdict::{Judge, Judged, Verdict};
 use crate::runtime::Timer;
 use crate::time::Deadline;
@@ -70,13 +69,17 @@ impl<E, V> HedgeError<E, V> {
             .map(|(copy, failure)| (*copy, failure.as_ref().map_err(|Link(error)| error)))
     }
 
+    /// Returns the same themselves.
+    pub fn into_failures(self) -> impl Iterator<Item = (u32, Result<V, E>)> {
+        self.failures
+            .into_iter()
+            .map(|(copy, failure)| (copy, failure.map_err(|Link(error)| error)))
+    }
+
     /// Returns the error that counts.
     #[must_use]
     pub fn into_error(self) -> Option<E> {
-        self.failures
-            .into_iter()
-            .find_map(|(_, failure)| failure.err())
-            .map(|Link(error)| error)
+        self.into_failures().find_map(|(_, failure)| failure.err())
     }
 }
 
@@ -121,7 +124,7 @@ impl<E: fmt::Debug + fmt::Display + 'static, V> Error for HedgeError<E, V> {
 pub(super) struct Race<'l, E, V> {
     hedge: Hedge<'l>,
     told: Told<'l>,
-    ear: Ear,
+    around: Around,
     begun: Option<Instant>,
     started: u32,
     running: u32,
@@ -140,7 +143,7 @@ impl<'l, E, V> Race<'l, E, V> {
         Self {
             hedge,
             told,
-            ear: Ear::DEAF,
+            around: Around::UNSEEN,
             begun: None,
             started: 0,
             running: 0,
@@ -152,27 +155,31 @@ impl<'l, E, V> Race<'l, E, V> {
         }
     }
 
-    /// Inherits what the groups around set; says why there is not to be a first copy, if there is not.
+    /// Says why there is not to be a first copy, if there is not.
     fn begin(&mut self, now: Instant) -> Option<RetryReason> {
         self.begun = Some(now);
-        self.told.deadline = self.told.deadline.min(Deadline::current());
-        let around = crate::context::current();
-        self.ear = Ear::new(std::mem::take(&mut self.told.listen), around);
         if self.is_late(now) {
             Some(RetryReason::Deadline)
         } else {
-            self.ear.is_cancelled().then_some(RetryReason::Cancelled)
+            self.around.is_cancelled().then_some(RetryReason::Cancelled)
         }
     }
 
+    /// Inherits what the groups around set.
+    fn look_around(&mut self) {
+        self.around.look(self.told.deadline, &self.told.listen);
+        let deadline = self.around.deadline;
+        self.next = self.next.filter(|next| Deadline::at(*next) < deadline);
+    }
+
     fn is_late(&self, now: Instant) -> bool {
-        Deadline::at(now) >= self.told.deadline
+        Deadline::at(now) >= self.around.deadline
     }
 
     /// Asks the token and the budget for a further copy; if one refuses, there is none any more.
     fn refusal(&mut self) -> Option<RetryReason> {
         let budget = self.told.budget;
-        self.stopped = if self.ear.is_cancelled() {
+        self.stopped = if self.around.is_cancelled() {
             Some(RetryReason::Cancelled) // H7
         } else if budget.is_none_or(|budget| budget.take().map(Taken::spend).is_some()) {
             None
@@ -184,7 +191,7 @@ impl<'l, E, V> Race<'l, E, V> {
 
     /// Why it is over, with no copy that runs and none that could begin.
     fn over(&self) -> RetryReason {
-        let is_late = self.may_start() && self.told.deadline != Deadline::NEVER;
+        let is_late = self.may_start() && self.around.deadline != Deadline::NEVER;
         self.stopped.unwrap_or(if is_late {
             RetryReason::Deadline
         } else {
@@ -202,11 +209,11 @@ impl<'l, E, V> Race<'l, E, V> {
 
     /// Takes note of how long a server wants to be left alone: zero says nothing.
     fn heed(&mut self, hint: Duration, now: Instant) {
-        if hint > self.hedge.max_hint && self.may_start() {
+        if hint <= self.hedge.max_hint {
+            self.not_before = self.not_before.max(Some(now + hint));
+        } else if self.may_start() {
             self.stopped = Some(RetryReason::HintTooLong);
         }
-        let asked = now + hint.min(LONGEST);
-        self.not_before = self.not_before.max(Some(asked));
     }
 
     /// Puts the next copy off until this; it is none if that is not before the deadline.
@@ -252,10 +259,10 @@ impl<'l, Op, Fut, J, H, E, V> HedgeFuture<'l, Op, Fut, J, H, E, V> {
     }
 }
 
-impl<Op, Fut, T, E, J, H> Future for HedgeFuture<'_, Op, Fut, J, H, E, J::Kept>
+impl<Op, Fut, T, E, J, H> Future for HedgeFuture<'_, Op, Fut::IntoFuture, J, H, E, J::Kept>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: HedgeHook,
 {
@@ -297,15 +304,16 @@ where
     }
 }
 
-impl<Op, Fut, T, E, J, H> HedgeFuture<'_, Op, Fut, J, H, E, J::Kept>
+impl<Op, Fut, T, E, J, H> HedgeFuture<'_, Op, Fut::IntoFuture, J, H, E, J::Kept>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: HedgeHook,
 {
     fn advance(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, RetryReason>> {
-        let mut polled = 0;
+        let (mut polled, mut due) = (0, None::<Instant>);
+        self.as_mut().project().race.look_around();
         if self.race.begun.is_none() {
             let now = Instant::now();
             if let Some(reason) = self.as_mut().project().race.begin(now) {
@@ -323,7 +331,7 @@ where
             }
             let this = self.as_mut().project();
             let race = this.race;
-            let now = Instant::now();
+            let now = due.map_or_else(Instant::now, |due| due.max(Instant::now()));
             if race.is_late(now) {
                 return Poll::Ready(Err(RetryReason::Deadline)); // H6
             }
@@ -335,11 +343,11 @@ where
                 if race.next.is_none() {
                     return Poll::Ready(Err(race.over()));
                 }
-                if race.ear.poll(cx).is_ready() {
+                if race.around.poll_cancelled(cx).is_ready() {
                     return Poll::Ready(Err(RetryReason::Cancelled)); // H7
                 }
             }
-            let Some(at) = race.next.or(race.told.deadline.instant()) else {
+            let Some(at) = race.next.or(race.around.deadline.instant()) else {
                 return Poll::Pending;
             };
             let mut timer = this.timer;
@@ -353,6 +361,7 @@ where
                     .as_pin_mut()
                     .map_or(Poll::Pending, |timer| timer.poll(cx))
             );
+            due = Some(at); // also where another clock is read, which is not that far
         }
     }
 
@@ -424,10 +433,11 @@ where
         let index = race.started;
         let future = (this.op)(Attempt {
             number: index + 1,
-            deadline: race.told.deadline,
+            deadline: race.around.deadline,
             elapsed: race.begun.map_or(Duration::ZERO, |begun| now - begun),
             previous_delay: None,
         });
+        let future = future.into_future();
         race.started += 1;
         race.running += 1;
         race.schedule(race.hedge.delay(), now);
@@ -472,10 +482,10 @@ pin_project! {
     }
 }
 
-impl<Op, Fut, T, E, J, H> Future for HedgeReporting<'_, Op, Fut, J, H, E, J::Kept>
+impl<Op, Fut, T, E, J, H> Future for HedgeReporting<'_, Op, Fut::IntoFuture, J, H, E, J::Kept>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: HedgeHook,
 {

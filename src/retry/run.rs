@@ -1,7 +1,6 @@
 //! The closure form: a run and the form that lends: runs that have not begun.
 
 use std::fmt;
-use std::future::Future;
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -46,7 +45,7 @@ impl Retry {
     /// done. What it returns is dropped before the pause that follows. Whatever is not said otherwise, every error is worth
     /// another attempt.
     ///
-    /// The run inherits the [deadline](Deadline::current) of the group it is awaited in, and its end: once the task is asked
+    /// The run inherits the [deadline](Deadline::current) of the group it is awaited in, and its end, wherever it goes on: once the task is asked
     /// to end, no pause goes on and no attempt begins, while one that runs may finish in the grace.
     ///
     /// *Comparison.* The future is `Send` if its parts are, also when `op` borrows: it can be spawned. It allocates nothing, but to be
@@ -64,7 +63,8 @@ impl Retry {
     ///
     /// # Panics
     ///
-    /// With what `op` or a closure of an option panics with. Outside a tokio runtime, where it has to wait for time.
+    /// With what `op` or a closure of an option panics with. Where it has to wait for time outside a tokio runtime, or in one whose
+    /// time driver is not enabled.
     ///
     /// # Examples
     ///
@@ -92,7 +92,7 @@ impl Retry {
     pub fn retry<'p, Op, Fut, T, E>(&self, op: Op) -> Run<'p, Op>
     where
         Op: FnMut(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
+        Fut: IntoFuture<Output = Result<T, E>>,
     {
         Run {
             policy: *self,
@@ -163,6 +163,8 @@ macro_rules! options {
         }
 
         /// Drops an attempt that takes longer than this, and goes on as after an error that is worth another attempt.
+        ///
+        /// A scope in it is dropped with it: its tasks are cancelled, and the task around waits for them, not the next attempt.
         pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
             self.told().attempt_timeout = AttemptTimeout::Fixed(timeout);
             self
@@ -235,7 +237,7 @@ impl<'p, Op, J, H> Run<'p, Op, J, H> {
 impl<'p, Op, Fut, T, E, H> Run<'p, Op, AnyError, H>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
 {
     /// Tries again after the errors for which this is true; after others the run gives up.
     pub fn when<F: FnMut(&E) -> bool>(self, is_worth_it: F) -> Run<'p, Op, When<F>, H> {
@@ -280,7 +282,7 @@ where
 impl<'p, Op, Fut, T, E, J> Run<'p, Op, J, NoHook>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
 {
     /// Tells this closure what happens: each pause before it begins, and that the run gave up.
@@ -303,7 +305,7 @@ where
 impl<'p, Op, Fut, T, E, J, H> Run<'p, Op, J, H>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: Hook<E, J::Kept>,
 {
@@ -312,7 +314,7 @@ where
     /// # Cancel safety
     ///
     /// As [`Retry::retry`].
-    pub fn report(self) -> Reporting<'p, Op, Fut, J, H, E, J::Kept> {
+    pub fn report(self) -> Reporting<'p, Op, Fut::IntoFuture, J, H, E, J::Kept> {
         Reporting {
             run: self.into_future(),
         }
@@ -322,12 +324,12 @@ where
 impl<'p, Op, Fut, T, E, J, H> IntoFuture for Run<'p, Op, J, H>
 where
     Op: FnMut(Attempt) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    Fut: IntoFuture<Output = Result<T, E>>,
     J: Judge<T, E>,
     H: Hook<E, J::Kept>,
 {
     type Output = Result<T, RetryError<E, J::Kept>>;
-    type IntoFuture = RetryFuture<'p, Op, Fut, J, H, E, J::Kept>;
+    type IntoFuture = RetryFuture<'p, Op, Fut::IntoFuture, J, H, E, J::Kept>;
 
     #[inline(always)]
     fn into_future(self) -> Self::IntoFuture {
@@ -450,6 +452,7 @@ where
             ..
         } = self;
         let mut engine = Engine::after(0, self.options.unwrap_or_else(Options::new));
+        engine.look_around();
         let mut waiting = std::pin::pin!(None);
         loop {
             let attempt = match engine.begin() {
@@ -463,6 +466,7 @@ where
                 })
                 .await
             };
+            engine.look_around();
             let pause = match engine.take(&policy, (&mut judge, &mut hook), ended)? {
                 ControlFlow::Break(value) => return Ok(value),
                 ControlFlow::Continue(pause) => pause,
@@ -470,8 +474,10 @@ where
             if pause != Pause::Skip {
                 let mut waiting = Waiting::made(waiting.as_mut());
                 waiting.as_mut().pause(pause);
-                let rested =
-                    std::future::poll_fn(|cx| waiting.as_mut().poll_pause(&mut engine, cx));
+                let rested = std::future::poll_fn(|cx| {
+                    engine.look_around();
+                    waiting.as_mut().poll_pause(&mut engine, cx)
+                });
                 if let Err(reason) = rested.await {
                     return Err(engine.give_up(&mut hook, reason));
                 }

@@ -36,7 +36,8 @@ impl Retry {
     /// the error back. The limits are those of [`retry`](Self::retry); only an attempt's time is the caller's to keep, with
     /// [`timeout_at`](crate::timeout_at) and the attempt's deadline. To leave the loop is to leave the run. A run that gave
     /// up stays so: no attempt begins any more, whatever the loop makes of the error. An attempt that is said to have ended, and
-    /// was not begun, counts as one that was: no limit is one of `begin` alone. An option holds from when it is given.
+    /// was not begun, counts as one that was: no limit is one of `begin` alone. Nor is an attempt free that
+    /// begins without a word about the one before: it takes a token, too, only without a pause. An option holds from when it is given.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -115,6 +116,10 @@ impl<E, H: Hook<E, Infallible>> Tries<'_, E, H> {
         if self.policy.is_exhausted(self.engine.attempts) {
             return Err(self.give_up(RetryReason::AttemptsExhausted));
         }
+        if self.is_trying {
+            self.engine.unsaid();
+        }
+        self.engine.look_around();
         let begun = self.engine.begin();
         self.is_trying = begun.is_ok();
         begun.map_err(|reason| self.give_up(reason))
@@ -162,8 +167,11 @@ impl<E, H: Hook<E, Infallible>> Tries<'_, E, H> {
             let mut slot = pin!(None);
             let mut waiting = Waiting::made(slot.as_mut());
             waiting.as_mut().pause(pause);
-            let rested = poll_fn(|cx| waiting.as_mut().poll_pause(engine, cx)).await;
-            rested.map_err(|reason| self.give_up(reason))?;
+            let rested = poll_fn(|cx| {
+                engine.look_around();
+                waiting.as_mut().poll_pause(engine, cx)
+            });
+            rested.await.map_err(|reason| self.give_up(reason))?;
         }
         Ok(())
     }

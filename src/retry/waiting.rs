@@ -124,12 +124,10 @@ impl Waiting {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), RetryReason>> {
         let this = self.as_mut().project();
-        let pause = *this.pause;
         if engine.poll_cancelled(cx).is_ready() {
-            engine.rested(pause);
             return Poll::Ready(Err(RetryReason::Cancelled));
         }
-        if let Pause::Until(_) = pause {
+        if let Pause::Until(_) = *this.pause {
             if self.poll_timer(cx, false).is_pending() {
                 detail::waits_for(WaitsFor::Backoff);
                 return Poll::Pending;
@@ -138,7 +136,6 @@ impl Waiting {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        engine.rested(pause);
         Poll::Ready(Ok(()))
     }
 }

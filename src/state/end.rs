@@ -232,7 +232,26 @@ impl Core {
         match why {
             Why::Handle => CancelReason::Handle,
             Why::Children => CancelReason::ChildrenCancelled,
-            Why::Group => self.reason().unwrap_or(CancelReason::RuntimeGone),
+            Why::Group => self
+                .reason()
+                .or_else(|| self.reason_around())
+                .unwrap_or(CancelReason::RuntimeGone),
         }
+    }
+
+    /// Returns the innermost member around it that was asked to end.
+    pub(crate) fn signalled_around(&self) -> Option<(&Self, u64)> {
+        std::iter::successors(self.exposed_in(), |(core, _)| core.exposed_in()).find(
+            |(core, serial)| {
+                core.is_signalled(*serial, || core.registry.mark(*serial) > Mark::None)
+            },
+        )
+    }
+
+    /// Returns why that was asked to end.
+    pub(crate) fn reason_around(&self) -> Option<CancelReason> {
+        let (core, serial) = self.signalled_around()?;
+        let why = core.why(serial, core.registry.mark(serial) > Mark::None);
+        Some(core.reason_why(why))
     }
 }

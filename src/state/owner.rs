@@ -39,6 +39,8 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, Lock, OnceLock, Ordering, PlainArc
 /// the tokens that it gave out; and how many scopes it has adopted, and what is to happen when there are none.
 pub(crate) struct Seat {
     is_marked: AtomicBool,
+    /// The child ends itself, as a cancelled one: it was asked to, and has nothing to do any more.
+    has_quit: AtomicBool,
     /// Sections of the task that are shielded: used by the task alone, as is all down to `forced`.
     shields: AtomicU64,
     /// Whether the code that runs is in one of them.
@@ -65,6 +67,8 @@ struct Adopted {
     scopes: usize,
     waker: Option<Waker>,
     heir: Option<(Arc<Core>, Kind)>,
+    /// What goes with the last scope.
+    kept: Option<Box<dyn Any + Send>>,
     outcome: Option<Box<dyn Any + Send>>,
 }
 
@@ -72,6 +76,7 @@ impl Seat {
     pub(crate) fn new() -> Self {
         Self {
             is_marked: AtomicBool::new(false),
+            has_quit: AtomicBool::new(false),
             shields: AtomicU64::new(0),
             is_inside: AtomicBool::new(false),
             is_overrun: AtomicBool::new(false),
@@ -92,6 +97,15 @@ impl Seat {
         self.is_marked.load(Ordering::Acquire)
     }
 
+    /// Has the child end when its poll is over. Set and read by its own task.
+    pub(crate) fn quit(&self) {
+        self.has_quit.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_quit(&self) -> bool {
+        self.has_quit.load(Ordering::Relaxed)
+    }
+
     /// Raises a shield that may last so long after the force.
     pub(crate) fn raise(&self, bound: Duration) {
         self.watch.lock().bounds.push(bound);
@@ -105,7 +119,8 @@ impl Seat {
             bounds.swap_remove(place);
         }
         let was_last = self.shields.fetch_sub(1, Ordering::Relaxed) == 1;
-        if was_last && is_overrun {
+        // A shield of a scope inside may have lasted too long for that scope alone: this task was not forced, and goes on.
+        if was_last && is_overrun && self.forced.get().is_some() {
             self.is_overrun.store(true, Ordering::Relaxed);
         }
     }
@@ -150,6 +165,12 @@ impl Seat {
         is_due
     }
 
+    /// Asks whether the bound of a task that was forced at `since` is over.
+    pub(crate) fn is_past(&self, since: Instant, now: Instant) -> bool {
+        let end = since.checked_add(self.bound());
+        end.is_some_and(|end| end <= now)
+    }
+
     pub(crate) fn is_overrun(&self) -> bool {
         self.is_overrun.load(Ordering::Relaxed)
     }
@@ -174,16 +195,35 @@ impl Seat {
 
     /// Counts one scope down. Wakes the child that waits, or returns the place to give up (A3).
     fn settle(&self) -> Option<(Arc<Core>, Kind)> {
-        let (waker, heir) = {
+        let (waker, heir, kept) = {
             let mut adopted = self.adopted.lock();
             adopted.scopes -= 1;
             if adopted.scopes > 0 {
                 return None;
             }
-            (adopted.waker.take(), adopted.heir.take())
+            (
+                adopted.waker.take(),
+                adopted.heir.take(),
+                adopted.kept.take(),
+            )
         };
+        drop(kept);
         wake(waker); // what it throws must not cost those further up their count (A4)
         heir
+    }
+
+    /// Asks whether there are adopted scopes.
+    pub(crate) fn has_adopted(&self) -> bool {
+        self.adopted.lock().scopes > 0
+    }
+
+    /// Keeps a thing of ours until they are gone. Gives it back if they are.
+    pub(crate) fn outlast(&self, thing: Box<dyn Any + Send>) -> Option<Box<dyn Any + Send>> {
+        let mut adopted = self.adopted.lock();
+        if adopted.scopes == 0 {
+            return Some(thing);
+        }
+        adopted.kept.replace(thing)
     }
 
     /// Whether all adopted scopes are gone; if not, `waker` is woken when they are.

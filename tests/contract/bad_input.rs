@@ -12,8 +12,8 @@ use std::{
 
 use futures::{FutureExt, executor::block_on};
 use ringfence::{
-    CancelReason, Cause, Deadline, FailureKind, Outcome, Scope, TaskGroup, move_on_after, root,
-    scope, timeout, timeout_at, token,
+    CancelReason, Cause, Deadline, FailureKind, Outcome, Ready, Scope, TaskGroup, move_on_after,
+    root, scope, timeout, timeout_at, token,
 };
 use tokio::{
     runtime::Builder,
@@ -71,6 +71,41 @@ fn spawn_outside_a_runtime_panics_at_the_caller() {
             Ok(())
         }))
     });
+}
+
+#[test]
+fn outside_a_runtime_whoever_waits_before_it_spawns_is_told_the_place() {
+    let begin = line!();
+    for which in 0..4 {
+        let run = AssertUnwindSafe(|| {
+            block_on(scope(async |group: &TaskGroup| {
+                match which {
+                    0 => drop(group.limit(1).spawn(async {}).await),
+                    1 => drop(group.limit(1).spawn_blocking(|| {}).await),
+                    2 => drop(group.start(|it: Ready<()>| async { it.set(()) }).await),
+                    _ => drop(group.first([async {}]).await),
+                }
+                Ok(())
+            }))
+        });
+        let payload = catch_unwind(run).expect_err("it should panic");
+        let place = format!("runtime, at {}:{}:", file!(), begin + 5 + which);
+        assert!(
+            message(&*payload).contains(&place),
+            "{}",
+            message(&*payload)
+        );
+    }
+    let eager = || {
+        block_on(scope(async |group: &TaskGroup| {
+            drop(group.spawn_eager(yield_now()));
+            Ok(())
+        }))
+    };
+    assert_panics_here(
+        "ringfence: cannot spawn a child outside a tokio runtime",
+        eager,
+    );
 }
 
 #[test]

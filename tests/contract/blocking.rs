@@ -10,7 +10,7 @@ use std::{
 
 use futures::{FutureExt, poll};
 use ringfence::{
-    CancelReason, Deadline, Displaced, DisplacedWhat, Ended, Observer, OwnedGroup, Scope,
+    CancelReason, Deadline, Displaced, DisplacedWhat, Ended, Observer, Outcome, OwnedGroup, Scope,
     Straggler, TaskGroup, TaskInfo, root, scope, shield, timeout, token,
 };
 use tokio::{
@@ -366,7 +366,7 @@ fn a_call_in_the_queue_of_a_runtime_that_is_shut_down_never_runs() {
     drop(release);
     current_thread().block_on(async {
         let outcome = handle.await;
-        assert_eq!(outcome, ringfence::Outcome::RuntimeGone);
+        assert_eq!(outcome, Outcome::RuntimeGone);
         let report = group.wait().await;
         assert_eq!(report.cancelled(), Some(&CancelReason::RuntimeGone));
     });
@@ -837,4 +837,56 @@ fn of_nested_bounds_for_giving_up_the_earlier_one_counts() {
             drop(release);
         });
     }
+}
+
+#[test]
+fn the_signal_of_a_cancel_ends_the_wait_for_a_thread() {
+    let _watchdog = Watchdog::start("one thread for what blocks", PATIENCE);
+    one_thread().block_on(async {
+        let release = occupy().await;
+        let (drops, long) = (Drops::new(), ms(1_000_000));
+        let call = || {
+            let guard = drops.guard();
+            move || {
+                drop(guard);
+                unreachable!("it was cancelled before")
+            }
+        };
+        let note = |note: &str| CancelReason::Requested {
+            note: Some(note.into()),
+            by: None,
+        };
+        // Of the group, of one around it, of the child alone, of a long-lived group, of one that was never polled.
+        let run = Scope::new().grace(long).run(async |group: &Group| -> Done {
+            let alone = group.spawn_blocking(call());
+            let child = group.spawn_blocking(call());
+            let inner = call();
+            let inside = group.spawn(async move {
+                let inside =
+                    scope(async |group: &Group| Ok(group.spawn_blocking(inner).outcome().await));
+                inside.await.map_err(|error| error.to_string())
+            });
+            yield_now().await;
+            alone.cancel();
+            let handle = Outcome::Cancelled(CancelReason::Handle);
+            assert_eq!(alone.outcome().await, handle);
+            let late = group.spawn_blocking(call());
+            group.cancel_with("go");
+            let go = Outcome::Cancelled(note("go"));
+            assert_eq!(child.outcome().await, go);
+            assert_eq!(late.outcome().await, go);
+            assert_eq!(inside.outcome().await, Outcome::Completed(go));
+            Ok(())
+        });
+        let error = run.await.expect_err("cancelled");
+        assert!(error.forced().is_empty(), "{error:?}");
+        let owned = OwnedGroup::<String>::new();
+        let child = owned.spawner().spawn_blocking(call());
+        yield_now().await;
+        let report = owned.shutdown(long).await;
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(child.await, Outcome::Cancelled(CancelReason::Shutdown));
+        assert_eq!(drops.alive(), 0);
+        drop(release);
+    });
 }

@@ -81,6 +81,18 @@ fn unless_given_a_budget_holds_a_hundred_and_gains_one_a_second() {
 }
 
 #[test]
+fn a_capacity_that_shrinks_leaves_nothing_below_zero() {
+    paused(async || {
+        let budget = RetryBudget::new(1.0).capacity(5).reserve(0);
+        spend(&budget).await;
+        let budget = budget.capacity(2);
+        assert_eq!((budget.available(), spend(&budget).await), (0.0, 0));
+        succeed(&budget, 4).await;
+        assert_eq!(budget.available(), 1.0);
+    });
+}
+
+#[test]
 fn first_attempts_are_free() {
     paused(async || {
         let budget = RetryBudget::new(0.0).capacity(3).reserve(0);

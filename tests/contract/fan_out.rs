@@ -23,6 +23,7 @@ mod options;
 mod peers;
 mod results;
 mod stream;
+mod throws;
 mod told;
 mod unhurried;
 

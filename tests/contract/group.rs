@@ -12,7 +12,7 @@ use futures::{
     future::{BoxFuture, join_all},
 };
 use ringfence::{
-    CancelReason, GroupError, Outcome, Scope, Spawner, TaskGroup, TaskId, scope, token,
+    CancelReason, GroupError, Outcome, Scope, Spawner, TaskGroup, TaskId, scope, snapshot, token,
 };
 use tokio::{sync::Notify, task::yield_now};
 
@@ -600,5 +600,42 @@ fn a_child_that_spawns_while_the_group_is_closing_is_refused() {
         let id: Option<TaskId> = *failed.lock().expect("no panic");
         let id = id.expect("the body ran");
         assert_eq!(reasons.entries(), [CancelReason::Failed(id)]);
+    });
+}
+
+#[test]
+fn children_of_a_named_spawner_have_its_name() {
+    every_runtime(async || {
+        for which in 0..6 {
+            let result = scope(async |group: &TaskGroup<Text>| {
+                let fails = || Err::<(), _>("no");
+                let named = group.spawner().named("any").clone();
+                match which {
+                    0 => drop(named.spawn(async move { fails() })),
+                    1 => drop(named.spawn_blocking(fails)),
+                    2 => drop(group.named("any").spawn_blocking(fails)),
+                    3 => drop(named.limit(1).spawn(async move { fails() }).await),
+                    4 => {
+                        let limited = group.spawner().limit(1).named("any");
+                        drop(limited.spawn(async move { fails() }).await);
+                    }
+                    _ => drop(group.limit(1).named("any").spawn_blocking(fails).await),
+                }
+                pending::<Result<(), Text>>().await
+            });
+            let error = result.await.expect_err("it fails");
+            let task = error.iter().next().and_then(|it| it.task());
+            assert_eq!(task.and_then(|it| it.name()), Some("any"));
+        }
+        let result = scope(async |group: &TaskGroup<Text>| {
+            let guard = group.spawner().named("who holds it up").guard();
+            turns(1).await;
+            let now = snapshot();
+            let mut names = now.tasks().map(|task| task.name.as_deref());
+            assert!(names.any(|name| name == Some("who holds it up")));
+            drop(guard.expect("open"));
+            Ok(())
+        });
+        result.await.expect("nobody fails");
     });
 }

@@ -170,6 +170,13 @@ fn when_all_fail_the_first_copys_error_is_the_source() {
         );
         let failed: Vec<_> = error.failures().map(|(copy, _)| copy).collect();
         assert_eq!(failed, [1, 2, 3]);
+        let bad = HEDGE.run(async |attempt| match attempt.number {
+            1 => Ok(String::from("a value")),
+            number => Err(Oops(number)),
+        });
+        let bad = bad.until(|_| false).await.unwrap_err();
+        let both: Vec<_> = bad.into_failures().collect();
+        assert_eq!(both, [(1, Ok("a value".into())), (2, Err(Oops(2)))]);
         assert_eq!(
             error.to_string(),
             "no good answer from 3 copies in 500ms: no attempts left"
@@ -297,6 +304,15 @@ fn a_percentile_needs_samples_and_has_bounds() {
         let fast = Latency::new().min_samples(1);
         fast.record(Duration::ZERO);
         assert_eq!(measured(Hedge::percentile(0.5, &fast), 300).await, Some(1));
+    });
+}
+
+#[test]
+fn a_cap_below_a_millisecond_holds() {
+    paused(async || {
+        let latency = taught(100);
+        let hedge = Hedge::percentile(0.9, &latency).cap(Duration::ZERO);
+        assert_eq!(measured(hedge, 50).await, Some(0));
     });
 }
 
@@ -559,7 +575,7 @@ fn a_hint_that_is_too_long_ends_the_copies() {
         );
         assert_eq!(asked(HEDGE.copies(1), year).await, (done, 1, ms(0)));
         let patient = HEDGE.max_hint(Duration::MAX);
-        assert_eq!(asked(patient, Duration::MAX).await, (done, 2, year));
+        assert_eq!(asked(patient, year).await, (done, 2, year));
         // A copy that runs may still win.
         let plan = Plan::new(&[(300, true), (20, false), (0, true)]);
         let run = HEDGE.copies(3).run(|attempt| plan.copy(attempt));
@@ -833,6 +849,69 @@ fn after_a_signal_no_copy_begins() {
 }
 
 #[test]
+fn a_timer_that_is_over_is_over_by_every_clock() {
+    let op = async |attempt: Attempt| match attempt.number {
+        1 => pending().await,
+        number => Ok::<_, Oops>(number),
+    };
+    let mut run = Box::pin(HEDGE.run(op).into_future());
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        advance(Duration::from_secs(3600)).await;
+        assert!(poll!(run.as_mut()).is_pending());
+        sleep(ms(200)).await;
+    });
+    // An hour earlier.
+    assert_eq!(futures::executor::block_on(run).unwrap(), 2);
+}
+
+#[test]
+fn a_call_can_listen_to_another_token() {
+    paused(async || {
+        let (give, take) = tokio::sync::oneshot::channel();
+        let other = signalled(50, || async { give.send(ringfence::token()) });
+        let call = async {
+            let run = HEDGE.run(|_| async { Err::<(), _>(Oops(0)) });
+            let run = run.classify(|_| Verdict::RetryAfter(ms(20_000)));
+            run.cancel_on(take.await.unwrap()).await.unwrap_err()
+        };
+        let (_, error) = tokio::join!(other, call);
+        assert_eq!(
+            (error.reason(), error.elapsed()),
+            (RetryReason::Cancelled, ms(50))
+        );
+    });
+}
+
+#[test]
+fn a_call_that_goes_on_elsewhere_heeds_what_is_around_it_there() {
+    paused(async || {
+        let op = |_| async { Err::<(), _>(Oops(7)) };
+        let later = |_: &Result<(), Oops>| Verdict::RetryAfter(ms(20_000));
+        let begun = async || {
+            let mut run = Box::pin(HEDGE.run(op).classify(later).into_future());
+            assert!(poll!(run.as_mut()).is_pending());
+            run
+        };
+        let run = begun().await;
+        let (ended, at) = signalled(50, || run).await;
+        assert_eq!(
+            (ended.unwrap_err().reason(), at),
+            (RetryReason::Cancelled, 50)
+        );
+        let run = begun().await;
+        let scope = Scope::new().deadline(Deadline::after(ms(50)));
+        let ended = scope.run(async |_: &TaskGroup<Oops>| Ok(run.await));
+        let error = ended.await.unwrap().unwrap_err();
+        assert_eq!(
+            (error.reason(), error.elapsed()),
+            (RetryReason::Deadline, ms(0))
+        );
+    });
+}
+
+#[test]
 fn a_borrowing_call_can_be_spawned() {
     paused(async || {
         let task = spawn(async {
@@ -845,7 +924,7 @@ fn a_borrowing_call_can_be_spawned() {
             let run = HEDGE.run(fetch).when(|error| error.0 > 0).budget(&budget);
             let length = run.on_event(|_| told += 1).await.unwrap();
             let run = Retry::DEFAULT
-                .retry(|_| HEDGE.run(fetch).budget(&budget).into_future())
+                .retry(|_| HEDGE.run(fetch).budget(&budget))
                 .budget(&budget);
             length + run.await.unwrap() + told
         });

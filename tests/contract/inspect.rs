@@ -2,7 +2,8 @@
 
 mod traced;
 
-use std::future::pending;
+use std::future::{Future, pending};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -605,6 +606,39 @@ fn the_tree_is_text_and_json_and_mermaid() {
             Ok(())
         });
         run.await.expect("nobody fails");
+    });
+}
+
+/// Scopes nested through spawn: the innermost parks.
+fn nested(depth: usize, reached: Count) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        let nested = scope(async |group: &Group| -> Result<(), String> {
+            match depth {
+                0 => drop(reached.add()),
+                _ => drop(group.spawn(nested(depth - 1, reached))),
+            }
+            pending().await
+        });
+        drop(nested.await);
+    })
+}
+
+#[test]
+fn a_tree_that_is_deeper_than_any_stack_is_drawn() {
+    const DEPTH: usize = 10_000;
+    paused(async || {
+        let reached = Count::new();
+        let result = named("deep").run(async |group: &Group| {
+            group.spawn(nested(DEPTH, reached.clone()));
+            until(|| reached.get() == 1).await;
+            settle().await;
+            let lines = look("deep").to_string().lines().count();
+            // The scope and its child, and for each one inside the same, but for the last one's child.
+            assert_eq!(lines, 2 + 2 * DEPTH + 1);
+            group.cancel();
+            Ok(())
+        });
+        assert!(result.await.expect_err("cancelled").is_cancelled());
     });
 }
 

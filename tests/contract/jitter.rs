@@ -122,6 +122,16 @@ fn a_decorrelated_delay_follows_the_one_before() {
 }
 
 #[test]
+fn a_cap_of_many_days_holds_to_the_nanosecond() {
+    // More than a double can tell apart.
+    let cap = Duration::from_nanos((1 << 53) + 3);
+    for seed in 0..50 {
+        let policy = Retry::decorrelated(cap).cap(cap).seed(seed);
+        assert!(policy.delays().all(|delay| delay == cap));
+    }
+}
+
+#[test]
 fn at_the_cap_delays_are_still_spread() {
     let cap = ms(1000);
     for jitter in [Jitter::Full, Jitter::Equal, Jitter::Proportional(0.5)] {

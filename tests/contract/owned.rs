@@ -11,7 +11,8 @@ use std::{
 
 use futures::{FutureExt, poll};
 use ringfence::{
-    CancelReason, Outcome, OwnedGroup, Report, Scope, TaskGroup, root, scope, timeout, token,
+    CancelReason, Outcome, OwnedGroup, Report, Scope, TaskGroup, root, scope, shield, timeout,
+    token,
 };
 use tokio::{
     net::TcpListener,
@@ -739,5 +740,22 @@ fn a_group_that_is_waited_for_in_its_own_child_says_so() {
             assert!(said.is_err_and(|text| text.contains("in a child of its own")));
         });
         assert!(child.await.is_completed());
+    });
+}
+
+#[test]
+fn the_report_names_who_outlasted_what_although_nobody_failed() {
+    paused(async || {
+        let group = Owned::new();
+        let child = group.spawner().named("slow");
+        let child = child.spawn(async { shield(ms(10), pending::<()>()).await });
+        yield_now().await;
+        child.cancel();
+        let report = group.wait().await;
+        assert!(!report.is_clean());
+        assert_eq!(report.forced()[0].name(), Some("slow"));
+        assert_eq!(report.cancelled(), None);
+        assert_eq!(report.to_string(), "task group ended (1 had to be forced)");
+        report.into_result().expect("nobody failed");
     });
 }

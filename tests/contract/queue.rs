@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 use ringfence::queue::{self, Queue, Receiver, SendError, TryRecvError};
 use ringfence::{TaskGroup, scope};
 use tokio_test::task::spawn;
-use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
+use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok};
 
 use crate::support::{Count, every_runtime, settle, single_thread};
 
@@ -216,6 +216,24 @@ fn the_figures_are_exact() {
     assert_eq!(receiver.stats().waiting_receivers, 0);
     assert_eq!(queue::unbounded::<u8>().0.stats().capacity, None);
     assert_eq!(queue::rendezvous::<u8>().0.stats().capacity, Some(0));
+}
+
+#[test]
+fn what_waits_on_a_rendezvous_is_not_counted_as_sent() {
+    let (sender, mut receiver) = queue::rendezvous();
+    let mut given_up = spawn(sender.send(1));
+    assert_pending!(given_up.poll());
+    assert_eq!(receiver.stats().sent, 0);
+    drop(given_up);
+    let mut taken = spawn(sender.send(2));
+    assert_pending!(taken.poll());
+    assert_eq!(receiver.try_recv().unwrap(), 2);
+    assert_eq!(receiver.stats().sent, 1);
+    let mut failed = spawn(sender.send(3));
+    assert_pending!(failed.poll());
+    sender.close();
+    assert_eq!(assert_ready_err!(failed.poll()).into_inner(), 3);
+    assert_eq!((receiver.stats().sent, receiver.stats().received), (1, 1));
 }
 
 #[test]

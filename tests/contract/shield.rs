@@ -841,3 +841,46 @@ fn a_child_that_borrows_and_is_started_eagerly_can_be_shielded() {
         assert_eq!((log.entries(), took), (vec!["inside"], ms(20)));
     });
 }
+
+#[test]
+fn a_section_that_waits_for_a_lost_value_finishes_what_else_it_does() {
+    paused(async || {
+        for grace in [0, 100] {
+            let (steps, log) = Steps::new();
+            let began = Instant::now();
+            let result = Scope::new().grace(ms(grace)).run(async |group: &Group| {
+                let fails = group.spawn(async { Err::<(), _>("no".to_owned()) });
+                let commit = steps.slow(20, "committed");
+                shield(ms(50), async { tokio::join!(fails, commit) }).await;
+                unreachable!("there is no such value")
+            });
+            let error: GroupError<String> = result.await.map(|()| ()).expect_err("one failed");
+            assert_eq!(error.first().map(String::as_str), Some("no"));
+            assert_eq!(log.entries(), ["committed"]);
+            assert_eq!(
+                began.elapsed(),
+                ms(50 + grace),
+                "it has its bound, and no more"
+            );
+            assert_eq!(error.forced().len(), 1, "{error:?}");
+        }
+    });
+}
+
+#[test]
+fn a_section_that_is_overrun_in_a_scope_inside_names_nobody_outside() {
+    paused(async || {
+        let child = async {
+            let inside = scope(async |group: &Group| -> Done {
+                group.cancel();
+                shield(ms(1), pending::<()>()).await;
+                Ok(())
+            });
+            let error = inside.await.expect_err("cancelled");
+            assert_eq!(error.forced().len(), 1, "{error:?}");
+            pending::<()>().await;
+        };
+        let (_, error) = cancelled_at_5(Scope::new(), child).await;
+        assert!(error.forced().is_empty(), "{error:?}");
+    });
+}

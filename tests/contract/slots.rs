@@ -10,7 +10,7 @@ use std::{
 use futures::{FutureExt, poll};
 use ringfence::{
     CancelReason, GroupError, LimitedSpawner, Observer, OwnedGroup, Scope, Slots, TaskGroup,
-    TaskInfo, TrySpawnError, scope, timeout,
+    TaskInfo, TrySpawnError, scope, shield, timeout,
 };
 use tokio::{
     sync::oneshot,
@@ -1165,5 +1165,44 @@ fn a_limited_group_has_the_words_of_a_group() {
         });
         result.await.expect("nobody fails");
         assert_eq!(names.entries(), ["first", "beat", "", ""]);
+    });
+}
+
+#[test]
+fn a_slot_comes_back_when_what_its_child_left_behind_is_gone() {
+    paused(async || {
+        let result = scope(async |group: &Group| -> Done {
+            let limited = group.limit(1);
+            let child = limited.spawn(async {
+                let inside = scope(async |group: &Group| -> Done {
+                    group.spawn(async { shield(ms(100), sleep(ms(50))).await });
+                    pending().await
+                });
+                timeout(ms(10), inside).await.expect_err("it takes longer");
+            });
+            child.await;
+            sleep(ms(20)).await;
+            assert_eq!((limited.free(), group.len()), (0, 1));
+            let began = Instant::now();
+            limited.spawn(async {}).await;
+            assert_eq!(began.elapsed(), ms(30));
+            Ok(())
+        });
+        result.await.expect("nobody fails");
+    });
+}
+
+#[test]
+fn a_try_at_the_limit_of_a_closing_group_says_that_it_is_closing() {
+    paused(async || {
+        let group = OwnedGroup::<String>::new();
+        let limited = group.limit(1);
+        limited.spawn(pending::<()>()).await;
+        let refused = |limited: &LimitedSpawner<_>| limited.try_spawn(async {}).map(drop);
+        assert!(refused(&limited).expect_err("no slot").is_full());
+        group.close();
+        let error = refused(&limited).expect_err("no slot ever");
+        assert!(matches!(error, TrySpawnError::Closing(_)), "{error:?}");
+        group.shutdown(Duration::ZERO).await;
     });
 }

@@ -3,16 +3,17 @@
 use std::{
     cell::Cell,
     future::pending,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex},
+    task::{Context, Poll},
     thread,
     time::Duration,
 };
 
 use futures::{FutureExt, poll};
 use ringfence::{
-    CancelReason, Ended, Observer, Outcome, OwnedGroup, Ready, Scope, StartError, TaskGroup,
-    TaskInfo, scope, timeout, token,
+    CancelReason, Displaced, Ended, Failure, GroupError, Observer, Outcome, OwnedGroup, Ready,
+    Scope, StartError, TaskGroup, TaskInfo, scope, shield, timeout, token,
 };
 use tokio::{
     task::yield_now,
@@ -35,9 +36,13 @@ fn ms(ms: u64) -> Duration {
 struct Notes {
     spawned: Count,
     ended: Log<Ended>,
+    displaced: Count,
 }
 
 impl Observer for Notes {
+    fn displaced(&self, _: &Displaced) {
+        self.displaced.add();
+    }
     fn spawned(&self, _: &TaskInfo) {
         self.spawned.add();
     }
@@ -526,7 +531,7 @@ fn a_start_that_waits_wakes_nobody_in_vain() {
             });
             let counting = crate::support::CountingWaker::new();
             let waker = counting.waker();
-            let mut cx = std::task::Context::from_waker(&waker);
+            let mut cx = Context::from_waker(&waker);
             let mut started = pin!(started);
             assert!(Future::poll(started.as_mut(), &mut cx).is_pending());
             settle().await;
@@ -631,5 +636,108 @@ fn a_start_that_is_given_up_cancels_the_child_as_its_handle_would() {
         result.await.expect("nobody fails");
         let handle = Ended::Cancelled(CancelReason::Handle);
         assert_eq!(notes.ended.entries(), [handle]);
+    });
+}
+
+/// Says that it is ready, ends with an answer, and throws when it is dropped.
+struct ReadyAndThrows(Option<Ready<u8>>, Done);
+
+impl Drop for ReadyAndThrows {
+    fn drop(&mut self) {
+        panic!("bang");
+    }
+}
+
+impl Future for ReadyAndThrows {
+    type Output = Done;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Done> {
+        self.0.take().expect("polled once").set(7);
+        Poll::Ready(self.1.clone())
+    }
+}
+
+#[test]
+fn one_that_is_ready_and_over_and_throws_when_it_is_dropped_is_a_panicked_child() {
+    paused(async || {
+        for answer in [Ok(()), Err("no".to_owned())] {
+            let notes = Arc::new(Notes::default());
+            let run = Scope::new().observer(notes.clone()).panics_as_errors();
+            let mut got = None;
+            let result = run.run(async |group: &Group| -> Done {
+                let child = |ready| ReadyAndThrows(Some(ready), answer.clone());
+                got = group.start(child).await.ok().map(|(value, _)| value);
+                Ok(())
+            });
+            let error = result.await.expect_err("it panicked");
+            assert_eq!(got, Some(7));
+            let of_the_child = |it: &Failure<String>| it.task().is_some() && it.panic().is_some();
+            assert!(error.iter().all(of_the_child), "{error:?}");
+            assert_eq!(error.len(), 1);
+            assert_eq!(notes.ended.entries(), [Ended::Panicked]);
+            assert_eq!(notes.displaced.get(), usize::from(answer.is_err()));
+        }
+    });
+}
+
+#[test]
+fn one_that_outlasts_a_grace_or_its_shield_is_named() {
+    paused(async || {
+        let named = |result: Result<(), GroupError<String>>| {
+            let error = result.expect_err("cancelled");
+            let names = error.forced().iter().map(|it| it.name().map(str::to_owned));
+            names.collect::<Vec<_>>()
+        };
+        for grace in [10, 0] {
+            for all in [true, false] {
+                let run = Scope::new()
+                    .grace(ms(grace))
+                    .run(async |group: &Group| -> Done {
+                        let mut child =
+                            pin!(group.named("slow").start(|ready: Ready<()>| async move {
+                                let _ready = ready;
+                                shield(ms(5), pending::<()>()).await;
+                            }));
+                        assert!(poll!(child.as_mut()).is_pending());
+                        if all {
+                            group.cancel();
+                        } else {
+                            group.cancel_children();
+                        }
+                        let error = child.await.map(drop).expect_err("cancelled");
+                        assert_eq!(
+                            error,
+                            StartError::Cancelled(CancelReason::ChildrenCancelled)
+                        );
+                        group.cancel();
+                        Ok(())
+                    });
+                // Whoever waits for it needs as long.
+                let body = all.then_some(None);
+                let both = body.into_iter().chain([Some("slow".to_owned())]);
+                assert_eq!(named(run.await), both.collect::<Vec<_>>());
+            }
+        }
+    });
+}
+
+#[test]
+fn long_lived_groups_and_spawners_start_children_too() {
+    every_runtime(async || {
+        let group = OwnedGroup::<String>::new();
+        let child = |ready: Ready<u8>| async move {
+            ready.set(7);
+            yield_now().await;
+            Ok("done")
+        };
+        let (value, handle) = group.start(child).await.expect("it is ready");
+        assert_eq!((value, handle.await), (7, Outcome::Completed("done")));
+        let started = group.spawner().named("second").start(child).await;
+        let (_, handle) = started.expect("it is ready");
+        assert!(format!("{handle:?}").contains("second"), "{handle:?}");
+        let fails = group.start(|_: Ready<()>| async { Err::<(), _>("no".to_owned()) });
+        let error = fails.await.expect_err("it failed");
+        assert_eq!(error, StartError::Failed("no".to_owned()));
+        assert!(group.wait().await.is_clean(), "that is nobody else's");
     });
 }

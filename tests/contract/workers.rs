@@ -1,16 +1,16 @@
 //! Worker pools.
 
 use std::convert::Infallible;
-use std::future::{Future, pending};
+use std::future::{Future, pending, ready};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
 use ringfence::queue::{self, Delivery, Queue, Receiver, RecvError};
 use ringfence::{
-    Cause, Deliverable, Displaced, GroupError, Observer, Scope, Source, Tally, TaskGroup,
-    WorkFailure, Workers, scope,
+    BoxError, Cause, Deliverable, Displaced, GroupError, Observer, Rate, RateLimiter, Retry, Scope,
+    Source, Tally, TaskGroup, TaskInfo, WorkFailure, Workers, scope, token,
 };
 use tokio::time::{Instant, sleep};
 
@@ -371,6 +371,51 @@ fn a_cancelled_pool_drains_within_the_grace() {
 }
 
 #[test]
+fn work_hears_of_no_cancel_while_its_pool_drains() {
+    paused(async || {
+        let (sender, receiver) = Queue::bounded(9).redeliver(1).build();
+        for job in 0..6 {
+            sender.try_send(job).unwrap();
+        }
+        let rate = Arc::new(RateLimiter::new(Rate::new(1, ms(10))));
+        let error = Scope::new()
+            .grace(ms(1_000))
+            .run(async |group: &TaskGroup| {
+                let stop = token();
+                let pool = Workers::<BoxError>::new(2).run(receiver, move |job: Delivery<u32>| {
+                    let (rate, stop) = (rate.clone(), stop.clone());
+                    async move {
+                        // Each is part of work that ends on a cancel, where it hears of one.
+                        let flaky = Retry::constant(ms(10)).retry(|attempt| {
+                            ready(if attempt.number > 1 {
+                                Ok(())
+                            } else {
+                                Err("a bad day")
+                            })
+                        });
+                        flaky.await?;
+                        rate.acquire().await?;
+                        scope(async |_: &TaskGroup| Ok(sleep(ms(10)).await)).await?;
+                        assert!(!token().is_cancelled());
+                        assert!(*job < 2 || stop.is_cancelled());
+                        Ok(job)
+                    }
+                });
+                group.spawn(async {
+                    assert_eq!(figures(pool.await.unwrap()), tally(6, 0));
+                });
+                sleep(ms(5)).await;
+                group.cancel();
+                sender.join().await;
+                Ok(())
+            })
+            .await
+            .unwrap_err();
+        assert!(error.forced().is_empty());
+    });
+}
+
+#[test]
 fn what_was_not_done_is_handed_back() {
     paused(async || {
         let (sender, receiver) = Queue::bounded(8).redeliver(9).build();
@@ -623,4 +668,81 @@ fn a_pool_may_be_fed_from_another_runtime() {
         assert_eq!(figures(run.await.unwrap()), (100, 0));
     });
     feeder.join().unwrap();
+}
+
+/// An observer that notes where each child was spawned.
+#[derive(Default)]
+struct Spawned(Mutex<Vec<(Option<String>, String, u32)>>);
+
+impl Observer for Spawned {
+    fn spawned(&self, task: &TaskInfo) {
+        let (name, location) = (task.name().map(str::to_owned), task.location());
+        let place = (name, location.file().to_owned(), location.line());
+        self.0.lock().unwrap().push(place);
+    }
+}
+
+#[test]
+fn workers_are_found_where_their_pool_was_made() {
+    paused(async || {
+        let seen = Arc::new(Spawned::default());
+        let made = line!() + 1;
+        let pool = Workers::<Infallible>::new(1);
+        let run = Scope::new().observer(seen.clone()).run(async |_| {
+            let pool = pool.run(full(1), |job: Delivery<u32>| async move { Ok(job) });
+            pool.await.map_err(BoxError::from)
+        });
+        assert_eq!(run.await.unwrap().done, 1);
+        let expected =
+            ["worker 1", "stop"].map(|name| (Some(name.to_owned()), file!().to_owned(), made));
+        assert_eq!(*seen.0.lock().unwrap(), expected);
+    });
+}
+
+#[test]
+fn workers_are_started_as_there_is_work() {
+    paused(async || {
+        let (sender, receiver) = queue::bounded(8);
+        let stats = receiver.clone();
+        let pool = Workers::<Infallible>::new(usize::MAX);
+        let pool = tokio::spawn(pool.run(receiver, |job: Delivery<u32>| async move {
+            sleep(ms(10)).await;
+            Ok(job)
+        }));
+        let (kept, stop, source) = (1, 1, 1);
+        settle().await;
+        assert_eq!(stats.stats().receivers, kept + stop + source);
+        for job in 0..4 {
+            sender.try_send(job).unwrap();
+        }
+        settle().await;
+        assert_eq!(stats.stats().in_delivery, 4);
+        assert_eq!(stats.stats().receivers, kept + stop + source + 4);
+        sleep(ms(10)).await;
+        for job in 0..4 {
+            sender.try_send(job).unwrap();
+        }
+        settle().await;
+        assert_eq!(stats.stats().in_delivery, 4);
+        assert_eq!(stats.stats().receivers, kept + stop + source + 4);
+        drop(sender);
+        assert_eq!(pool.await.unwrap().unwrap().done, 8);
+    });
+}
+
+#[test]
+fn handlers_that_do_not_wait_run_on_all_threads() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(3)
+        .build()
+        .unwrap();
+    let all = Arc::new(Barrier::new(3));
+    let done = runtime.block_on(async {
+        let pool = Workers::<Infallible>::new(3).run(full(3), move |job: Delivery<u32>| {
+            all.wait();
+            async move { Ok(job) }
+        });
+        tokio::spawn(pool).await.unwrap().unwrap().done
+    });
+    assert_eq!(done, 3);
 }

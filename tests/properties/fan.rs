@@ -1,4 +1,4 @@
-//! Fan-outs with random limits, weights, keys, failures, panics and cancels, in lock-step with a plain model: after each step
+//! Fan-outs with random limits, weights, keys, rates, failures, panics and cancels, in lock-step with a plain model: after each step
 //! just those items run that the model says, just so many were taken and wait, permits are where they belong; and at the
 //! end each item has had one fate, and all that was failed with comes out.
 
@@ -14,12 +14,13 @@ use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use ringfence::{
-    GroupError, Input, IntoInput, Limiter, OwnedPermit, Progress, Scope, TaskGroup, fan_out,
+    GroupError, Input, IntoInput, Limiter, OwnedPermit, Progress, Rate, RateLimiter, Scope,
+    TaskGroup, fan_out,
 };
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use self::plain::{Model, Shape};
+use self::plain::{CELL, Model, Shape};
 use crate::support::{DropGuard, Drops, caught, paused, settle, spawn};
 use crate::{cases, figures, seed};
 
@@ -31,6 +32,8 @@ enum Op {
     Come(u8),
     Go(u8),
     Throw(u8),
+    Pass(u8),
+    TryRate,
     Signal,
     Drop,
 }
@@ -43,6 +46,8 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (1..4_u8).prop_map(Op::Come),
         6 => any::<u8>().prop_map(Op::Go),
         1 => any::<u8>().prop_map(Op::Throw),
+        8 => (0..5_u8).prop_map(Op::Pass),
+        2 => Just(Op::TryRate),
         1 => Just(Op::Signal),
         1 => Just(Op::Drop),
     ]
@@ -51,17 +56,20 @@ fn op() -> impl Strategy<Value = Op> {
 fn shape() -> impl Strategy<Value = Shape> {
     let key = prop_oneof![1 => Just(None), 2 => (0..3_u8).prop_map(Some)];
     let permits = prop_oneof![1 => Just(None), 3 => (1..5_usize).prop_map(Some)];
+    let burst = prop_oneof![1 => Just(None), 1 => (1..4_u64).prop_map(Some)];
     (
         1..5_usize,
         any::<bool>(),
         permits,
+        burst,
         vec((key, 0..4_u32), 0..16),
         0..16_usize,
     )
-        .prop_map(|(limit, is_local, permits, items, fed)| Shape {
+        .prop_map(|(limit, is_local, permits, burst, items, fed)| Shape {
             limit,
             is_local,
             permits,
+            burst,
             items,
             fed,
         })
@@ -184,6 +192,7 @@ struct Run {
     drops: Drops,
     progress: Progress,
     limiter: Option<Limiter>,
+    rate: Option<RateLimiter>,
     strangers: BTreeMap<usize, Stranger>,
     signal: Arc<Notify>,
     task: JoinHandle<()>,
@@ -216,6 +225,8 @@ impl Run {
         on(&board, |board| board.fed = model.fed);
         let (drops, progress) = (Drops::new(), Progress::new());
         let limiter = shape.permits.map(Limiter::new);
+        let rate = |burst| Rate::new(1, Duration::from_millis(CELL)).burst(burst as u32);
+        let rate = shape.burst.map(|burst| RateLimiter::new(rate(burst)));
         let source = Source {
             board: board.clone(),
             shape: shape.clone(),
@@ -227,6 +238,10 @@ impl Run {
             .progress(&progress);
         let fan = match &limiter {
             Some(limiter) => fan.weighted(limiter, |item: &Item| item.2),
+            None => fan,
+        };
+        let fan = match &rate {
+            Some(rate) => fan.rate(rate),
             None => fan,
         };
         let (inner, is_local) = (board.clone(), shape.is_local);
@@ -261,6 +276,7 @@ impl Run {
             drops,
             progress,
             limiter,
+            rate,
             strangers: BTreeMap::new(),
             signal,
             task,
@@ -281,7 +297,7 @@ impl Run {
         }
     }
 
-    fn act(&mut self, op: Op) {
+    async fn act(&mut self, op: Op) -> Result<(), TestCaseError> {
         let running: Vec<usize> = self.model.running.iter().copied().collect();
         match op {
             Op::End(number, is_ok) => {
@@ -314,7 +330,7 @@ impl Run {
             }
             Op::Come(weight) => {
                 let Some(limiter) = self.limiter.clone() else {
-                    return;
+                    return Ok(());
                 };
                 let (id, weight) = (self.steps as usize, u32::from(weight));
                 let place = Arc::new(Mutex::new(None));
@@ -334,6 +350,15 @@ impl Run {
                     }
                 }
             }
+            Op::Pass(n) => {
+                let time = u64::from(n) * CELL / 2;
+                tokio::time::advance(Duration::from_millis(time)).await;
+                self.model.pass(time);
+            }
+            Op::TryRate => {
+                let tried = self.rate.as_ref().map(|rate| rate.try_acquire().is_ok());
+                same("tried", &self.model.try_rate(), &tried)?;
+            }
             Op::Signal => {
                 self.signal.notify_one();
                 if !self.model.is_over {
@@ -348,6 +373,7 @@ impl Run {
                 }
             }
         }
+        Ok(())
     }
 
     async fn check(&mut self) -> Result<(), TestCaseError> {
@@ -362,6 +388,8 @@ impl Run {
         let limiter = self.limiter.as_ref();
         let permits = limiter.map_or((0, 0), |it| (it.in_flight(), it.waiting()));
         same("permits", &model.permits(), &permits)?;
+        let unrated = self.rate.as_ref().map_or(0, RateLimiter::waiting);
+        same("at the rate", &model.unrated(), &unrated)?;
         let has = |(_, place): &Stranger| place.lock().expect("no poison").is_some();
         let served = self.strangers.iter().filter(|(_, it)| has(it));
         same(
@@ -419,16 +447,16 @@ async fn run(shape: &Shape, ops: &[Op]) -> Result<u64, TestCaseError> {
     let mut run = Run::start(shape);
     run.check().await?;
     for op in ops {
-        run.act(*op);
+        run.act(*op).await?;
         run.check().await?;
     }
     // Everything is fed, strangers go, items end: then it has to be over.
-    let rest = [Op::Feed(255), Op::Go(0), Op::End(0, true)];
+    let rest = [Op::Feed(255), Op::Go(0), Op::Pass(4), Op::End(0, true)];
     for op in rest.iter().cycle().take(200) {
         if run.model.is_over {
             break;
         }
-        run.act(*op);
+        run.act(*op).await?;
         run.check().await?;
     }
     same("the end", &true, &run.model.is_over)?;

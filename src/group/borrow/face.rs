@@ -24,18 +24,17 @@ type Value<F, E> = <<F as Future>::Output as TaskOutput<E>>::Value;
 type Prepared<F, E> = (Pin<Box<Cell<F, E, Value<F, E>>>>, Reader<Value<F, E>>, u64);
 
 /// Counts a child in, and makes its cell.
-#[track_caller]
 fn prepare<F, E>(
     core: &Core,
     future: F,
     kind: Kind,
     name: Option<&PlainArc<str>>,
+    location: &'static Location<'static>,
 ) -> Result<Prepared<F, E>, SpawnError<F>>
 where
     F: Future<Output: TaskOutput<E>>,
     E: Send + 'static,
 {
-    let location = Location::caller();
     let serial = match core.enter(kind) {
         Ok(serial) => serial,
         Err(reason) => return Err(SpawnError::new(future, reason)),
@@ -140,7 +139,7 @@ macro_rules! faces {
             {
                 let shared = &self.spawner.shared;
                 let core = &shared.core;
-                match prepare(core, future, Kind::Normal, None) {
+                match prepare(core, future, Kind::Normal, None, Location::caller()) {
                     Ok((mut cell, reader, serial)) => {
                         if cell.as_mut().start(core).is_pending() {
                             shared.spawn(cell);
@@ -223,9 +222,28 @@ macro_rules! faces {
                 F: Future<Output: TaskOutput<E, Value: $($Send)* 'env>> + $($Send)* 'env,
             {
                 let shared = &self.spawner.shared;
-                let (cell, reader, serial) = prepare(&shared.core, future, kind, name.as_ref())?;
+                let (cell, reader, serial) = prepare(&shared.core, future, kind, name.as_ref(), Location::caller())?;
                 shared.spawn(cell);
                 Ok(TaskHandle::in_task(reader, serial, name, &shared.core))
+            }
+
+            /// As [`spawn`](Self::spawn), for a call that was made at `location`.
+            pub(crate) fn spawn_from<F>(
+                &self,
+                location: &'static Location<'static>,
+                future: F,
+            ) -> TaskHandle<'_, <F::Output as TaskOutput<E>>::Value>
+            where
+                F: Future<Output: TaskOutput<E, Value: $($Send)* 'env>> + $($Send)* 'env,
+            {
+                let shared = &self.spawner.shared;
+                match prepare(&shared.core, future, Kind::Normal, None, location) {
+                    Ok((cell, reader, serial)) => {
+                        shared.spawn(cell);
+                        TaskHandle::in_task(reader, serial, None, &shared.core)
+                    }
+                    Err(refused) => self.refuse(refused),
+                }
             }
 
             fn refuse<F, T>(&self, refused: SpawnError<F>) -> TaskHandle<'_, T> {
@@ -307,7 +325,7 @@ macro_rules! faces {
                 F: Future<Output: TaskOutput<E, Value: $($Send)* 'env>> + $($Send)* 'env,
             {
                 let core = &self.shared.core;
-                let (cell, reader, serial) = prepare(core, future, kind, None)?;
+                let (cell, reader, serial) = prepare(core, future, kind, None, Location::caller())?;
                 self.shared.spawn(cell);
                 Ok(TaskHandle::in_task(reader, serial, None, core).detached())
             }

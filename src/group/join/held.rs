@@ -20,6 +20,12 @@ pub(super) fn displaced<T, X: Send + 'static>(untaken: Result<T, X>) -> Option<D
     Some(DisplacedWhat::Error(Box::new(error)))
 }
 
+/// Drops a value, and displaces an error as one of those that do not matter: that of a race which somebody else may win.
+pub(super) fn overlooked<T, X: Send + 'static>(untaken: Result<T, X>) -> Option<DisplacedWhat> {
+    let error = untaken.err()?;
+    Some(DisplacedWhat::Overlooked(Box::new(error)))
+}
+
 /// A value, an error, an outcome or a user's iterator. Whoever holds several drops them one by one, and none of them throws:
 /// what its destructor throws is displaced, as is an error that nobody takes.
 pub(super) struct Held<T> {

@@ -6,14 +6,16 @@ use super::{Capacity, Discarded, Effects, Refusal, State, Turn};
 use crate::queue::store::{Store, Tag};
 
 impl<T> State<T> {
-    /// Whether a newcomer may take an item.
+    /// Whether a newcomer may take an item. Only one that can wait lets those go first who reserved on a rendezvous (N8): they
+    /// need it to.
     #[inline]
-    pub(super) fn has_item(&self) -> bool {
-        if self.is_final() {
-            !self.store.is_empty()
-        } else {
-            self.store.len() > self.receivers.reserved() && self.receivers.waiting() == 0
+    fn has_item(&self, can_wait: bool) -> bool {
+        if self.is_last() {
+            return !self.store.is_empty();
         }
+        let reserved = self.capacity == Capacity::Rendezvous && self.senders.waiting() > 0;
+        let gives_way = can_wait && reserved && !self.is_closed;
+        !gives_way && self.store.len() > self.receivers.reserved() && self.receivers.waiting() == 0
     }
 
     /// Takes from a ring, where nobody waits: what happens nearly always, in few instructions.
@@ -47,7 +49,7 @@ impl<T> State<T> {
         is_alone
     }
 
-    /// The turn of a receiver. Only one that can wait lets those go first who reserved on a rendezvous (N8): they need it to.
+    /// The turn of a receiver.
     #[inline]
     pub(crate) fn receive_turn(
         &mut self,
@@ -56,9 +58,7 @@ impl<T> State<T> {
         effects: &mut Effects<T>,
     ) -> Turn {
         let Some(place) = *key else {
-            let reserved = self.capacity == Capacity::Rendezvous && self.senders.waiting() > 0;
-            let gives_way = can_wait && reserved && !self.is_closed;
-            return if self.has_item() && !gives_way {
+            return if self.has_item(can_wait) {
                 Turn::Now
             } else if self.has_ended() {
                 Turn::Ended
@@ -66,7 +66,7 @@ impl<T> State<T> {
                 Turn::Wait
             };
         };
-        let turn = if self.receivers.have(place) > 0 || self.is_final() && !self.store.is_empty() {
+        let turn = if self.receivers.have(place) > 0 || self.is_last() && !self.store.is_empty() {
             Turn::Now
         } else if self.has_ended() {
             Turn::Ended
@@ -78,23 +78,16 @@ impl<T> State<T> {
         turn
     }
 
-    /// The turn of who wants `want` items at once: `Ok(true)` when it has to wait for no more, `Ok(false)` when it has
-    /// some.
-    pub(crate) fn batch_turn(&self, key: Option<usize>, want: usize) -> Result<bool, Turn> {
-        let free = self.store.len().saturating_sub(self.receivers.reserved());
-        let (have, is_full) = match key {
-            None => (0, free >= want),
-            Some(place) => (self.receivers.have(place), self.receivers.is_granted(place)),
+    /// Whether one that wants `want` items at once has some, and whether it has to wait for no more: then it is its turn.
+    pub(crate) fn batch_turn(&self, key: Option<usize>, want: usize) -> (bool, bool) {
+        let (has_some, is_full) = match key {
+            None => (false, self.has_item(true) && self.free() >= want),
+            Some(place) => (
+                self.receivers.have(place) > 0,
+                self.receivers.is_granted(place),
+            ),
         };
-        if is_full || !self.store.is_empty() && self.is_final() {
-            Ok(true)
-        } else if self.has_ended() {
-            Err(Turn::Ended)
-        } else if have > 0 {
-            Ok(false)
-        } else {
-            Err(Turn::Wait)
-        }
+        (has_some, is_full || self.is_last())
     }
 
     /// Makes a receiver wait for `want` items, the first and the last of which wake it.
@@ -127,6 +120,7 @@ impl<T> State<T> {
         let (item, mut tag, sender) = self.store.take()?;
         if let Some(sender) = sender {
             effects.wake(self.parked.grant(sender, 1));
+            self.totals.sent += 1;
         }
         self.totals.received += 1;
         let gives_room = !is_delivery || self.capacity == Capacity::Latest;
@@ -140,7 +134,7 @@ impl<T> State<T> {
 
     /// How many items there are for one whose turn it is: at least one.
     fn free(&self) -> usize {
-        let promised = if self.is_final() {
+        let promised = if self.is_last() {
             0
         } else {
             self.receivers.reserved()

@@ -32,7 +32,8 @@ impl<T> State<T> {
             self.evict(effects); // N9
         }
         self.occupy(tag.weight);
-        self.totals.sent += 1;
+        // One whose sender waits is sent when it is taken.
+        self.totals.sent += u64::from(sender.is_none());
         self.store.put(item, tag, sender);
         if self.capacity == Capacity::Rendezvous {
             self.settle(effects);
@@ -261,13 +262,7 @@ impl<T> State<T> {
         let waker = self.sends().leave(key);
         effects.retire(waker);
         let item = match at.filter(|_| !is_granted) {
-            Some(place) => match self.store.withdraw(place) {
-                Some(item) => {
-                    self.totals.sent -= 1;
-                    Some(item)
-                }
-                None => self.returned(key),
-            },
+            Some(place) => self.store.withdraw(place).or_else(|| self.returned(key)),
             None => None,
         };
         self.settle(effects);

@@ -94,6 +94,31 @@ fn a_panic_of_a_destructor_or_of_the_fold_is_one_of_the_fan_out() {
 }
 
 #[test]
+fn a_panic_tells_its_item() {
+    every_runtime(async || {
+        for place in 0..3 {
+            let fan = fan_out(0..9).limit(3);
+            let fan = fan.scope(Scope::new().name("pages").panics_as_errors());
+            // Thrown by the call, by the future, by its destructor.
+            let work = move |n: usize| {
+                assert!((n, place) != (4, 0), "four");
+                let guard = (n == 4 && place == 2).then(|| PanicOnDrop("four"));
+                async move {
+                    yield_now().await;
+                    assert!((n, place) != (4, 1), "four");
+                    drop(guard);
+                    // The others are forced, and not named.
+                    good(if n < 4 { n } else { pending().await })
+                }
+            };
+            let error = fan.collect(work).await.unwrap_err();
+            let names: Vec<_> = error.iter().map(|it| it.task().unwrap().name()).collect();
+            assert_eq!(names, [Some("item 4")]);
+        }
+    });
+}
+
+#[test]
 fn panics_can_be_entries_of_the_error_instead() {
     every_runtime(async || {
         let fan = fan_out(0..9)

@@ -216,18 +216,25 @@ fn a_limit_that_is_changed_while_it_runs_holds_for_what_starts_next() {
 #[test]
 fn an_adaptive_limiter_learns_from_successes_and_failures() {
     paused(async || {
-        let limiter = Limiter::adaptive(2, 8);
-        let fan = |fails: bool| {
-            let fan = fan_out(0..100).limit(50).limiter(&limiter);
-            fan.outcomes(move |_| async move {
-                sleep(ms(10)).await;
-                if fails { bad("too much") } else { good(()) }
-            })
-        };
-        fan(false).await.unwrap();
-        assert_eq!(limiter.limit(), 8);
-        fan(true).await.unwrap();
-        assert_eq!((limiter.limit(), limiter.in_flight()), (2, 0));
+        for is_local in [false, true] {
+            let limiter = Limiter::adaptive(2, 8);
+            let run = async |fails: bool| {
+                let fan = fan_out(0..100).limit(50).limiter(&limiter);
+                let work = move |_| async move {
+                    sleep(ms(10)).await;
+                    if fails { bad("too much") } else { good(()) }
+                };
+                if is_local {
+                    fan.local().outcomes(work).await.unwrap()
+                } else {
+                    fan.outcomes(work).await.unwrap()
+                }
+            };
+            run(false).await;
+            assert_eq!(limiter.limit(), 8);
+            run(true).await;
+            assert_eq!((limiter.limit(), limiter.in_flight()), (2, 0));
+        }
     });
 }
 

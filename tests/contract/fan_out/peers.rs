@@ -1,5 +1,7 @@
 //! What goes wrong elsewhere.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -170,6 +172,82 @@ fn who_has_a_permit_lends_it_to_one_at_a_time() {
         ];
         assert_eq!(log.entries(), expected);
         assert_eq!((limiter.in_flight(), limiter.waiting()), (0, 0));
+    });
+}
+
+/// As `nested`, where `local` says for each level whether it is local, and others of the task go on beside each level.
+fn mixed<'a>(
+    limiter: &'a Limiter,
+    local: &'static [bool],
+    gauge: &'a Gauge,
+) -> Pin<Box<dyn Future<Output = usize> + Send + 'a>> {
+    let Some((is_local, rest)) = local.split_first() else {
+        return Box::pin(async {
+            let _in = gauge.enter();
+            sleep(ms(1)).await;
+            1
+        });
+    };
+    let fan = fan_out(0..3).limiter(limiter);
+    if !*is_local {
+        let (limiter, gauge) = (limiter.clone(), gauge.clone());
+        let each = fan.fold(
+            0,
+            move |_| {
+                let (limiter, gauge) = (limiter.clone(), gauge.clone());
+                async move { good(mixed(&limiter, rest, &gauge).await) }
+            },
+            |sum, n| sum + n,
+        );
+        return Box::pin(async { each.await.unwrap() });
+    }
+    let each = fan.local().fold(
+        0,
+        async |_| {
+            let child = ringfence::borrow_scope(async |group| {
+                let inner = group.spawn(async { good(mixed(limiter, rest, gauge).await) });
+                Ok(inner.await)
+            });
+            good(child.await.unwrap())
+        },
+        |sum, n| sum + n,
+    );
+    Box::pin(async { each.await.unwrap() })
+}
+
+#[test]
+fn an_item_of_a_local_fan_out_lends_within_its_task() {
+    paused(async || {
+        for local in [
+            [true, true, true],
+            [true, false, true],
+            [true, true, false],
+            [false, true, true],
+            [true, false, false],
+        ] {
+            for limit in [1, 2, 5] {
+                let (limiter, gauge) = (Limiter::new(limit), Gauge::default());
+                let local = &*Box::leak(Box::new(local));
+                let all = timeout(ms(1_000), mixed(&limiter, local, &gauge)).await;
+                assert_eq!(all.ok(), Some(27), "{local:?}, {limit}");
+                assert_eq!((limiter.in_flight(), limiter.waiting()), (0, 0));
+                assert!(gauge.peak() <= limit, "{} at once", gauge.peak());
+            }
+        }
+        // It lends while it is polled, and to nobody else.
+        let limiter = Limiter::new(2);
+        let other = async {
+            sleep(ms(5)).await;
+            let work = async |_| sleep(ms(1)).await;
+            timeout(
+                ms(5),
+                fan_out(0..1).limiter(&limiter).local().for_each(work),
+            )
+            .await
+        };
+        let items = fan_out(0..2).limiter(&limiter).local();
+        let (all, other) = tokio::join!(items.for_each(|_| sleep(ms(20))), other);
+        assert!(all.is_ok() && other.is_err());
     });
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use ringfence::inspect::Traced;
-use ringfence::{Scope, TaskGroup, scope};
+use ringfence::{Ready, Scope, TaskGroup, scope};
 use tokio::task::yield_now;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -150,11 +150,16 @@ fn children_are_polled_in_the_span_of_their_scope_if_that_is_wished() {
                     group.spawn(async {});
                     Ok(())
                 });
-                inner.await.map_err(|error| error.to_string())
+                inner.await.map_err(|error| error.to_string())?;
+                group.spawn_eager(async {}).await;
+                let started = group.start(|it: Ready<()>| async { it.set(()) });
+                started.await.expect("it is ready").1.await;
+                Ok(())
             });
             run.await.expect("nobody fails");
-            // Two polls of the first child, one of the one in the scope inside.
-            assert_eq!(ear.told(), ["in", "out", "in", "out", "in", "out"]);
+            // Two polls of the first child, one of the one in the scope inside, one of the eager one; of the one that is started its
+            // only step, and its end as a task.
+            assert_eq!(ear.told(), ["in", "out"].repeat(6));
         });
     });
 }

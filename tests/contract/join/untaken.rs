@@ -16,7 +16,10 @@ impl Observer for Hears {
         self.0.push(match &displaced.what {
             DisplacedWhat::Panic(panic) => format!("panic {panic}"),
             DisplacedWhat::Error(error) => format!("error {:?}", error.downcast_ref::<u64>()),
-            _ => unreachable!("there are two kinds"),
+            DisplacedWhat::Overlooked(error) => {
+                format!("overlooked {:?}", error.downcast_ref::<u64>())
+            }
+            _ => unreachable!("there are three kinds"),
         });
     }
 }
@@ -130,7 +133,8 @@ fn errors_that_came_too_late_or_were_overlooked_are_displaced() {
             assert_eq!(group.first_ok(fail).await, Err(vec![7, 8]));
             Ok(())
         });
-        let errors = [1, 2, 4, 5].map(|n: u64| format!("error {:?}", Some(n)));
+        let errors = [("error", 1), ("error", 2), ("error", 4), ("overlooked", 5)];
+        let errors = errors.map(|(what, n): (_, u64)| format!("{what} {:?}", Some(n)));
         assert_eq!(displaced.await, errors);
     });
 }
@@ -179,6 +183,32 @@ fn who_was_cancelled_by_others_is_gone_before_the_answer() {
             });
             result.await.expect("nobody fails");
             assert_eq!(seen.take(), Some((answer, 0)));
+        }
+    });
+}
+
+#[test]
+fn an_error_is_told_with_the_place_of_the_call_that_joined() {
+    paused(async || {
+        let begin = line!();
+        for which in 0..6 {
+            let run = Scope::new().panics_as_errors();
+            let result = run.run(async |group: &Group| -> Done {
+                let bad = async || -> Done { panic!("bad") };
+                match which {
+                    0 => drop(group.try_join((bad(), bad())).await),
+                    1 => drop(group.try_join_all([bad()]).await),
+                    2 => drop(group.settle_all([bad()]).await),
+                    3 => drop(group.as_completed([bad()]).next().await),
+                    4 => drop(group.first([bad()]).await),
+                    _ => drop(group.first_ok([bad()]).await),
+                }
+                pending().await
+            });
+            let error = result.await.expect_err("it panicked");
+            let task = error.iter().next().and_then(|it| it.task());
+            let place = task.expect("a child").location();
+            assert_eq!((place.file(), place.line()), (file!(), begin + 6 + which));
         }
     });
 }

@@ -421,3 +421,31 @@ fn waiters_need_no_runtime_until_they_have_to_wait() {
     limiter.try_acquire().unwrap();
     assert!(limiter.try_acquire().is_err());
 }
+
+#[test]
+fn a_lowered_rate_tells_those_who_will_be_late_at_once() {
+    paused(async || {
+        let limiter = ten();
+        limiter.try_acquire().unwrap();
+        let (start, late) = (Instant::now(), Log::new());
+        let waits = [None, Some(300), Some(2_000), Some(3_000), None];
+        for (place, until) in waits.into_iter().enumerate() {
+            let (limiter, late) = (limiter.clone(), late.clone());
+            let deadline = until.map_or(Deadline::NEVER, |until| Deadline::at(start + ms(until)));
+            spawn(async move {
+                if limiter.acquire_by(1, deadline).await.is_err() {
+                    late.push((place, start.elapsed().as_millis()));
+                }
+            });
+        }
+        sleep(ms(50)).await;
+        assert_eq!(limiter.waiting(), 5);
+        limiter.set_rate(Rate::per_second(1)); // half a second is left of what is owed
+        settle().await;
+        // The others come at 550, 1550, 2550, 3550 as long as nobody leaves; who may be on time then stays.
+        assert!(late.entries().contains(&(1, 50)));
+        sleep(ms(10_000)).await;
+        assert!(late.entries().iter().all(|(_, at)| *at == 50));
+        assert_eq!(limiter.waiting(), 0);
+    });
+}

@@ -271,3 +271,40 @@ fn a_batch_does_not_linger_for_room_that_permits_hold() {
         assert_eq!(assert_ready_ok!(batch.poll()), 1);
     });
 }
+
+#[test]
+fn a_batch_lets_who_reserved_on_a_rendezvous_go_first() {
+    single_thread(async || {
+        let (sender, mut receiver) = queue::rendezvous();
+        let mut reserve = spawn(sender.reserve());
+        assert_pending!(reserve.poll());
+        let mut send = spawn(sender.send(2));
+        assert_pending!(send.poll());
+        let mut items = Vec::new();
+        let mut batch = spawn(receiver.recv_batch(&mut items, 4, Duration::MAX));
+        assert_pending!(batch.poll());
+        assert!(reserve.is_woken());
+        assert_ready_ok!(reserve.poll()).send(1).unwrap();
+        assert_eq!(assert_ready_ok!(batch.poll()), 2);
+        assert_ready_ok!(send.poll());
+    });
+}
+
+#[test]
+fn a_batch_does_not_linger_once_the_queue_is_closed() {
+    single_thread(async || {
+        let (sender, mut receiver) = queue::bounded(4);
+        sender.try_send(0).unwrap();
+        let _delivery = receiver.try_deliver().unwrap();
+        sender.try_send(1).unwrap();
+        let mut items = Vec::new();
+        let mut batch = spawn(receiver.recv_batch(&mut items, 3, Duration::MAX));
+        assert_pending!(batch.poll());
+        if batch.is_woken() {
+            assert_pending!(batch.poll());
+        }
+        sender.close();
+        assert!(batch.is_woken());
+        assert_eq!(assert_ready_ok!(batch.poll()), 1);
+    });
+}

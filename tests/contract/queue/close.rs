@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use ringfence::queue::{self, Discarded, Queue, SendError, Sender, TryRecvError};
+use ringfence::queue::{self, Discarded, Queue, Receiver, SendError, Sender, TryRecvError};
 use ringfence::{TaskGroup, scope};
 use tokio_test::task::spawn;
-use tokio_test::{assert_pending, assert_ready, assert_ready_err};
+use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok};
 
 use super::drain;
 use crate::support::{Count, DropGuard, Drops, PanicOnDrop, every_runtime};
@@ -173,6 +173,43 @@ fn a_receive_after_the_close_never_waits_for_a_woken_one() {
     sender.close();
     assert_eq!(assert_ready!(spawn(second.recv()).poll()).unwrap(), 1);
     assert!(assert_ready!(woken.poll()).is_err());
+}
+
+#[test]
+fn nobody_waits_for_a_woken_one_once_all_is_there() {
+    type Make = fn(&Sender<u8>, &mut Receiver<u8>) -> Box<dyn FnOnce()>;
+    let makes: [Make; 2] = [
+        |sender, receiver| {
+            sender.try_send(0).unwrap();
+            let delivery = receiver.try_deliver().unwrap();
+            Box::new(|| drop(delivery))
+        },
+        |sender, _| {
+            let permit = assert_ready_ok!(spawn(sender.reserve_owned(1)).poll());
+            Box::new(|| drop(permit))
+        },
+    ];
+    for make in makes {
+        for is_closed in [false, true] {
+            let (sender, mut receiver) = queue::bounded(4);
+            let end = make(&sender, &mut receiver);
+            let (mut first, mut second) = (receiver.clone(), receiver);
+            let mut woken = spawn(first.recv());
+            let mut behind = spawn(second.recv());
+            assert_pending!(woken.poll());
+            assert_pending!(behind.poll());
+            sender.try_send(1).unwrap();
+            if is_closed {
+                sender.close();
+            }
+            drop(sender);
+            assert_pending!(behind.poll());
+            end();
+            assert!(behind.is_woken());
+            assert_eq!(assert_ready_ok!(behind.poll()), 1);
+            assert!(assert_ready!(woken.poll()).is_err());
+        }
+    }
 }
 
 #[test]

@@ -78,6 +78,17 @@ fn join_waits_for_what_is_sent_meanwhile() {
 }
 
 #[test]
+fn join_is_ready_though_something_was_sent_since() {
+    let (sender, mut receiver) = queue::bounded(1);
+    sender.try_send(1).unwrap();
+    let mut join = spawn(sender.join());
+    assert_pending!(join.poll());
+    receiver.try_recv().unwrap();
+    sender.try_send(2).unwrap();
+    assert_ready!(join.poll());
+}
+
+#[test]
 fn empty_is_not_finished() {
     let (sender, mut receiver) = queue::bounded(1);
     sender.try_send(1).unwrap();
@@ -341,6 +352,15 @@ fn a_worker_that_sends_into_its_own_full_queue_does_not_deadlock() {
             assert_eq!(crawl(1, workers, 200).await.len(), 199);
         }
     });
+}
+
+#[test]
+fn a_delivery_sends_nothing_that_is_too_heavy() {
+    let (sender, mut receiver) = Queue::bounded(4).weight(|weight| *weight).build();
+    sender.try_send(1).unwrap();
+    let delivery = receiver.try_deliver().unwrap();
+    assert_eq!(delivery.send(5), Err(SendError::TooHeavy(5)));
+    assert_eq!(delivery.send(4), Ok(()));
 }
 
 #[test]

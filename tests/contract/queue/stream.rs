@@ -1,5 +1,7 @@
 //! `Stream` and `Sink`.
 
+use std::time::Duration;
+
 use futures::{Sink, SinkExt, StreamExt};
 use ringfence::queue::{self, Overflow, Queue, SendError};
 use tokio_test::task::spawn;
@@ -23,6 +25,21 @@ fn a_receiver_is_a_stream() {
     );
     drop(sender);
     assert_ready_eq!(stream.poll_next(), None);
+}
+
+#[test]
+fn a_batch_takes_no_place_over_from_a_stream() {
+    single_thread(async || {
+        let (sender, mut receiver) = queue::bounded(4);
+        assert_pending!(spawn(&mut receiver).poll_next());
+        let mut items = Vec::new();
+        let mut batch = spawn(receiver.recv_batch(&mut items, 2, Duration::MAX));
+        assert_pending!(batch.poll());
+        sender.try_send(1).unwrap();
+        assert_pending!(batch.poll());
+        sender.try_send(2).unwrap();
+        assert_eq!(assert_ready_ok!(batch.poll()), 2);
+    });
 }
 
 #[test]

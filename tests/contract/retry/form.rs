@@ -489,8 +489,10 @@ fn a_loop_that_gave_up_begins_no_attempt() {
     paused(async || {
         // Whoever only logs the error does not loop for ever.
         let told = RefCell::new(Vec::new());
+        let budget = RetryBudget::new(0.5).capacity(1).reserve(0);
         let mut tries = STEADY
             .tries()
+            .budget(&budget)
             .on_event(|event: &RetryEvent<'_, Oops>| told.borrow_mut().push(format!("{event:?}")));
         let mut begun = 0;
         while tries.begin().is_ok() {
@@ -507,7 +509,8 @@ fn a_loop_that_gave_up_begins_no_attempt() {
             (error.reason(), error.into_error()),
             (RetryReason::Permanent, Some(Oops(9)))
         );
-        drop(tries);
+        assert_eq!(tries.succeeded(7), 7);
+        assert_eq!(budget.available(), 0.0, "and brings nothing");
         assert_eq!(told.into_inner().len(), 2, "a pause, and one end");
     });
 }
@@ -572,6 +575,52 @@ fn an_attempt_that_was_not_begun_counts_as_one_that_was() {
 }
 
 #[test]
+fn a_loop_that_says_nothing_pays_for_each_attempt() {
+    paused(async || {
+        let budget = RetryBudget::new(0.0).capacity(2).reserve(0);
+        let mut tries = STEADY.attempts(9).tries::<Oops>().budget(&budget);
+        tries.begin().unwrap();
+        tries.failed(Oops(1), |_| true).await.unwrap();
+        assert_eq!(tries.begin().unwrap().previous_delay, Some(ms(100)));
+        assert_eq!(tries.begin().unwrap().previous_delay, Some(ms(0)));
+        let error = tries.begin().unwrap_err();
+        assert_eq!(
+            (error.reason(), error.attempts()),
+            (RetryReason::BudgetExhausted, 3)
+        );
+        // A budget that is given late is asked from then on.
+        let mut tries = STEADY.tries::<Oops>();
+        tries.begin().unwrap();
+        tries.failed(Oops(1), |_| true).await.unwrap();
+        let error = tries.budget(&budget).begin().unwrap_err();
+        assert_eq!(error.reason(), RetryReason::BudgetExhausted);
+    });
+}
+
+#[test]
+fn a_pause_of_a_loop_that_was_cut_is_told_as_it_was() {
+    paused(async || {
+        let mut tries = STEADY.tries::<Oops>();
+        tries.begin().unwrap();
+        let failed = tries.failed(Oops(1), |_| true);
+        assert!(timeout(ms(30), failed).await.is_err());
+        assert_eq!(tries.begin().unwrap().previous_delay, Some(ms(30)));
+    });
+}
+
+#[test]
+fn what_can_be_awaited_can_be_retried() {
+    paused(async || {
+        let (flaky, hedge) = (Flaky::new(2), ringfence::Hedge::after(ms(10)).copies(1));
+        let hedged = STEADY.retry(|_| hedge.run(|_| flaky.call()));
+        assert_eq!(hedged.await.unwrap(), 3);
+        let flaky = Flaky::new(2);
+        let retried = hedge.run(|_| STEADY.retry(|_| flaky.call()));
+        assert_eq!(retried.await.unwrap(), 3);
+    });
+}
+
+#[test]
 fn what_a_loop_is_told_late_holds_from_then_on() {
     paused(async || {
         let flaky = Flaky::new(0);
@@ -615,5 +664,10 @@ fn a_loop_tells_its_time() {
         tokio::time::advance(ms(40)).await;
         let error = tries.failed(Oops(0), |_| false).await.unwrap_err();
         assert_eq!(error.elapsed(), ms(40));
+        // Nor is anything begun.
+        let mut tries = STEADY.without_pauses().tries();
+        tries.failed(Oops(0), |_| true).await.unwrap();
+        tokio::time::advance(ms(40)).await;
+        assert_eq!(tries.elapsed(), ms(40));
     });
 }

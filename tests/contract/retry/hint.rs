@@ -3,7 +3,7 @@
 use std::{cell::RefCell, time::Duration};
 
 use ringfence::{
-    Deadline, Jitter, Retry, RetryBudget, RetryError, RetryEvent, RetryReason, Verdict,
+    Deadline, Hedge, Jitter, Retry, RetryBudget, RetryError, RetryEvent, RetryReason, Verdict,
 };
 
 use super::{Flaky, Oops, STEADY, ms};
@@ -91,15 +91,25 @@ fn a_hint_that_is_too_long_gives_up() {
         let flaky = Flaky::new(1);
         let (result, _) = run(STEADY, &flaky, &[ms(60_000)], Deadline::NEVER).await;
         assert!(result.is_ok());
+    });
+}
+
+#[test]
+fn a_hint_beyond_a_year_is_not_cut_short() {
+    paused(async || {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
         let policy = STEADY.max_hint(Duration::MAX);
         let flaky = Flaky::new(1);
-        let (result, told) = run(policy, &flaky, &[Duration::MAX], Deadline::NEVER).await;
-        assert!(result.is_ok());
-        assert_eq!(
-            told,
-            [Duration::from_secs(365 * 24 * 60 * 60)],
-            "a year is the longest wait"
-        );
+        let (result, told) = run(policy, &flaky, &[YEAR], Deadline::NEVER).await;
+        assert_eq!((result.ok(), told), (Some(2), vec![YEAR]));
+        for hint in [YEAR + ms(1), Duration::MAX] {
+            let (result, _) = run(policy, &Flaky::new(1), &[hint], Deadline::NEVER).await;
+            assert_eq!(result.unwrap_err().reason(), RetryReason::HintTooLong);
+            let hedge = Hedge::after(ms(10)).max_hint(Duration::MAX);
+            let run = hedge.run(|_| async { Err::<(), _>(Oops(0)) });
+            let error = run.classify(|_| Verdict::RetryAfter(hint)).await;
+            assert_eq!(error.unwrap_err().reason(), RetryReason::HintTooLong);
+        }
     });
 }
 

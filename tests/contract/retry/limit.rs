@@ -1,9 +1,17 @@
 //! Cancel: what ends a run from outside; and attempts without a limit.
 
-use std::{cell::Cell, future::pending, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    future::{Future, pending},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
+use futures::poll;
 use ringfence::{
-    Cause, Deadline, OwnedGroup, Retry, RetryReason, Scope, TaskGroup, Verdict, scope, token,
+    Cause, Deadline, OwnedGroup, Retry, RetryError, RetryReason, Scope, TaskGroup, Verdict,
+    local_scope, scope, token,
 };
 use tokio::time::{Instant, sleep};
 
@@ -124,6 +132,80 @@ fn in_a_shield_nothing_is_asked_to_end() {
                 Ok(())
             });
         assert!(ended.await.is_err());
+    });
+}
+
+type Begun = Pin<Box<dyn Future<Output = Result<(), RetryError<Oops>>>>>;
+
+/// A run of each form that waits in its first attempt for so long, or else in its pause, and succeeds in the third.
+#[expect(clippy::future_not_send, reason = "it runs where it is awaited")]
+async fn begun(form: u8, first: u64) -> Begun {
+    let op = move |number: u32| async move {
+        if number == 1 && first > 0 {
+            sleep(ms(first)).await;
+        }
+        if number == 3 {
+            Ok(())
+        } else {
+            Err(Oops(number))
+        }
+    };
+    let mut run: Begun = match form {
+        0 => Box::pin(SLOW.retry(move |attempt| op(attempt.number)).into_future()),
+        1 => Box::pin(async move {
+            let mut lent = op;
+            let run = SLOW.retry_with(&mut lent, async |op, attempt| op(attempt.number).await);
+            run.run().await
+        }),
+        _ => Box::pin(async move {
+            let mut tries = SLOW.tries();
+            loop {
+                match op(tries.begin()?.number).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => tries.failed(error, |_| true).await?,
+                }
+            }
+        }),
+    };
+    assert!(poll!(run.as_mut()).is_pending());
+    run
+}
+
+#[test]
+fn a_run_that_goes_on_elsewhere_heeds_what_is_around_it_there() {
+    paused(async || {
+        for form in 0..3 {
+            let start = Instant::now();
+            let listening = || Scope::new().grace(ms(60_000));
+            // Into a group: its signal, and its deadline.
+            let run = begun(form, 0).await;
+            let ended = listening().run_local(|group| async move {
+                group.cancel();
+                assert_eq!(run.await.unwrap_err().reason(), RetryReason::Cancelled);
+                Ok::<_, Oops>(())
+            });
+            assert!(ended.await.is_err());
+            assert_eq!(start.elapsed(), ms(0));
+            for (first, limit, after) in [(0, 1500, 1000), (10, 500, 10)] {
+                let run = begun(form, first).await;
+                let limited = Scope::new().deadline(Deadline::after(ms(limit)));
+                let ended = limited.run_local(|_| async move { Ok::<_, Oops>(run.await) });
+                let error = ended.await.unwrap().unwrap_err();
+                let expected = (RetryReason::Deadline, ms(after));
+                assert_eq!((error.reason(), error.elapsed()), expected, "{form}");
+            }
+            // Out of a group that has ended.
+            let run = local_scope(|_| async move { Ok::<_, Oops>(begun(form, 0).await) });
+            assert!(run.await.unwrap().await.is_ok());
+            // Out of a shield.
+            let ended = listening().run_local(|group| async move {
+                let run = ringfence::shield(ms(10), begun(form, 0)).await;
+                group.cancel();
+                assert_eq!(run.await.unwrap_err().reason(), RetryReason::Cancelled);
+                Ok::<_, Oops>(())
+            });
+            assert!(ended.await.is_err());
+        }
     });
 }
 

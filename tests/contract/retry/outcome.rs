@@ -264,6 +264,39 @@ fn earlier_errors_are_kept_on_request() {
 }
 
 #[test]
+fn fewer_errors_may_be_asked_for_later() {
+    paused(async || {
+        let mut tries = STEADY.attempts(20).tries().history(3);
+        for attempt in 1..5 {
+            tries.failed(Oops(attempt), |_| true).await.unwrap();
+        }
+        let mut tries = tries.history(2);
+        tries.failed(Oops(5), |_| true).await.unwrap();
+        let error = tries.failed(Oops(6), |_| false).await.unwrap_err();
+        assert_eq!(error.earlier(), [Oops(4), Oops(5)]);
+    });
+}
+
+#[test]
+fn an_event_tells_that_an_attempt_timed_out() {
+    paused(async || {
+        let told = RefCell::new(Vec::new());
+        let run = STEADY.retry(async |attempt| match attempt.number {
+            1 => Err::<(), _>(Oops(1)),
+            _ => std::future::pending().await,
+        });
+        let run = run.attempt_timeout(ms(10)).on_event(|event| match event {
+            RetryEvent::Pausing { timed_out, .. } | RetryEvent::GaveUp { timed_out, .. } => {
+                told.borrow_mut().push(*timed_out);
+            }
+            _ => {}
+        });
+        assert!(run.await.is_err());
+        assert_eq!(told.into_inner(), [None, Some(ms(10)), Some(ms(10))]);
+    });
+}
+
+#[test]
 fn a_hook_may_borrow_and_change() {
     paused(async || {
         let mut pauses = 0;

@@ -293,6 +293,49 @@ fn a_zero_delay_lets_others_run_and_takes_no_time() {
 }
 
 #[test]
+fn an_empty_pause_takes_the_time_that_others_take() {
+    paused(async || {
+        let policy = Retry::constant(Duration::ZERO);
+        for is_plain in [true, false] {
+            let seen = RefCell::new(Vec::new());
+            let run = policy.retry(|attempt| {
+                seen.borrow_mut().push(attempt.elapsed);
+                std::future::ready(Err::<(), _>(Oops(0)))
+            });
+            let run = if is_plain { run } else { run.history(0) };
+            let mut run = std::pin::pin!(run.into_future());
+            for _ in 0..2 {
+                assert!(poll!(run.as_mut()).is_pending());
+                tokio::time::advance(ms(1000)).await;
+            }
+            assert_eq!(run.await.unwrap_err().elapsed(), ms(2000));
+            assert_eq!(seen.into_inner(), [ms(0), ms(1000), ms(2000)]);
+        }
+    });
+}
+
+#[test]
+fn a_pause_counts_for_as_long_as_it_was() {
+    paused(async || {
+        // The clock jumps in one; another is cut short; empty ones wait for others.
+        let jump = async |by: u64| {
+            sleep(ms(10)).await;
+            tokio::time::advance(ms(by)).await;
+        };
+        let flaky = Flaky::new(1);
+        let run = STEADY.retry(|_| flaky.call()).report();
+        let (report, ()) = tokio::join!(run, jump(5000));
+        assert_eq!((report.slept, report.elapsed), (ms(5010), ms(5010)));
+        let empty = Retry::constant(Duration::ZERO);
+        let mut run = std::pin::pin!(empty.retry(|_| flaky.call()).report());
+        flaky.calls.set(0);
+        assert!(poll!(run.as_mut()).is_pending());
+        jump(90).await;
+        assert_eq!(run.await.slept, ms(100));
+    });
+}
+
+#[test]
 fn without_pauses_nothing_is_waited_for() {
     const PATIENT: Retry = Retry::constant(ms(10_000)).attempts(5);
     // Outside every runtime.

@@ -19,6 +19,8 @@ mod crew;
 mod end;
 #[path = "models/limit.rs"]
 mod limit;
+#[path = "models/loan.rs"]
+mod loan;
 #[path = "models/owned.rs"]
 mod owned;
 #[path = "models/pause.rs"]

@@ -9,10 +9,35 @@ pub(super) struct Shape {
     pub(super) is_local: bool,
     /// Of the shared limiter, if there is one.
     pub(super) permits: Option<usize>,
+    /// The burst of a rate of one in [`CELL`], if there is one.
+    pub(super) burst: Option<u64>,
     /// For each item: its key, its weight.
     pub(super) items: Vec<(Option<u8>, u32)>,
     /// How many the input has at first.
     pub(super) fed: usize,
+}
+
+/// Milliseconds for one of the rate.
+pub(super) const CELL: u64 = 10;
+
+/// A rate: when what was granted will have been paid for, and who waits.
+#[derive(Debug)]
+struct Meter {
+    burst: u64,
+    now: u64,
+    due: u64,
+    queue: VecDeque<usize>,
+}
+
+impl Meter {
+    fn grants(&mut self) -> bool {
+        let due = self.due.max(self.now) + CELL;
+        let is_granted = due <= self.now + self.burst * CELL;
+        if is_granted {
+            self.due = due;
+        }
+        is_granted
+    }
 }
 
 /// Who waits for permits.
@@ -70,10 +95,11 @@ impl Gate {
 pub(super) struct Model {
     shape: Shape,
     gate: Option<Gate>,
+    meter: Option<Meter>,
     pub(super) fed: usize,
     pub(super) taken: usize,
     pub(super) running: BTreeSet<usize>,
-    /// Those who have their key, and wait for permits.
+    /// Those who have their key, and wait for the rate or for permits.
     hands: BTreeSet<usize>,
     /// The one of them that holds up the input.
     inside: Option<usize>,
@@ -96,8 +122,15 @@ impl Model {
             out: 0,
             queue: VecDeque::new(),
         });
+        let meter = shape.burst.map(|burst| Meter {
+            burst,
+            now: 0,
+            due: 0,
+            queue: VecDeque::new(),
+        });
         Self {
             gate,
+            meter,
             fed: shape.fed.min(shape.items.len()),
             shape,
             taken: 0,
@@ -122,6 +155,11 @@ impl Model {
             .map_or((0, 0), |gate| (gate.out as usize, gate.queue.len()))
     }
 
+    /// How many wait for the rate.
+    pub(super) fn unrated(&self) -> usize {
+        self.meter.as_ref().map_or(0, |meter| meter.queue.len())
+    }
+
     fn parked(&self) -> usize {
         self.busy.values().map(VecDeque::len).sum()
     }
@@ -135,30 +173,66 @@ impl Model {
         self.shape.items[item].1
     }
 
-    /// An item that has its key asks for its permits.
+    /// An item that has its key asks for its turn at the rate, and then for its permits.
     fn ask(&mut self, item: usize) -> bool {
+        if let Some(meter) = &mut self.meter {
+            if !meter.queue.is_empty() || !meter.grants() {
+                meter.queue.push_back(item);
+                self.hands.insert(item);
+                return false;
+            }
+        }
+        self.ask_permits(item)
+    }
+
+    fn ask_permits(&mut self, item: usize) -> bool {
         let weight = self.weight(item);
         let runs = self
             .gate
             .as_mut()
             .is_none_or(|gate| gate.ask(Who::Item(item), weight));
         if runs {
-            self.running.insert(item);
+            self.start(item);
         } else {
             self.hands.insert(item);
         }
         runs
     }
 
+    fn start(&mut self, item: usize) {
+        self.hands.remove(&item);
+        self.running.insert(item);
+        self.inside = self.inside.filter(|inside| *inside != item);
+    }
+
+    /// Time passes.
+    pub(super) fn pass(&mut self, time: u64) {
+        let Some(meter) = &mut self.meter else { return };
+        meter.now += time;
+        while let Some(meter) = &mut self.meter {
+            let Some(first) = meter.queue.front().copied() else {
+                break;
+            };
+            if !meter.grants() {
+                break;
+            }
+            meter.queue.pop_front();
+            self.ask_permits(first);
+            self.go_on();
+        }
+    }
+
+    /// A stranger tries to go through at the rate.
+    pub(super) fn try_rate(&mut self) -> Option<bool> {
+        let meter = self.meter.as_mut()?;
+        Some(meter.queue.is_empty() && meter.grants())
+    }
+
     fn serve(&mut self) {
         for who in self.gate.as_mut().map(Gate::serve).unwrap_or_default() {
             match who {
                 Who::Stranger(id) => drop(self.strangers.insert(id)),
-                Who::Item(item) => {
-                    self.hands.remove(&item);
-                    self.running.insert(item);
-                    self.inside = self.inside.filter(|inside| *inside != item);
-                }
+                Who::Item(item) => self.start(item),
             }
         }
     }
@@ -255,6 +329,9 @@ impl Model {
         if let Some(gate) = &mut self.gate {
             gate.queue
                 .retain(|(who, _)| !matches!(who, Who::Item(item) if hands.contains(item)));
+        }
+        if let Some(meter) = &mut self.meter {
+            meter.queue.clear();
         }
         self.busy.clear();
         self.ready.clear();

@@ -459,7 +459,14 @@ impl Model {
             named.as_ref() == Some(&expected),
             "body {id} was named as {named:?}, expected {expected:?}"
         );
-        self.scope(group)?.stragglers.push(None);
+        let starts = match body.doing {
+            Doing::Starting(child) => self.actors[&child].task,
+            _ => None,
+        };
+        // A child that was being started went with it, and was named after it.
+        let stragglers = &mut self.scope(group)?.stragglers;
+        let went = starts.is_some() && stragglers.last() == Some(&starts);
+        stragglers.insert(stragglers.len() - usize::from(went), None);
         Ok(())
     }
 

@@ -138,8 +138,18 @@ impl Model {
                 self.displaced.push(destructor);
                 Ended::Panicked
             }
-            (None, false) if is_cancelled => Ended::Cancelled(self.reason_for(child)),
-            (None, false) => Ended::Cancelled(CancelReason::Handle),
+            (None, false) => {
+                let reason = if is_cancelled {
+                    self.reason_for(child)
+                } else {
+                    CancelReason::Handle
+                };
+                if let Some(outlasted) = self.outlasted(child) {
+                    self.scope(outlasted)?.stragglers.push(child.task);
+                    self.expected_force = Some((child.task, reason.clone()));
+                }
+                Ended::Cancelled(reason)
+            }
         };
         let state = self.actor(id)?;
         if let Ended::Cancelled(reason) = &ended {

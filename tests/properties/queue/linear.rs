@@ -79,7 +79,8 @@ impl Plain {
             }
             // At the end nothing is set aside.
             (Call::TryRecv | Call::TryDeliver, Answer::Empty) => {
-                let promised = if self.is_closed { 0 } else { recvs };
+                let is_last = self.is_closed && self.out.is_empty();
+                let promised = if is_last { 0 } else { recvs };
                 !is_over && self.items.len() <= promised
             }
             (Call::TryRecv | Call::TryDeliver | Call::Recv, Answer::Ended) => is_over,

@@ -97,7 +97,7 @@ impl Model {
 
     /// Promises count no more: everybody takes what is there.
     fn is_final(&self) -> bool {
-        self.is_closed || (self.senders == 0 && self.out.is_empty() && self.permits == 0)
+        self.drains() && self.out.is_empty() && self.permits == 0
     }
 
     fn has_ended(&self) -> bool {
@@ -429,7 +429,7 @@ impl Model {
 
     pub(crate) fn is_promised(&self, id: usize) -> bool {
         let recv = self.recvs.iter().find(|recv| recv.id == id);
-        self.has_ended() || recv.is_some_and(|recv| recv.may_go) && !self.items.is_empty()
+        self.is_final() || recv.is_some_and(|recv| recv.may_go) && !self.items.is_empty()
     }
 
     /// How many receives must have been woken, at least.

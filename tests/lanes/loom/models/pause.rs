@@ -6,18 +6,23 @@ use loom::thread;
 
 use super::{child, explore, group_with_grace, run};
 use crate::group::handle::Settled;
-use crate::retry::listen::{Ear, Listen};
+use crate::retry::listen::{Around, Listen};
 use crate::state::{Core, Settings};
 use crate::sync::Arc;
+use crate::time::Deadline;
 
 /// A child that pauses for ever in a run of its own, and `end`, which asks it to end.
 fn pausing(core: fn() -> Arc<Core>, end: impl Fn(&Core, u64) + Copy + Send + Sync + 'static) {
     explore(&["heard before", "woken"], move |seen| {
         let core = core();
         let pause = async {
-            let mut ear = Ear::new(Listen::Ambient, crate::context::current());
-            poll_fn(|cx| ear.poll(cx)).await;
-            assert!(ear.is_cancelled());
+            let mut around = Around::UNSEEN;
+            poll_fn(|cx| {
+                around.look(Deadline::NEVER, &Listen::Ambient);
+                around.poll_cancelled(cx)
+            })
+            .await;
+            assert!(around.is_cancelled());
         };
         let (serial, member) = child(&core, pause).unwrap();
         let ender = thread::spawn({

@@ -1,0 +1,36 @@
+//! What is dropped while a panic may be under way.
+//!
+//! K1. A destructor that throws then would end the process. What is the user's and may be left behind by a panic lies in a
+//! [`Calm`], and what its destructor throws goes to the observer.
+
+use crate::observe::{DisplacedWhat, displace};
+use crate::panic::catch;
+
+/// Holds something of the user's that is dropped unless it is taken out.
+pub(crate) struct Calm<T: Default>(pub(crate) T);
+
+impl<T: Default> Calm<T> {
+    #[inline]
+    pub(crate) fn take(mut self) -> T {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl<T: Default> Drop for Calm<T> {
+    #[inline]
+    fn drop(&mut self) {
+        if std::mem::needs_drop::<T>() {
+            let value = std::mem::take(&mut self.0);
+            calmly(|| drop(value));
+        }
+    }
+}
+
+/// Drops something of the user's; what that throws goes to the observer.
+pub(crate) fn calmly(drop: impl FnOnce()) {
+    if let Err(panic) = catch(drop) {
+        let place = crate::context::current();
+        let observer = place.as_ref().and_then(|(core, _)| core.observer());
+        displace(observer, None, DisplacedWhat::Panic(panic));
+    }
+}

@@ -1,0 +1,164 @@
+//! Destructors and wakers that throw.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+};
+
+use ringfence::{Deadline, Limiter, Scope, TaskGroup, fan_out, scope};
+use tokio::{
+    task::yield_now,
+    time::{sleep, timeout},
+};
+
+use super::{bad, good, ms};
+use crate::support::{PanicOnDrop, caught, paused, settle};
+
+/// A value that throws when it is dropped, at one place.
+fn bomb(is_here: bool) -> Option<PanicOnDrop> {
+    is_here.then(|| PanicOnDrop("value"))
+}
+
+/// Is ready at once, and throws when it is dropped.
+struct Thrower<T>(
+    Option<T>,
+    #[expect(dead_code, reason = "it is dropped")] PanicOnDrop,
+);
+
+impl<T: Unpin> Future for Thrower<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<T> {
+        Poll::Ready(self.0.take().expect("it is ready once"))
+    }
+}
+
+#[test]
+fn destructors_that_throw_while_a_panic_goes_on_never_abort() {
+    paused(async || {
+        let fan = || fan_out(0..4_usize).limit(1);
+        // The future of an item, and then its value.
+        let work = |n| Thrower(Some(good(bomb(n == 0))), PanicOnDrop("future"));
+        assert_eq!(caught(fan().collect(work)).await.unwrap_err(), "future");
+        let local = fan().local().collect(work);
+        assert_eq!(caught(local).await.unwrap_err(), "future");
+        // An item, and then a value that was there, or an item that waits for its key, or for a permit.
+        let work = async |n| {
+            yield_now().await;
+            assert!(n != 2, "item");
+            good(bomb(n == 1))
+        };
+        assert_eq!(caught(fan().collect(work)).await.unwrap_err(), "item");
+        let local = fan().local().collect(work);
+        assert_eq!(caught(local).await.unwrap_err(), "item");
+        for limiter in [Limiter::new(1), Limiter::new(9)] {
+            let items = (0..3).map(|n| (n, bomb(n == 1)));
+            let fan = fan_out(items).limit(2).limiter(&limiter).key(|_| "one");
+            let work = async |(n, _): (usize, _)| {
+                yield_now().await;
+                assert!(n != 0, "item");
+            };
+            assert_eq!(
+                caught(fan.local().for_each(work)).await.unwrap_err(),
+                "item"
+            );
+            assert_eq!(limiter.in_flight(), 0);
+        }
+        // What makes values into one, and then those that it has not come to.
+        let combine = |(), value: Option<PanicOnDrop>| assert!(value.is_some(), "fold");
+        let work = async |n| good(bomb(n == 1));
+        assert_eq!(
+            caught(fan().fold((), work, combine)).await.unwrap_err(),
+            "fold"
+        );
+    });
+}
+
+#[test]
+fn a_value_that_throws_costs_no_error_and_no_winner() {
+    paused(async || {
+        let fan = || fan_out(0..4_usize).limit(1);
+        let work = async |n| match n {
+            0 => good(bomb(true)),
+            1 => bad("one"),
+            _ => {
+                sleep(ms(20)).await;
+                good(None)
+            }
+        };
+        let error = fan().local().collect(work).await.unwrap_err();
+        assert_eq!(error.into_first().unwrap().to_string(), "one");
+        let by = Scope::new().deadline(Deadline::after(ms(10)));
+        let error = fan().scope(by).outcomes(work).await.unwrap_err();
+        assert_eq!(error.into_first().unwrap().to_string(), "one");
+        let by = Scope::new().deadline(Deadline::after(ms(10))).grace(ms(50));
+        let scope = by.run(async |group: &TaskGroup| {
+            group.spawn(async move {
+                let error = fan().local().outcomes(work).await.unwrap_err();
+                assert_eq!(error.into_first().unwrap().to_string(), "one");
+            });
+            Ok(())
+        });
+        assert!(scope.await.unwrap_err().is_deadline_exceeded());
+        let work = async |n| {
+            if n == 1 {
+                Ok(n)
+            } else {
+                Err(PanicOnDrop("error"))
+            }
+        };
+        assert_eq!(fan().first_success(work).await.unwrap(), Some(1));
+        assert_eq!(fan().local().first_success(work).await.unwrap(), Some(1));
+    });
+}
+
+#[test]
+fn a_callers_waker_that_throws_harms_no_item() {
+    struct Bomb;
+    impl Wake for Bomb {
+        fn wake(self: Arc<Self>) {
+            panic!("waker");
+        }
+    }
+    paused(async || {
+        let work = async |n: usize| {
+            sleep(ms(10)).await;
+            good(n)
+        };
+        let fan = || fan_out(0..3).limit(2);
+        let mut fold = pin!(fan().fold(0, work, |sum, n| sum + n));
+        let mut collect = pin!(fan().collect(work));
+        let mut first = pin!(fan().first_success(work));
+        let bomb = Waker::from(Arc::new(Bomb));
+        for _ in 0..2 {
+            let cx = &mut Context::from_waker(&bomb);
+            assert!(fold.as_mut().poll(cx).is_pending());
+            assert!(collect.as_mut().poll(cx).is_pending());
+            assert!(first.as_mut().poll(cx).is_pending());
+            settle().await;
+        }
+        sleep(ms(50)).await;
+        assert_eq!(fold.await.unwrap(), 3);
+        assert_eq!(collect.await.unwrap(), [0, 1, 2]);
+        assert_eq!(first.await.unwrap(), Some(0));
+    });
+}
+
+#[test]
+fn a_function_without_end_is_one_for_for_each() {
+    paused(async || {
+        let serve = async |n: u64| loop {
+            sleep(ms(n)).await;
+        };
+        let ended = scope(async |group: &TaskGroup| {
+            group.spawn_background(async move {
+                drop(fan_out(1..4).for_each(serve).await);
+            });
+            drop(timeout(ms(10), fan_out(1..4).local().for_each(serve)).await);
+            Ok(())
+        });
+        ended.await.unwrap();
+    });
+}
