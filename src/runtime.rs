@@ -133,6 +133,15 @@ impl NoBudget {
     pub(crate) fn made_progress(&self) {}
 }
 
+/// Takes a step of the task's budget. If that is spent, waits until others have had their turn.
+///
+/// # Cancel safety
+///
+/// Cancel safe.
+pub(crate) async fn step() {
+    std::future::poll_fn(|cx| poll_step(cx).map(|step| step.made_progress())).await;
+}
+
 pin_project! {
     /// A timer that goes along when its future moves to another runtime: the one it came from may be gone, or stand still.
     pub(crate) struct Timer {

@@ -390,7 +390,7 @@ async fn a_handler_that_hangs_is_named_in_the_nag_in_the_report_and_in_the_tree(
 
         service.tell_to_stop();
         assert!(matches!(told.await, Heard::Farewell(1001)));
-        let named = format!("\n  task `talk/connection/mallory` {place}");
+        let named = format!("\n  task `chat/talk/connection/mallory` {place}");
         until("it is told who is waited for", || {
             let nags = service.said("stderr");
             let last = nags

@@ -7,28 +7,32 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use hyper::service::service_fn;
 use ringfence::inspect::Counters;
+use ringfence::supervise::SupervisorHandle;
 use ringfence::{BoxError, Scope, TaskGroup, snapshot};
 use tokio::net::TcpListener;
 
 use crate::http::{self, Answer};
 use crate::service::Chat;
 
+/// What there is to look at, beside the tree.
+pub(crate) struct Look {
+    pub(crate) chat: Arc<Chat>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) parts: SupervisorHandle,
+}
+
 /// Answers until it is asked to end.
-pub(crate) async fn serve(
-    listener: Arc<TcpListener>,
-    chat: Arc<Chat>,
-    counters: Arc<Counters>,
-) -> Result<(), BoxError> {
+pub(crate) async fn serve(listener: Arc<TcpListener>, look: Arc<Look>) -> Result<(), BoxError> {
     let connections = Scope::new().name("connections");
     let served = connections.run(async |group: &TaskGroup| {
         let serve = |stream| {
-            let (chat, counters) = (chat.clone(), counters.clone());
+            let look = look.clone();
             let connection = async move {
                 let answer = service_fn(|request: hyper::Request<_>| {
-                    let answer = answer(request.uri().path(), &chat, &counters);
+                    let answer = answer(request.uri().path(), &look);
                     async { Ok::<_, Infallible>(answer) }
                 });
-                http::serve(stream, chat.farewell, answer).await;
+                http::serve(stream, look.chat.farewell, answer).await;
             };
             group.spawn(connection);
         };
@@ -38,18 +42,23 @@ pub(crate) async fn serve(
     Ok(served.await?)
 }
 
-fn answer(path: &str, chat: &Chat, counters: &Counters) -> Answer {
+fn answer(path: &str, look: &Look) -> Answer {
     match path {
         "/tree" => http::page("text/plain; charset=utf-8", snapshot().to_string()),
         "/tree.json" => http::page("application/json", snapshot().to_json()),
         "/tree.mmd" => http::page("text/plain; charset=utf-8", snapshot().to_mermaid()),
-        "/metrics" => http::page("text/plain; version=0.0.4", metrics(chat, counters)),
+        "/metrics" => http::page("text/plain; version=0.0.4", metrics(look)),
         _ => http::status(StatusCode::NOT_FOUND),
     }
 }
 
 /// Prometheus's text format. The paths of our groups need no escapes.
-fn metrics(chat: &Chat, counters: &Counters) -> String {
+fn metrics(look: &Look) -> String {
+    let Look {
+        chat,
+        counters,
+        parts,
+    } = look;
     let mut text = String::new();
     let mut family = |name: &str, kind: &str, lines: &[(String, u64)]| {
         let _ = writeln!(text, "# TYPE {name} {kind}");
@@ -85,6 +94,7 @@ fn metrics(chat: &Chat, counters: &Counters) -> String {
         family(name, "gauge", &[(String::new(), value as u64)]);
     }
     let totals = [
+        ("chat_part_restarts_total", parts.restarts()),
         ("chat_messages_accepted_total", chat.store.accepted()),
         ("chat_messages_stored_total", chat.store.stored()),
         ("chat_lines_missed_total", chat.rooms.missed()),

@@ -21,6 +21,7 @@ use ringfence::supervise::{Child, Periodic, RunEnded, Supervisor, WhatNext};
 use ringfence::{BoxError, Process, RunReport, observe};
 use tokio::net::TcpListener;
 
+use crate::admin::Look;
 use crate::rooms::Rooms;
 use crate::store::Store;
 use crate::{admin, http, talk};
@@ -86,14 +87,16 @@ impl Service {
             grace,
         } = self;
         let report = Process::new()
+            .name("chat")
             .grace(grace)
             .nag_every(Duration::from_secs(1))
             .phases(["listen", "talk", "keep"])
             .run(async |[listen, talk, keep]| {
                 let parts = parts(admin, &chat, &counters);
-                keep.spawn(async { Ok(parts.run().await?) });
-                let (connections, chat) = (talk.limit(CONNECTIONS), chat.clone());
-                listen.spawn(async move {
+                keep.named("parts").spawn(async { Ok(parts.run().await?) });
+                let connections = talk.named("connection").limit(CONNECTIONS);
+                let chat = chat.clone();
+                listen.named("accept").spawn(async move {
                     let serve = |stream| {
                         let connection = talk::connection(stream, chat.clone());
                         drop(connections.try_spawn(connection)); // turned away, if there are too many
@@ -118,8 +121,9 @@ fn parts(admin: TcpListener, chat: &Arc<Chat>, counters: &Arc<Counters>) -> Supe
     let admin = Arc::new(admin);
     let (seen, counted) = (chat.clone(), counters.clone());
     let (store, talked) = (chat.store.clone(), chat.clone());
-    Supervisor::new()
-        .name("parts")
+    let supervisor = Supervisor::new();
+    let parts = supervisor.handle();
+    supervisor
         .unlimited() // nobody is helped by a chat that has given up
         .grace(Duration::MAX) // the process keeps the time
         .on_end(|ended: &RunEnded<'_>| {
@@ -128,7 +132,12 @@ fn parts(admin: TcpListener, chat: &Arc<Chat>, counters: &Arc<Counters>) -> Supe
             }
         })
         .child(Child::permanent("admin", move |_| {
-            admin::serve(admin.clone(), seen.clone(), counted.clone())
+            let look = Look {
+                chat: seen.clone(),
+                counters: counted.clone(),
+                parts: parts.clone(),
+            };
+            admin::serve(admin.clone(), Arc::new(look))
         }))
         .child(Child::permanent("store", move |_| store.clone().flush()).grace(Duration::MAX))
         .child(Child::permanent("statistics", move |_| {

@@ -43,7 +43,6 @@ struct Visit {
 /// Serves one connection. When this comes back, nothing of it is left.
 pub(crate) async fn connection(stream: TcpStream, chat: Arc<Chat>) {
     let ended = Scope::new()
-        .name("connection")
         .grace(chat.farewell)
         .panics_as_errors()
         .run(async |group: &TaskGroup| {

@@ -25,6 +25,7 @@ use crate::group::report::Report;
 use crate::group::spawn::{Birth, Spawner};
 use crate::observe::{DisplacedWhat, Observer, Straggler, TaskInfo, displace};
 use crate::panic::{PanicPayload, catch};
+use crate::runtime::step;
 use crate::state::word::Kind;
 use crate::supervise::child::{Child, ChildEnd, Run};
 use crate::supervise::error::{Escalation, Inner, SupervisorError, SupervisorReport};
@@ -268,6 +269,7 @@ impl<'g> Driver<'g> {
         let mut around = pin!(heed(self.desk.clone(), around));
         let mut is_heard = false;
         loop {
+            step().await; // also for the sake of runs that cannot be looked at when the budget is spent
             let (rung, ready) = self.desk.tray.with(|tray| {
                 tray.has_news = false;
                 (

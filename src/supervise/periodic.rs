@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::{Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::cancel::token;
 use crate::detail::{self, WaitsFor};
 use crate::group::output::TaskOutput;
-use crate::runtime::poll_step;
+use crate::runtime::step;
 use crate::supervise::schedule::{Missed, Pace, Schedule};
 use crate::sync::PlainArc;
 use crate::time::{Deadline, timeout_at};
@@ -189,12 +189,7 @@ impl Periodic {
     }
 
     async fn woken(&self, due: Deadline) -> Woken {
-        // Work that never waits, and is always late, has to let others run.
-        poll_fn(|cx| {
-            ready!(poll_step(cx)).made_progress();
-            Poll::Ready(())
-        })
-        .await;
+        step().await; // work that never waits, and is always late, has to let others run
         let token = token();
         let mut cancelled = pin!(token.cancelled());
         let mut ordered = pin!(self.orders.until(|orders| {

@@ -343,3 +343,17 @@ fn rules_that_make_no_sense_are_refused() {
         assert!(text.contains("a policy with pauses"), "{text}");
     });
 }
+
+#[test]
+fn children_that_fail_all_at_once_are_all_restarted() {
+    // More than a task looks at in one turn.
+    paused(async || {
+        let mut supervisor = Supervisor::new().unlimited();
+        let children: Vec<_> = (0..500)
+            .map(|_| supervisor.add(Diary::new().child("a", 0, &[5])))
+            .collect();
+        let report = for_a_while(supervisor, 100).await.expect("a shutdown");
+        assert_eq!(report.restarts, 500);
+        assert!(children.iter().all(|child| child.runs() == 2));
+    });
+}
