@@ -205,7 +205,8 @@ impl<E: Send + 'static> TaskGroup<E> {
 
     /// Spawns a child that blocks a thread: `call` runs on one of those that the runtime keeps for that.
     ///
-    /// Cancelled before a thread has taken it, it never runs, and nobody waits for a thread. Once it runs it cannot be
+    /// Cancelled before a thread has taken it, it never runs, and nobody waits for a thread; but one that is spawned within a grace, in
+    /// a scope opened inside it, has the grace to run. Once it runs it cannot be
     /// stopped: the group waits for it, unless it was told to [give up](crate::Scope::give_up_blocking_after). Have it look at
     /// [`token()`](crate::token) now and then: that costs a few loads.
     ///
@@ -391,7 +392,12 @@ impl<E: Send + 'static> TaskGroup<E> {
         F: FnOnce() -> R + Send + 'static,
         R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
     {
-        let blocking = Blocking::new(call, self.spawner.runtime.clone(), birth.location);
+        let blocking = Blocking::new(
+            call,
+            &self.spawner.core,
+            self.spawner.runtime.clone(),
+            birth.location,
+        );
         self.launch(blocking, birth)
             .unwrap_or_else(|refused| self.refuse(refused))
     }

@@ -14,7 +14,8 @@
 //! B1. Who takes the closure out, under the lock, decides whether it runs. B2. A call that runs on after its child was forced
 //! counts as a scope that the child has dropped (see [`crate::state::owner`]): whoever adopts it does not end before it
 //! has. B3. It runs, and is dropped, in the child's context, under `catch`. B4. Result, error and panic that nobody can take any
-//! more are observed. B5. It is the signal of a cancel that ends the wait for a thread, as any wait for one's turn: the child ends itself.
+//! more are observed. B5. It is the signal of a cancel that ends the wait for a thread, as any wait for one's turn: the child ends itself. One that
+//! is spawned in a scope around which the signal has been given already is what the grace is for: that signal says nothing to it.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -40,6 +41,8 @@ pub(crate) struct Blocking<F: Send + 'static, R: TaskOutput<E> + Send + 'static,
     state: State<F, R, E>,
     /// Of a child that is not forced with it.
     signal: Option<Cancelled>,
+    /// Whether it was given before the child was there.
+    is_after_signal: bool,
     runtime: Option<Handle>,
     location: &'static Location<'static>,
 }
@@ -55,7 +58,7 @@ struct Call<F, R, E> {
     phase: Lock<Phase<F, R>>,
     core: Arc<Core>,
     seat: Option<Arc<Seat>>,
-    token: Token,
+    token: Option<Token>,
     info: TaskInfo,
     error: PhantomData<fn() -> E>,
 }
@@ -84,12 +87,14 @@ where
 {
     pub(crate) fn new(
         closure: F,
+        core: &Core,
         runtime: Option<Handle>,
         location: &'static Location<'static>,
     ) -> Self {
         Self {
             state: State::New(closure),
             signal: None,
+            is_after_signal: core.is_asked_around(),
             runtime,
             location,
         }
@@ -97,8 +102,9 @@ where
 
     fn submit(&mut self, closure: F, waker: Waker) -> Option<PlainArc<Call<F, R, E>>> {
         let (core, serial, seat) = context::place()?;
-        let token = crate::cancel::token();
-        self.signal = token.may_come_first().then(|| token.cancelled());
+        let token = (!self.is_after_signal).then(crate::cancel::token);
+        let signal = token.as_ref().filter(|token| token.may_come_first());
+        self.signal = signal.map(Token::cancelled);
         let info = core.info(serial, core.name_of(serial), self.location);
         let call = PlainArc::new(Call {
             phase: Lock::new(Phase::Queued(closure, waker)),
@@ -219,7 +225,7 @@ impl<F: Send + 'static, R: TaskOutput<E> + Send + 'static, E: Send + 'static> Ca
     where
         F: FnOnce() -> R,
     {
-        if self.token.is_cancelled() {
+        if self.token.as_ref().is_some_and(Token::is_cancelled) {
             return; // B5: the child takes it out.
         }
         let closure = {

@@ -379,7 +379,12 @@ impl<E: Send + 'static> LimitedSpawner<E> {
                 Err(reason) => return self.spawner.refuse(SpawnError::new(call, reason)),
             };
             let call = with_slot(call, slot);
-            let blocking = Blocking::new(call, self.spawner.runtime.clone(), birth.location);
+            let blocking = Blocking::new(
+                call,
+                &self.spawner.core,
+                self.spawner.runtime.clone(),
+                birth.location,
+            );
             let started = self.spawner.launch(blocking, birth);
             started.unwrap_or_else(|refused| self.spawner.refuse(refused))
         }

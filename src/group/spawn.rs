@@ -282,7 +282,7 @@ impl<E: Send + 'static> Spawner<E> {
         R: TaskOutput<E, Value: Send + 'static> + Send + 'static,
     {
         let birth = self.birth(Kind::Normal);
-        let blocking = Blocking::new(call, self.runtime.clone(), birth.location);
+        let blocking = Blocking::new(call, &self.core, self.runtime.clone(), birth.location);
         self.launch(blocking, birth)
             .unwrap_or_else(|refused| self.refuse(refused))
     }

@@ -890,3 +890,21 @@ fn the_signal_of_a_cancel_ends_the_wait_for_a_thread() {
         drop(release);
     });
 }
+
+#[test]
+fn a_call_that_is_spawned_within_a_grace_is_run() {
+    single_thread(async || {
+        let run = Scope::new().grace(PATIENCE).run(async |group: &Group| {
+            let flush = group.spawn(async {
+                token().cancelled().await;
+                let flush = scope(async |group: &Group| Ok(group.spawn_blocking(|| Ok(5)).await));
+                flush.await.map_err(|error| error.to_string())
+            });
+            yield_now().await;
+            group.cancel();
+            assert_eq!(flush.outcome().await.completed(), Some(5));
+            Ok(())
+        });
+        assert!(run.await.expect_err("a cancel").is_empty());
+    });
+}
