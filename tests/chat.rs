@@ -474,7 +474,7 @@ async fn while_the_disk_refuses_messages_wait_and_nothing_is_lost() {
     service.tell_to_stop();
     assert!(matches!(last_words(alice).await, Heard::Farewell(1001)));
     until("it is told to stop all the same", || {
-        service.tree(&[]).contains("`keep`: closing")
+        service.tree(&[]).contains("`chat/keep`: closing")
     })
     .await;
     writer.execute_batch("ROLLBACK").expect("it was begun");
