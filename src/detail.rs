@@ -79,6 +79,13 @@ pub(crate) fn waits_for(what: WaitsFor) {
     }
 }
 
+/// Forgets what the running task said: whom it looked at for others it does not wait for.
+pub(crate) fn forget() {
+    if is_on() {
+        WAITS.set(None);
+    }
+}
+
 #[cold]
 fn said(what: WaitsFor) {
     WAITS.set(crate::context::member_id().map(|who| (who, what)));

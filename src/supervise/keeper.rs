@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cancel::Token;
+use crate::detail;
 use crate::group::TaskGroup;
 use crate::group::error::BoxError;
 use crate::group::handle::{Outcome, OutcomeHandle};
@@ -314,8 +315,9 @@ impl<'g> Driver<'g> {
             return;
         };
         let ending = run.ending.as_mut();
-        let Poll::Ready((outcome, report)) = ending.poll(&mut Context::from_waker(&run.bell))
-        else {
+        let ended = ending.poll(&mut Context::from_waker(&run.bell));
+        detail::forget(); // it waits for all of them alike
+        let Poll::Ready((outcome, report)) = ended else {
             return;
         };
         let run = run.number;

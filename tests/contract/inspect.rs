@@ -14,7 +14,9 @@ use ringfence::inspect::{
 use ringfence::{
     Deadline, Displaced, Ended, Jitter, Limiter, Observer, OwnedGroup, Periodic, Rate, RateLimiter,
     Retry, Scope, Slots, Straggler, TaskGroup, TaskInfo, borrow_scope, queue, scope, shield,
-    snapshot, token,
+    snapshot,
+    supervise::{Child, Supervisor},
+    token,
 };
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -497,6 +499,27 @@ fn with_details_a_body_tells_what_it_waits_for() {
             Some(WaitsFor::Children(inner.id))
         );
         assert!(group.wait().await.is_clean());
+    });
+}
+
+#[test]
+fn with_details_a_supervisor_waits_for_no_child_in_particular() {
+    let _details = Details::on();
+    paused(async || {
+        let idle = |_| async { token().cancelled().await };
+        let supervisor = Supervisor::new()
+            .name("even-handed")
+            .child(Child::permanent("a", idle));
+        let handle = supervisor.handle();
+        let look = async {
+            settle().await;
+            let seen = look("even-handed");
+            let body = seen.groups()[0].body.as_ref().expect("the driver");
+            assert_eq!(body.waits_for, None, "{seen}");
+            handle.shut_down();
+        };
+        let (ended, ()) = tokio::join!(supervisor.run(), look);
+        ended.expect("a shutdown");
     });
 }
 
