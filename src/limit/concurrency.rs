@@ -87,6 +87,7 @@ impl LimiterCore {
         Self::new(1, None)
     }
 
+    #[inline]
     pub(crate) fn epoch(&self) -> u64 {
         self.adaptive
             .as_ref()

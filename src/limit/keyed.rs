@@ -40,8 +40,12 @@ pub struct KeyedLimiter<K> {
 }
 
 struct Keys<K> {
+    map: Lock<Map<K>>,
+}
+
+struct Map<K> {
     limit: u64,
-    map: Lock<HashMap<K, Used>>,
+    used: HashMap<K, Used>,
 }
 
 struct Used {
@@ -61,8 +65,10 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
     pub fn new(limit: usize) -> Self {
         Self {
             core: Arc::new(Keys {
-                limit: checked(limit),
-                map: Lock::new(HashMap::new()),
+                map: Lock::new(Map {
+                    limit: checked(limit),
+                    used: HashMap::new(),
+                }),
             }),
         }
     }
@@ -77,15 +83,31 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
     ///
     /// [`WaitCancelled`] if the task that waits was asked to end before its turn came.
     pub async fn acquire(&self, key: K) -> Result<KeyedPermit<K>, WaitCancelled> {
+        self.acquire_many(key, 1).await
+    }
+
+    /// Waits for `n` permits of `key`, all at once; for none, it is ready at once.
+    ///
+    /// If `n` is more than the limit, it waits until no permit of `key` is out.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire).
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire).
+    pub async fn acquire_many(&self, key: K, n: u32) -> Result<KeyedPermit<K>, WaitCancelled> {
         // Counted in by now, so that the gate stays; counted out by the drop of this, whatever comes.
         let mut permit = self.enter(key);
         let mut wait = Waiting {
             gate: permit.gate.clone(),
+            n,
             wait: Wait::default(),
         };
-        let got = std::future::poll_fn(|cx| wait.wait.poll(&wait.gate, 1, cx)).await;
+        let got = std::future::poll_fn(|cx| wait.wait.poll(&wait.gate, n, cx)).await;
         got.map_err(|reason| WaitCancelled { reason })?;
-        permit.is_held = true;
+        permit.held = n;
         Ok(permit)
     }
 
@@ -93,33 +115,63 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
     #[must_use]
     pub fn try_acquire(&self, key: K) -> Option<KeyedPermit<K>> {
         let mut permit = self.enter(key);
-        permit.is_held = permit.gate.try_take(1);
-        permit.is_held.then_some(permit)
+        permit.held = u32::from(permit.gate.try_take(1));
+        (permit.held > 0).then_some(permit)
+    }
+
+    /// Changes the limit of each key, for all clones. A higher one serves as many waiters as it has room for; a lower one admits
+    /// nobody until enough permits of that key are back, and takes none away.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is 0.
+    #[track_caller]
+    pub fn set_limit(&self, limit: usize) {
+        let limit = checked(limit);
+        let gates: Vec<Arc<Gate>> = {
+            let mut map = self.core.map.lock();
+            map.limit = limit;
+            map.used.values().for_each(|used| used.gate.resize(limit));
+            map.used.values().map(|used| used.gate.clone()).collect()
+        };
+        gates.iter().for_each(|gate| gate.wake());
     }
 
     /// Returns how many keys are in use.
     #[must_use]
     pub fn keys(&self) -> usize {
-        self.core.map.lock().len()
+        self.core.map.lock().used.len()
     }
 
     /// Returns how many permits of `key` are out.
     #[must_use]
     pub fn in_flight(&self, key: &K) -> usize {
-        let map = self.core.map.lock();
-        map.get(key)
-            .map_or(0, |used| used.gate.in_flight() as usize)
+        self.look(key, |gate| gate.in_flight() as usize)
+    }
+
+    /// Returns how many wait for a permit of `key`.
+    #[must_use]
+    pub fn waiting(&self, key: &K) -> usize {
+        self.look(key, Gate::waiting)
+    }
+
+    fn look(&self, key: &K, look: impl FnOnce(&Gate) -> usize) -> usize {
+        let gate = {
+            let map = self.core.map.lock();
+            map.used.get(key).map(|used| used.gate.clone())
+        };
+        gate.map_or(0, |gate| look(&gate))
     }
 
     fn enter(&self, key: K) -> KeyedPermit<K> {
         let own = key.clone();
         let mut map = self.core.map.lock();
         // A key that is there already is dropped after the lock is given back (Y3).
-        if !map.contains_key(&own) {
-            let gate = Arc::new(Gate::new(self.core.limit));
-            map.insert(key, Used { gate, users: 0 });
+        if !map.used.contains_key(&own) {
+            let gate = Arc::new(Gate::new(map.limit));
+            map.used.insert(key, Used { gate, users: 0 });
         }
-        let Some(used) = map.get_mut(&own) else {
+        let Some(used) = map.used.get_mut(&own) else {
             unreachable!("it is there by now")
         };
         used.users += 1;
@@ -127,7 +179,7 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
             keys: self.core.clone(),
             gate: used.gate.clone(),
             key: Some(own),
-            is_held: false,
+            held: 0,
         }
     }
 }
@@ -143,7 +195,7 @@ impl<K> Clone for KeyedLimiter<K> {
 impl<K> fmt::Debug for KeyedLimiter<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedLimiter")
-            .field("keys", &self.core.map.lock().len())
+            .field("keys", &self.core.map.lock().used.len())
             .finish_non_exhaustive()
     }
 }
@@ -151,39 +203,40 @@ impl<K> fmt::Debug for KeyedLimiter<K> {
 /// A wait that is given up when it is dropped.
 struct Waiting {
     gate: Arc<Gate>,
+    n: u32,
     wait: Wait,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.wait.abandon(&self.gate, 1);
+        self.wait.abandon(&self.gate, self.n);
     }
 }
 
-/// A permit of one key, given back when it is dropped.
+/// One or more permits of one key, given back when it is dropped.
 #[must_use = "a permit is given back when it is dropped"]
 pub struct KeyedPermit<K: Hash + Eq> {
     keys: Arc<Keys<K>>,
     gate: Arc<Gate>,
     key: Option<K>,
-    is_held: bool,
+    held: u32,
 }
 
 impl<K: Hash + Eq> Drop for KeyedPermit<K> {
     fn drop(&mut self) {
-        if self.is_held {
-            self.gate.give(1);
+        if self.held > 0 {
+            self.gate.give(self.held);
         }
         let Some(key) = self.key.take() else { return };
         // The lock is given back before the keys are dropped (Y3).
         let removed = catch(|| {
             let mut map = self.keys.map.lock();
-            match map.get_mut(&key) {
+            match map.used.get_mut(&key) {
                 Some(used) if used.users > 1 => {
                     used.users -= 1;
                     None
                 }
-                _ => map.remove_entry(&key),
+                _ => map.used.remove_entry(&key),
             }
         });
         match removed {

@@ -332,6 +332,56 @@ fn keys_do_not_wait_for_one_another_and_are_forgotten_when_idle() {
 }
 
 #[test]
+fn the_limit_of_all_keys_is_changed_while_they_are_in_use() {
+    paused(async || {
+        let limiter = KeyedLimiter::new(1);
+        let held = [limiter.try_acquire("a"), limiter.try_acquire("b")];
+        let waits = ["a", "a", "b"].map(|key| {
+            let limiter = limiter.clone();
+            spawn(async move { limiter.acquire(key).await.unwrap() })
+        });
+        sleep(ms(1)).await;
+        assert_eq!((limiter.waiting(&"a"), limiter.waiting(&"b")), (2, 1));
+        limiter.set_limit(2);
+        sleep(ms(1)).await;
+        assert_eq!((limiter.waiting(&"a"), limiter.waiting(&"b")), (1, 0));
+        limiter.set_limit(1);
+        drop(held);
+        sleep(ms(1)).await;
+        assert_eq!((limiter.waiting(&"a"), limiter.in_flight(&"a")), (1, 1));
+        let new = limiter.try_acquire("c");
+        assert!(new.is_some() && limiter.try_acquire("c").is_none());
+        for wait in waits {
+            drop(wait.await.unwrap());
+        }
+        drop(new);
+        assert_eq!(limiter.keys(), 0);
+    });
+}
+
+#[test]
+fn several_permits_of_a_key_are_taken_at_once() {
+    paused(async || {
+        let limiter = KeyedLimiter::new(3);
+        let two = limiter.acquire_many("a", 2).await.unwrap();
+        let (wide, later) = (limiter.clone(), limiter.clone());
+        let wide = spawn(async move { wide.acquire_many("a", 2).await.unwrap() });
+        sleep(ms(1)).await;
+        // There is one, and it is not for who came later.
+        let later = spawn(async move { later.acquire("a").await.unwrap() });
+        sleep(ms(1)).await;
+        assert_eq!((limiter.in_flight(&"a"), limiter.waiting(&"a")), (2, 2));
+        drop(two);
+        let both = (wide.await.unwrap(), later.await.unwrap());
+        assert_eq!(limiter.in_flight(&"a"), 3);
+        drop(both);
+        assert_eq!((limiter.in_flight(&"a"), limiter.keys()), (0, 0));
+        drop(limiter.acquire_many("a", 0).await.unwrap());
+        assert_eq!(limiter.keys(), 0);
+    });
+}
+
+#[test]
 fn an_adaptive_limit_stays_between_its_bounds() {
     let limiter = Limiter::adaptive(2, 5);
     assert_eq!(limiter.limit(), 2);
