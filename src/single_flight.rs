@@ -24,7 +24,7 @@ use crate::group::spawn::Birth;
 use crate::observe::{CancelReason, DisplacedWhat, TaskId, displace};
 use crate::panic::{PanicPayload, catch};
 use crate::state::word::Kind;
-use crate::sync::{Lock, MutexGuard, PlainArc, PlainMutex, unique};
+use crate::sync::{Lock, PlainArc, PlainMutex, unique};
 use crate::watched::Watched;
 
 /// Why a shared call gave no value.
@@ -155,13 +155,57 @@ struct Traffic {
     waits: BTreeMap<u64, Vec<u64>>,
 }
 
+impl Traffic {
+    /// The flights that the caller runs inside: each is waited for by all that does.
+    fn flown_around(&self) -> Vec<u64> {
+        if self.pilots.is_empty() {
+            return Vec::new();
+        }
+        let tasks = inside_of();
+        tasks
+            .filter_map(|task| self.pilots.get(&task).copied())
+            .collect()
+    }
+
+    /// Asks whether a flight waits for one of `targets`, itself or by way of others.
+    fn leads_to(&self, flight: u64, targets: &[u64]) -> bool {
+        let mut reached = vec![flight];
+        let mut next = 0;
+        while let Some(number) = reached.get(next).copied() {
+            if targets.contains(&number) {
+                return true;
+            }
+            for further in self.waits.get(&number).into_iter().flatten() {
+                if !reached.contains(further) {
+                    reached.push(*further);
+                }
+            }
+            next += 1;
+        }
+        false
+    }
+
+    fn forget(&mut self, wait: &Wait) {
+        for number in &wait.from {
+            if let Some(waits) = self.waits.get_mut(number) {
+                if let Some(place) = waits.iter().position(|other| *other == wait.flight) {
+                    waits.swap_remove(place);
+                }
+                if waits.is_empty() {
+                    self.waits.remove(number);
+                }
+            }
+        }
+    }
+}
+
 static TRAFFIC: PlainMutex<Traffic> = PlainMutex::new(Traffic {
     pilots: BTreeMap::new(),
     waits: BTreeMap::new(),
 });
 
-fn traffic() -> MutexGuard<'static, Traffic> {
-    TRAFFIC.lock().unwrap_or_else(PoisonError::into_inner)
+fn with_traffic<R>(change: impl FnOnce(&mut Traffic) -> R) -> R {
+    change(&mut TRAFFIC.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// The tasks that the caller runs inside, its own first.
@@ -187,53 +231,27 @@ struct Wait {
 impl Wait {
     /// Notes that the caller waits for a flight, or says that it would do so for ever (F6).
     fn begin(flight: u64) -> Option<Self> {
-        let mut from = Vec::new();
         if !crate::context::is_in_a_group() {
+            let from = Vec::new();
             return Some(Self { from, flight });
         }
-        let mut traffic = traffic();
-        if !traffic.pilots.is_empty() {
-            // A flight is waited for by all that runs inside it.
-            from = inside_of()
-                .filter_map(|task| traffic.pilots.get(&task).copied())
-                .collect();
-        }
-        let mut reached = vec![flight];
-        let mut next = 0;
-        while let Some(number) = reached.get(next).copied() {
-            if from.contains(&number) {
+        with_traffic(|traffic| {
+            let from = traffic.flown_around();
+            if !from.is_empty() && traffic.leads_to(flight, &from) {
                 return None;
             }
-            for further in traffic.waits.get(&number).into_iter().flatten() {
-                if !reached.contains(further) {
-                    reached.push(*further);
-                }
+            for number in &from {
+                traffic.waits.entry(*number).or_default().push(flight);
             }
-            next += 1;
-        }
-        for number in &from {
-            traffic.waits.entry(*number).or_default().push(flight);
-        }
-        drop(traffic);
-        Some(Self { from, flight })
+            Some(Self { from, flight })
+        })
     }
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        if self.from.is_empty() {
-            return;
-        }
-        let mut traffic = traffic();
-        for number in &self.from {
-            if let Some(waits) = traffic.waits.get_mut(number) {
-                if let Some(place) = waits.iter().position(|other| *other == self.flight) {
-                    waits.swap_remove(place);
-                }
-                if waits.is_empty() {
-                    traffic.waits.remove(number);
-                }
-            }
+        if !self.from.is_empty() {
+            with_traffic(|traffic| traffic.forget(self));
         }
     }
 }
@@ -250,7 +268,7 @@ impl<K: Hash + Eq + Clone, T, E> Pilot<K, T, E> {
     fn begin(&mut self) {
         self.task = crate::context::task_id();
         if let (Some(task), Some((_, flight))) = (self.task, &self.flying) {
-            traffic().pilots.insert(task, flight.number);
+            with_traffic(|traffic| traffic.pilots.insert(task, flight.number));
         }
     }
 
@@ -263,7 +281,7 @@ impl<K: Hash + Eq + Clone, T, E> Pilot<K, T, E> {
             return;
         };
         if let Some(task) = self.task {
-            traffic().pilots.remove(&task);
+            with_traffic(|traffic| traffic.pilots.remove(&task));
         }
         // Comparing keys is the user's code, and may throw; the flight lands all the same.
         let removed = catch(|| {

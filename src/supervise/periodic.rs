@@ -140,13 +140,13 @@ impl Periodic {
     /// ```
     /// # use std::{sync::Arc, time::Duration};
     /// # use ringfence::{BoxError, Periodic};
-    /// # struct Stats; impl Stats { fn print(&self) {} }
-    /// # fn statistics(stats: Arc<Stats>) -> impl Future<Output = Result<(), BoxError>> {
+    /// # fn statistics(stats: Arc<str>) -> impl Future<Output = Result<(), BoxError>> {
     /// Periodic::rate(Duration::from_secs(1)).run(move |_| {
     ///     let stats = stats.clone();
-    ///     async move { stats.print() }
+    ///     async move { println!("{stats}") }
     /// })
     /// # }
+    /// # drop(statistics(Arc::from("all is well")));
     /// ```
     ///
     /// # Cancel safety
