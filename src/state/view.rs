@@ -8,7 +8,7 @@ use crate::observe::{CancelReason, TaskId};
 use crate::state::Core;
 use crate::state::registry::Mark;
 use crate::state::word::Reading;
-use crate::sync::{Ordering, PlainArc};
+use crate::sync::PlainArc;
 use crate::time::Deadline;
 
 /// A child that is in the registry.
@@ -69,8 +69,9 @@ impl Core {
     }
 
     /// Returns the serial of the next child: those that came before have lower ones.
+    #[cfg(feature = "signal")]
     pub(crate) fn next_serial(&self) -> u64 {
-        self.next.load(Ordering::Relaxed)
+        self.next.load(crate::sync::Ordering::Relaxed)
     }
 
     /// Asks whether a cancel further out has reached the tokens in here.
