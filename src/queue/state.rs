@@ -379,12 +379,13 @@ impl<T> State<T> {
         matches!(self.capacity, Capacity::Limit(limit) if weight > limit)
     }
 
-    /// How many items receivers may have: on a rendezvous, some receivers are there for those who reserved first (N8).
+    /// How many items receivers may have: on a rendezvous, some receivers are there for those who reserved first, and can still
+    /// send (N8).
     #[inline]
     fn receivable(&self) -> usize {
         let len = self.store.len();
         match self.capacity {
-            Capacity::Rendezvous if self.senders.reserved() > 0 => {
+            Capacity::Rendezvous if self.senders.reserved() > 0 && !self.is_closed => {
                 len.min(self.receivers.len().saturating_sub(self.senders.reserved()))
             }
             _ => len,

@@ -380,6 +380,14 @@ impl Model {
         own.or_else(|| self.scopes[&member.group?].outlasted)
     }
 
+    /// What that report says of why: in one further out, what that one was asked; its own scope was just dropped.
+    fn reason_told(&self, outlasted: Id, member: &Actor, own: CancelReason) -> CancelReason {
+        let around = Some(outlasted).filter(|group| member.group != Some(*group));
+        around
+            .and_then(|group| self.scopes[&group].reason.clone())
+            .unwrap_or(own)
+    }
+
     fn is_grace_over(&self, group: Id, member: &Actor) -> bool {
         let scope = &self.scopes[&group];
         let is_child = member.kind == Kind::Child;

@@ -284,3 +284,25 @@ fn a_cause_that_comes_too_late_is_dropped_outside_the_lock() {
     assert!(sender.close());
     assert!(!sender.close_with(Holds(sender.clone())));
 }
+
+#[test]
+fn what_a_close_refuses_withholds_nothing() {
+    let (sender, mut receiver) = queue::rendezvous();
+    let mut feeding = receiver.clone();
+    let mut delivering = spawn(feeding.deliver());
+    assert_pending!(delivering.poll());
+    sender.try_send(1).unwrap();
+    let delivery = assert_ready_ok!(delivering.poll());
+    let mut waits = spawn(receiver.recv());
+    assert_pending!(waits.poll());
+    delivery.send(2).unwrap();
+    let (mut reserves, mut sends) = (spawn(sender.reserve()), spawn(sender.send(3)));
+    assert_pending!(reserves.poll());
+    assert_pending!(sends.poll());
+    sender.close();
+    // Both are refused, whether they look or not: the item is for who waits for it.
+    assert!(waits.is_woken());
+    assert_eq!(assert_ready_ok!(waits.poll()), 2);
+    assert!(assert_ready!(reserves.poll()).is_err());
+    assert_eq!(assert_ready_err!(sends.poll()), SendError::Closed(3));
+}

@@ -453,7 +453,7 @@ impl Model {
         let Some(group) = outlasted else {
             return Ok(());
         };
-        let expected = self.reason_for(body);
+        let expected = self.reason_told(group, body, self.reason_for(body));
         let named = self.named_body.take();
         ensure!(
             named.as_ref() == Some(&expected),
@@ -502,8 +502,9 @@ impl Model {
             (None, false) => {
                 let reason = self.reason_for(child);
                 if let Some(outlasted) = self.outlasted(child) {
+                    let told = self.reason_told(outlasted, child, reason.clone());
                     self.scope(outlasted)?.stragglers.push(task);
-                    self.expected_force = Some((task, reason.clone()));
+                    self.expected_force = Some((task, told));
                 }
                 (Ended::Cancelled(reason.clone()), Outcome::Cancelled(reason))
             }

@@ -145,8 +145,9 @@ impl Model {
                     CancelReason::Handle
                 };
                 if let Some(outlasted) = self.outlasted(child) {
+                    let told = self.reason_told(outlasted, child, reason.clone());
                     self.scope(outlasted)?.stragglers.push(child.task);
-                    self.expected_force = Some((child.task, reason.clone()));
+                    self.expected_force = Some((child.task, told));
                 }
                 Ended::Cancelled(reason)
             }

@@ -148,7 +148,7 @@ impl Model {
 
     /// How many items are there for receivers.
     fn receivable(&self) -> usize {
-        if self.is_rendezvous() {
+        if self.is_rendezvous() && !self.is_closed {
             let others = self.recvs.len().saturating_sub(self.reserved());
             return self.items.len().min(others);
         }
