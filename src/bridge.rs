@@ -52,16 +52,28 @@ pub trait Spawn: Send + Sync {
     /// # Errors
     ///
     /// [`SpawnError`] with the future and the reason.
+    ///
+    /// # Panics
+    ///
+    /// As [`Spawner::spawn`].
     #[track_caller]
     fn try_spawn_boxed(&self, task: BoxedTask) -> Result<OutcomeHandle<()>, SpawnError<BoxedTask>>;
 
     /// Spawns a child. Once the group is closing, the future is dropped without being polled.
+    ///
+    /// # Panics
+    ///
+    /// As [`Spawner::spawn`].
     #[track_caller]
     fn spawn_boxed(&self, task: BoxedTask) -> OutcomeHandle<()>;
 }
 
 impl dyn Spawn + '_ {
     /// Spawns a child: [`spawn_boxed`](Spawn::spawn_boxed), for a future that is in no box yet.
+    ///
+    /// # Panics
+    ///
+    /// As [`Spawner::spawn`].
     #[track_caller]
     pub fn spawn<F>(&self, task: F) -> OutcomeHandle<()>
     where

@@ -147,7 +147,7 @@ impl GroupView {
         if view.word.live() == 0 {
             return None;
         }
-        let is_asked = core.is_asked_around();
+        let is_asked = core.signalled_around().is_some();
         let tasks = view.tasks.iter();
         let tasks = tasks.map(|seen| TaskView::new(core, seen, is_asked, now));
         let tasks = tasks.collect();

@@ -23,6 +23,7 @@ use crate::group::report::Report;
 use crate::group::spawn::Birth;
 use crate::observe::{CancelReason, DisplacedWhat, TaskId, displace};
 use crate::panic::{PanicPayload, catch};
+use crate::state::Core;
 use crate::state::word::Kind;
 use crate::sync::{Lock, PlainArc, PlainMutex, unique};
 use crate::watched::Watched;
@@ -156,15 +157,10 @@ struct Traffic {
 }
 
 impl Traffic {
-    /// The flights that the caller runs inside: each is waited for by all that does.
-    fn flown_around(&self) -> Vec<u64> {
-        if self.pilots.is_empty() {
-            return Vec::new();
-        }
-        let tasks = inside_of();
-        tasks
-            .filter_map(|task| self.pilots.get(&task).copied())
-            .collect()
+    /// The flights that these tasks fly: each is waited for by all that runs inside.
+    fn flown_by(&self, tasks: &[TaskId]) -> Vec<u64> {
+        let flights = tasks.iter().filter_map(|task| self.pilots.get(task));
+        flights.copied().collect()
     }
 
     /// Asks whether a flight waits for one of `targets`, itself or by way of others.
@@ -208,18 +204,11 @@ fn with_traffic<R>(change: impl FnOnce(&mut Traffic) -> R) -> R {
     change(&mut TRAFFIC.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// The tasks that the caller runs inside, its own first.
-fn inside_of() -> impl Iterator<Item = TaskId> {
+/// The tasks that the caller runs inside, its own first; none outside every group.
+fn inside_of() -> Vec<TaskId> {
     let place = crate::context::current();
-    let mut tasks = Vec::new();
-    if let Some((core, serial)) = &place {
-        let mut at = Some((&**core, *serial));
-        while let Some((core, serial)) = at {
-            tasks.push(core.task_id(serial));
-            at = core.opened_in();
-        }
-    }
-    tasks.into_iter()
+    let own = place.as_ref().map(|(core, serial)| (&**core, *serial));
+    Core::tasks_from(own).collect()
 }
 
 /// A wait from inside other flights, taken back when it is over.
@@ -231,12 +220,14 @@ struct Wait {
 impl Wait {
     /// Notes that the caller waits for a flight, or says that it would do so for ever (F6).
     fn begin(flight: u64) -> Option<Self> {
-        if !crate::context::is_in_a_group() {
+        let around = inside_of();
+        if around.is_empty() {
             let from = Vec::new();
             return Some(Self { from, flight });
         }
+        // Found before: nothing but the look is done under the lock that all calls share.
         with_traffic(|traffic| {
-            let from = traffic.flown_around();
+            let from = traffic.flown_by(&around);
             if !from.is_empty() && traffic.leads_to(flight, &from) {
                 return None;
             }

@@ -164,6 +164,12 @@ impl Core {
         Some((parent, self.opener))
     }
 
+    /// Returns the tasks from a place outwards, its own first.
+    pub(crate) fn tasks_from(place: Option<(&Self, u64)>) -> impl Iterator<Item = TaskId> {
+        std::iter::successors(place, |(core, _)| core.opened_in())
+            .map(|(core, serial)| core.task_id(serial))
+    }
+
     /// Returns the same as long as a cancel out there reaches in here: a shield in between keeps it away.
     pub(crate) fn exposed_in(&self) -> Option<(&Self, u64)> {
         self.opened_in().filter(|_| !self.is_shielded)

@@ -52,9 +52,7 @@ impl Toll {
     /// Looks for somebody who lends permits of the limiter, from a place outwards.
     pub(crate) fn borrow_from(&mut self, place: Option<(&Core, u64)>) {
         if let Some(limiter) = &self.limiter {
-            let around = std::iter::successors(place, |(core, _)| core.opened_in());
-            let tasks = around.map(|(core, serial)| core.task_id(serial));
-            self.loan = loan::find(limiter, tasks);
+            self.loan = loan::find(limiter, Core::tasks_from(place));
         }
     }
 

@@ -94,7 +94,7 @@ where
         Self {
             state: State::New(closure),
             signal: None,
-            is_after_signal: core.is_asked_around(),
+            is_after_signal: core.signalled_around().is_some(),
             runtime,
             location,
         }

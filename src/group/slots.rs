@@ -177,9 +177,7 @@ impl State {
         if self.lenders.is_empty() {
             return None;
         }
-        std::iter::successors(place, |(core, _)| core.opened_in())
-            .map(|(core, serial)| core.task_id(serial))
-            .find(|id| self.lenders.contains_key(id))
+        Core::tasks_from(place).find(|id| self.lenders.contains_key(id))
     }
 
     fn take(&mut self, lender: Option<TaskId>) -> Option<Kind> {

@@ -74,14 +74,6 @@ impl Core {
         self.next.load(crate::sync::Ordering::Relaxed)
     }
 
-    /// Asks whether a cancel further out has reached the tokens in here.
-    pub(crate) fn is_asked_around(&self) -> bool {
-        let mut around = std::iter::successors(self.exposed_in(), |(core, _)| core.exposed_in());
-        around.any(|(core, serial)| {
-            core.is_signalled(serial, || core.registry().mark(serial) > Mark::None)
-        })
-    }
-
     /// Asks how far a child that was seen has been asked to end.
     pub(crate) fn asked(&self, seen: &Seen, is_asked_around: bool) -> Mark {
         if self.is_forced_with(self.word.read(), seen.serial, || seen.mark) {
