@@ -78,8 +78,11 @@ impl Scope {
 
     /// Sets a deadline: when it passes, the group is cancelled, and waited for.
     ///
+    /// A [`Deadline`], an instant, or a `Duration`, which counts from this call.
+    ///
     /// It can only be earlier than what the scope inherits. One that is past cancels the scope when its body is first
     /// pending.
+    #[doc(alias = "timeout")]
     pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
         self.deadline = Some(deadline.into());
         self

@@ -81,6 +81,7 @@ impl Periodic {
     /// # Panics
     ///
     /// If the period is zero.
+    #[doc(alias("every", "interval"))]
     #[track_caller]
     pub fn rate(period: Duration) -> Self {
         assert!(
