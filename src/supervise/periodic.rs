@@ -150,6 +150,8 @@ impl Periodic {
     /// # drop(statistics(Arc::from("all is well")));
     /// ```
     ///
+    /// Where nothing around tells the error type, have `work` say it: `Ok::<_, Infallible>(())`.
+    ///
     /// # Cancel safety
     ///
     /// Between two runs nothing is lost; dropped in the middle of one, it drops that run.
