@@ -25,11 +25,11 @@ use crate::trace::Span;
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), ringfence::GroupError<std::io::Error>> {
 /// use std::time::Duration;
-/// use ringfence::{Deadline, Scope};
+/// use ringfence::Scope;
 ///
 /// let sum = Scope::new()
 ///     .name("sums")
-///     .deadline(Deadline::after(Duration::from_secs(1)))
+///     .deadline(Duration::from_secs(1))
 ///     .run(async |group| {
 ///         let a = group.spawn(async { Ok(1) });
 ///         let b = group.spawn(async { Ok(2) });
