@@ -669,3 +669,23 @@ fn as_completed_tells_who_was_cancelled_and_a_panic_is_the_groups() {
         );
     });
 }
+
+#[test]
+fn as_completed_an_error_is_a_value_and_the_rest_comes() {
+    paused(async || {
+        let result = scope(async |group: &Group| -> Done {
+            let results = [(10, Ok(1)), (20, Err("lost")), (30, Ok(3))];
+            let mut left = group.as_completed(results.map(|(wait, it)| after(wait, it)));
+            for (place, (_, result)) in results.into_iter().enumerate() {
+                let expected = (place, Outcome::Completed(result));
+                assert_eq!(left.next().await, Some(expected));
+                // Neither the group nor the others hear of it.
+                assert!(!group.is_cancelled());
+                group.spawn(async {}).await;
+            }
+            assert!(left.next().await.is_none());
+            Ok(())
+        });
+        result.await.unwrap();
+    });
+}

@@ -3,14 +3,14 @@
 use std::future::pending;
 
 use futures::FutureExt;
-use ringfence::{CancelReason, Outcome, Scope, Token, scope, token};
+use ringfence::{CancelReason, Cause, Outcome, Scope, Token, scope, token};
 use tokio::{
     sync::oneshot,
     task::{JoinHandle, yield_now},
 };
 
 use super::{Group, LONG, ms};
-use crate::support::{every_runtime, spawn};
+use crate::support::{Log, every_runtime, spawn};
 
 /// What a child does once it has given its token away.
 #[derive(Clone, Copy)]
@@ -128,5 +128,32 @@ fn whoever_waits_for_a_token_is_woken_when_its_group_has_ended() {
             assert!(token.cancelled().now_or_never().is_some());
             assert_eq!(token.reason(), Some(CancelReason::Closed));
         }
+    });
+}
+
+#[test]
+fn a_scope_opened_after_the_signal_begins_with_it() {
+    every_runtime(async || {
+        let seen = Log::new();
+        let outer = Scope::new().grace(LONG).run(async |group: &Group| {
+            group.cancel_with("no more");
+            let inner = scope(async |inner: &Group| {
+                let child = inner.spawn(async {
+                    token().cancelled().await;
+                    Ok(token().reason())
+                });
+                seen.push(child.await);
+                seen.push(token().reason());
+                inner.token().cancelled().await;
+                Ok(inner.is_cancelled())
+            });
+            assert!(!inner.await.expect("it was told, and goes on"));
+            Ok(())
+        });
+        let error = outer.await.expect_err("cancelled");
+        let Cause::Cancelled(reason) = error.cause() else {
+            panic!("{error:?}");
+        };
+        assert_eq!(seen.entries(), vec![Some(reason.clone()); 2]);
     });
 }

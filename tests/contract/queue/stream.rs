@@ -1,5 +1,7 @@
 //! `Stream` and `Sink`.
 
+use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use futures::{Sink, SinkExt, StreamExt};
@@ -7,7 +9,7 @@ use ringfence::queue::{self, Overflow, Queue, SendError};
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready_eq, assert_ready_ok};
 
-use crate::support::single_thread;
+use crate::support::{CountingWaker, single_thread};
 
 #[test]
 fn a_receiver_is_a_stream() {
@@ -106,4 +108,19 @@ fn a_sink_gives_back_what_it_could_not_send() {
     drop(receiver);
     let sent = sink.enter(|_, sink| sink.start_send(5));
     assert_eq!(sent, Err(SendError::Closed(Some(5))));
+}
+
+#[test]
+fn a_stream_and_a_sink_that_are_dropped_leave_no_waker() {
+    let (sender, mut receiver) = queue::bounded(1);
+    let (waker, mut sink) = (CountingWaker::new(), sender.clone().into_sink());
+    let task = waker.waker();
+    let mut cx = Context::from_waker(&task);
+    assert!(receiver.poll_next_unpin(&mut cx).is_pending());
+    drop(receiver.clone());
+    sender.try_send(1).unwrap();
+    assert!(sink.poll_ready_unpin(&mut cx).is_pending());
+    drop((receiver, sink));
+    drop(task);
+    assert_eq!(Arc::strong_count(&waker), 1);
 }
