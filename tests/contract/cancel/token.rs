@@ -1,6 +1,6 @@
 //! Tokens that leave their task: they tell for ever, and wake whoever waits.
 
-use std::future::pending;
+use std::{future::pending, sync::Arc, task::Context};
 
 use futures::FutureExt;
 use ringfence::{CancelReason, Cause, Outcome, Scope, Token, scope, token};
@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{Group, LONG, ms};
-use crate::support::{Log, every_runtime, spawn};
+use crate::support::{CountingWaker, Log, every_runtime, paused, spawn};
 
 /// What a child does once it has given its token away.
 #[derive(Clone, Copy)]
@@ -155,5 +155,33 @@ fn a_scope_opened_after_the_signal_begins_with_it() {
             panic!("{error:?}");
         };
         assert_eq!(seen.entries(), vec![Some(reason.clone()); 2]);
+    });
+}
+
+#[test]
+fn a_wait_for_a_token_that_is_dropped_leaves_no_waker() {
+    paused(async || {
+        let outer = Scope::new().grace(LONG).run(async |group: &Group| {
+            let inner = scope(async |inner: &Group| {
+                let (old, new) = (CountingWaker::new(), CountingWaker::new());
+                for token in [group.token(), inner.token()] {
+                    for _ in 0..100 {
+                        let mut waits = Box::pin(token.cancelled());
+                        for waker in [old.waker(), new.waker()] {
+                            let polled = waits.as_mut().poll(&mut Context::from_waker(&waker));
+                            assert!(polled.is_pending());
+                        }
+                        assert_eq!(Arc::strong_count(&old), 1);
+                        assert!(Arc::strong_count(&new) > 1, "each group around holds it");
+                    }
+                }
+                group.cancel();
+                assert_eq!((old.wakes(), new.wakes()), (0, 0));
+                Ok([Arc::strong_count(&old), Arc::strong_count(&new)])
+            });
+            assert_eq!(inner.await.expect("it goes on"), [1, 1]);
+            Ok(())
+        });
+        assert!(outer.await.is_err());
     });
 }
