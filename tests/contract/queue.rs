@@ -607,6 +607,8 @@ fn handles_ask_nothing_of_the_item_and_show_who_waits() {
     assert!(permit.is_ok() && sender.clone().try_send(Plain).is_ok());
     let mut waits = spawn(sender.send(Plain));
     assert_pending!(waits.poll());
+    let full: Box<dyn std::error::Error> = Box::new(sender.try_send(Plain).unwrap_err());
+    assert_eq!(full.to_string(), "the queue is full");
     for shown in [format!("{sender:?}"), format!("{:?}", receiver.clone())] {
         assert!(shown.contains("waiting_senders: 1"), "{shown}");
     }

@@ -124,3 +124,42 @@ fn a_stream_and_a_sink_that_are_dropped_leave_no_waker() {
     drop(task);
     assert_eq!(Arc::strong_count(&waker), 1);
 }
+
+#[test]
+fn a_stream_that_waits_is_woken_once_and_passes_on_what_it_does_not_take() {
+    let (sender, receiver) = queue::bounded(4);
+    let (mut other, mut stream) = (receiver.clone(), receiver);
+    let waker = CountingWaker::new();
+    let task = waker.waker();
+    let polled = stream.poll_next_unpin(&mut Context::from_waker(&task));
+    assert!(polled.is_pending());
+    let mut waits = spawn(other.recv());
+    assert_pending!(waits.poll());
+    sender.try_send(1).unwrap();
+    assert_eq!(waker.wakes(), 1);
+    drop(stream);
+    assert!(waits.is_woken());
+    assert_ready_eq!(waits.poll(), Ok(1));
+    drop(waits);
+    assert!(
+        other
+            .poll_next_unpin(&mut Context::from_waker(&task))
+            .is_pending()
+    );
+    for item in 2..=4 {
+        sender.try_send(item).unwrap();
+    }
+    assert_eq!(waker.wakes(), 2, "once for all three");
+}
+
+#[test]
+fn a_stream_of_items_is_forwarded_to_its_end() {
+    single_thread(async || {
+        let (sender, receiver) = queue::bounded(100);
+        let items = futures::stream::iter((0..1_000).map(Ok));
+        let forwards = tokio::spawn(items.forward(sender.into_sink()));
+        let taken: Vec<i32> = receiver.collect().await;
+        assert!(taken.into_iter().eq(0..1_000));
+        assert_eq!(forwards.await.unwrap(), Ok(()));
+    });
+}
