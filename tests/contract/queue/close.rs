@@ -323,6 +323,7 @@ fn a_reservation_that_a_close_refuses_keeps_no_receiver_waiting() {
         assert_pending!(waits.poll());
         if closes_first {
             receiver.close();
+            assert!(reserves.is_woken());
             assert_pending!(spawn(receiver.recv()).poll(), "for the permit");
             drop(permit);
         } else {

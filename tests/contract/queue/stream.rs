@@ -112,17 +112,21 @@ fn a_sink_gives_back_what_it_could_not_send() {
 
 #[test]
 fn a_stream_and_a_sink_that_are_dropped_leave_no_waker() {
-    let (sender, mut receiver) = queue::bounded(1);
-    let (waker, mut sink) = (CountingWaker::new(), sender.clone().into_sink());
+    let (sender, receiver) = queue::bounded(1);
+    let (waker, mut stream) = (CountingWaker::new(), receiver.clone());
     let task = waker.waker();
     let mut cx = Context::from_waker(&task);
-    assert!(receiver.poll_next_unpin(&mut cx).is_pending());
-    drop(receiver.clone());
+    let held = |waker| Arc::strong_count(waker) - 2;
+    assert!(stream.poll_next_unpin(&mut cx).is_pending());
+    assert_eq!(held(&waker), 1);
+    drop(stream);
+    assert_eq!(held(&waker), 0);
     sender.try_send(1).unwrap();
+    let mut sink = sender.clone().into_sink();
     assert!(sink.poll_ready_unpin(&mut cx).is_pending());
-    drop((receiver, sink));
-    drop(task);
-    assert_eq!(Arc::strong_count(&waker), 1);
+    assert_eq!(held(&waker), 1);
+    drop(sink);
+    assert_eq!((held(&waker), receiver.len()), (0, 1));
 }
 
 #[test]
