@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use futures_concurrency::concurrent_stream::{ConcurrentStream, IntoConcurrentStream};
 use tokio::time::{Instant, sleep};
 
@@ -91,6 +91,39 @@ async fn for_each_concurrent_heeds_its_limit() {
         .for_each_concurrent(3, |n| few.clone().on(n))
         .await;
     assert_eq!(few.most(), 3);
+}
+
+/// The first error is there at once, and what was started with it is gone.
+#[tokio::test(start_paused = true)]
+async fn the_first_error_drops_the_others() {
+    let alive = AtomicUsize::new(0);
+    let work = |n: u32| {
+        alive.fetch_add(1, Ordering::SeqCst);
+        let counted = Counted(&alive);
+        async move {
+            let _counted = counted;
+            sleep(ms(if n == 1 { 1 } else { 1_000 })).await;
+            if n == 1 { Err(n) } else { Ok(()) }
+        }
+    };
+    let begin = Instant::now();
+    let items = stream::iter((0..3).map(Ok));
+    assert_eq!(items.try_for_each_concurrent(3, work).await, Err(1));
+    assert_eq!(alive.load(Ordering::SeqCst), 0);
+
+    let items = (0..3).collect::<Vec<_>>().into_co_stream();
+    assert_eq!(items.try_for_each(work).await, Err(1));
+    assert_eq!(alive.load(Ordering::SeqCst), 0);
+    assert!(begin.elapsed() < ms(10));
+}
+
+/// Counts down when it is dropped.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[tokio::test(start_paused = true)]

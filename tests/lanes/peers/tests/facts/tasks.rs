@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::task::JoinSet;
+use tokio_graceful_shutdown::{
+    SubsystemBuilder, SubsystemHandle, Toplevel, errors::GracefulShutdownError,
+};
 use tokio_util::task::TaskTracker;
 
 /// Counts down when it is dropped.
@@ -51,6 +55,29 @@ async fn join_set_keeps_what_nobody_takes_and_gives_panics_as_errors() {
             .expect_err("a panic")
             .is_panic()
     );
+}
+
+/// All handles are ready. A turn may take 128 of them; the rest are asked, and asked again.
+#[tokio::test]
+async fn futures_unordered_asks_each_handle_the_more_often_the_more_there_are() {
+    let mut asked = Vec::new();
+    for n in [500, 8_000] {
+        let polls = AtomicUsize::new(0);
+        let mut set = FuturesUnordered::new();
+        for _ in 0..n {
+            let (mut handle, polls) = (tokio::spawn(async {}), &polls);
+            set.push(future::poll_fn(move |cx| {
+                polls.fetch_add(1, Ordering::SeqCst);
+                handle.poll_unpin(cx)
+            }));
+        }
+        for _ in 0..n {
+            tokio::task::yield_now().await; // until all have ended
+        }
+        while set.next().await.is_some() {}
+        asked.push(polls.load(Ordering::SeqCst) / n);
+    }
+    assert!(asked[0] < 5 && asked[1] > 20, "{asked:?}");
 }
 
 #[tokio::test]
@@ -168,4 +195,30 @@ async fn deadpool_has_its_object_back_when_the_holder_is_cancelled() {
         future::pending::<()>().await;
     });
     assert_eq!(pool.status().available, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokio_graceful_shutdown_comes_back_before_what_hangs_is_gone() {
+    let alive = Arc::new(AtomicUsize::new(1));
+    let part = Alive(Arc::clone(&alive));
+    let ended = Toplevel::new(async move |system: &mut SubsystemHandle| {
+        let hangs = async move |_: &mut SubsystemHandle| {
+            let _part = part;
+            future::pending::<Result<(), std::io::Error>>().await
+        };
+        system.start(SubsystemBuilder::new("hangs", hangs));
+        tokio::task::yield_now().await;
+        system.request_shutdown();
+    })
+    .handle_shutdown_requests(Duration::from_secs(1))
+    .await;
+    assert!(matches!(
+        ended,
+        Err(GracefulShutdownError::ShutdownTimeout(_))
+    ));
+    assert_eq!(alive.load(Ordering::SeqCst), 1);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(alive.load(Ordering::SeqCst), 0, "it was told to end");
 }
