@@ -33,6 +33,17 @@ fn prose(text: &str) -> Vec<(usize, &str)> {
     lines
 }
 
+/// A line without its backticks, and without the brackets between them, which make no link.
+fn readable(line: &str) -> String {
+    let parts = line.split('`').enumerate();
+    parts
+        .map(|(index, part)| match index % 2 {
+            0 => part.to_owned(),
+            _ => part.replace(['[', ']'], ""),
+        })
+        .collect()
+}
+
 /// What stands in backticks in a line.
 fn code_of(line: &str) -> Vec<&str> {
     line.split('`').skip(1).step_by(2).collect()
@@ -112,7 +123,7 @@ fn wrong(from: &str, target: &str) -> Option<&'static str> {
 fn links(text: &str) -> Vec<(usize, Result<String, String>)> {
     let lines: Vec<(usize, String)> = prose(text)
         .into_iter()
-        .map(|(number, line)| (number, line.replace('`', "")))
+        .map(|(number, line)| (number, readable(line)))
         .collect();
     let mut definitions: BTreeMap<&str, (usize, &str, bool)> = BTreeMap::new();
     for (number, line) in &lines {
@@ -243,6 +254,7 @@ fn every_file_that_a_page_names_is_there() {
             let mut gone = |what: &str| complaints.push(format!("{page}:{}: {what}", number + 1));
             let words: Vec<&str> = line
                 .split(|c: char| c.is_whitespace() || "`()[],;:\"'=|".contains(c))
+                .map(|word| word.split('#').next().unwrap_or_default())
                 .map(|word| word.trim_end_matches(['.', '…', '/']))
                 .collect();
             for pair in words.windows(2) {
