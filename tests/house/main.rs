@@ -3,6 +3,7 @@
 mod contract;
 mod docs;
 mod layers;
+mod links;
 mod source;
 
 use std::{
