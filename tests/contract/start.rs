@@ -81,6 +81,13 @@ fn a_child_may_be_ready_and_over_in_its_first_step() {
             });
             let ((), handle) = started.await.expect("it is ready");
             assert_eq!(handle.await, 7);
+            // Even before there is a future.
+            let started = group.start(|ready| {
+                ready.set(());
+                async { Ok(8) }
+            });
+            let ((), handle) = started.await.expect("it is ready");
+            assert_eq!(handle.await, 8);
             Ok(())
         });
         result.await.expect("nobody fails");
