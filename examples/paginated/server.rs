@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// What the server has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// Details of so many orders are answered; a request for those of others waits for ever.
+    /// So many orders are told the details of, and one more page; all other requests wait for ever.
     pub(crate) answers: usize,
     pub(crate) alive: usize,
     pub(crate) most: usize,
@@ -110,7 +110,8 @@ async fn answer(
         seen.alive += 1;
         seen.most = seen.most.max(seen.alive);
         seen.pages += usize::from(from.is_some());
-        is_mute = order.is_some_and(|order| number(order) >= seen.answers);
+        is_mute = order.is_some_and(|order| number(order) >= seen.answers)
+            || from.is_some_and(|from| number(from) > seen.answers);
         match seen.refused.get(&path) {
             Some(when) => seen.hasty += usize::from(when.elapsed() < AGAIN),
             None if dice % 128 > 0 => {}
