@@ -29,7 +29,6 @@ mod render;
 mod traced;
 mod watchdog;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +43,7 @@ pub use traced::Traced;
 pub use watchdog::{Stall, Watchdog, Watching};
 
 use crate::observe::{CancelReason, TaskId};
+use crate::sorted_map::SortedMap;
 use crate::state::registry::Mark;
 use crate::state::view::{Detail, Seen, View};
 use crate::state::{Core, listing};
@@ -287,21 +287,20 @@ impl Snapshot {
     /// Only what is known can be found: [details](collect_details) have to be on.
     #[must_use]
     pub fn cycles(&self) -> Vec<Vec<TaskId>> {
-        let waits: BTreeMap<TaskId, TaskId> = self
-            .tasks()
-            .filter_map(|task| match task.waits_for {
-                Some(WaitsFor::Child(other)) => Some((task.id, other)),
-                _ => None,
-            })
-            .collect();
-        let mut known = BTreeSet::new();
+        let mut waits = SortedMap::new();
+        for task in self.tasks() {
+            if let Some(WaitsFor::Child(other)) = task.waits_for {
+                waits.insert(task.id, other);
+            }
+        }
+        let mut known = SortedMap::new();
         let mut cycles = Vec::new();
-        for start in waits.keys() {
+        for (start, _) in waits.iter() {
             let mut path = Vec::new();
-            let mut next = Some(*start);
-            while let Some(task) = next.filter(|task| known.insert(*task)) {
+            let mut next = Some(start);
+            while let Some(task) = next.filter(|task| known.insert(*task, ()).is_none()) {
                 path.push(task);
-                next = waits.get(&task).copied();
+                next = waits.get(task).copied();
             }
             if let Some(begin) = next.and_then(|task| path.iter().position(|it| *it == task)) {
                 let mut cycle = path.split_off(begin);

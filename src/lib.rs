@@ -130,6 +130,7 @@ mod shield;
 mod single_flight;
 #[cfg_attr(not(feature = "testing"), path = "smallest/off.rs")]
 mod smallest;
+mod sorted_map;
 mod state;
 pub mod supervise;
 mod sync;

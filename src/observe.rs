@@ -9,12 +9,23 @@ use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use crate::panic::{PanicPayload, catch};
+use crate::sorted_map::{Key, Rank};
 
 /// Identifies a task: the number of its group, and its number within the group, each unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId {
     pub(crate) group: u64,
     pub(crate) serial: u64,
+}
+
+impl Key for TaskId {
+    fn rank(self) -> Rank {
+        (self.group, self.serial)
+    }
+
+    fn of((group, serial): Rank) -> Self {
+        Self { group, serial }
+    }
 }
 
 impl fmt::Display for TaskId {

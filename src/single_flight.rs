@@ -6,7 +6,7 @@
 //! the locks; a key is hashed and compared under one. F6. Who waits for a flight from inside another is noted in one
 //! place for the process, since a circle may lead through several maps: it is refused to whoever would close it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::hash::Hash;
@@ -23,6 +23,7 @@ use crate::group::report::Report;
 use crate::group::spawn::Birth;
 use crate::observe::{CancelReason, DisplacedWhat, TaskId, displace};
 use crate::panic::{PanicPayload, catch};
+use crate::sorted_map::SortedMap;
 use crate::state::Core;
 use crate::state::word::Kind;
 use crate::sync::{Lock, PlainArc, PlainMutex, unique};
@@ -152,14 +153,14 @@ impl<K: Hash + Eq + Clone, T, E> Flights<K, T, E> {
 
 /// Which flights are flown by tasks, and are waited for from others: of all maps (F6).
 struct Traffic {
-    pilots: BTreeMap<TaskId, u64>,
-    waits: BTreeMap<u64, Vec<u64>>,
+    pilots: SortedMap<TaskId, u64>,
+    waits: SortedMap<u64, Vec<u64>>,
 }
 
 impl Traffic {
     /// The flights that these tasks fly: each is waited for by all that runs inside.
     fn flown_by(&self, tasks: &[TaskId]) -> Vec<u64> {
-        let flights = tasks.iter().filter_map(|task| self.pilots.get(task));
+        let flights = tasks.iter().filter_map(|task| self.pilots.get(*task));
         flights.copied().collect()
     }
 
@@ -171,7 +172,7 @@ impl Traffic {
             if targets.contains(&number) {
                 return true;
             }
-            for further in self.waits.get(&number).into_iter().flatten() {
+            for further in self.waits.get(number).into_iter().flatten() {
                 if !reached.contains(further) {
                     reached.push(*further);
                 }
@@ -183,12 +184,12 @@ impl Traffic {
 
     fn forget(&mut self, wait: &Wait) {
         for number in &wait.from {
-            if let Some(waits) = self.waits.get_mut(number) {
+            if let Some(waits) = self.waits.get_mut(*number) {
                 if let Some(place) = waits.iter().position(|other| *other == wait.flight) {
                     waits.swap_remove(place);
                 }
                 if waits.is_empty() {
-                    self.waits.remove(number);
+                    self.waits.remove(*number);
                 }
             }
         }
@@ -196,8 +197,8 @@ impl Traffic {
 }
 
 static TRAFFIC: PlainMutex<Traffic> = PlainMutex::new(Traffic {
-    pilots: BTreeMap::new(),
-    waits: BTreeMap::new(),
+    pilots: SortedMap::new(),
+    waits: SortedMap::new(),
 });
 
 fn with_traffic<R>(change: impl FnOnce(&mut Traffic) -> R) -> R {
@@ -232,7 +233,7 @@ impl Wait {
                 return None;
             }
             for number in &from {
-                traffic.waits.entry(*number).or_default().push(flight);
+                traffic.waits.get_or_default(*number).push(flight);
             }
             Some(Self { from, flight })
         })
@@ -272,7 +273,7 @@ impl<K: Hash + Eq + Clone, T, E> Pilot<K, T, E> {
             return;
         };
         if let Some(task) = self.task {
-            with_traffic(|traffic| traffic.pilots.remove(&task));
+            with_traffic(|traffic| traffic.pilots.remove(task));
         }
         // Comparing keys is the user's code, and may throw; the flight lands all the same.
         let removed = catch(|| {

@@ -20,7 +20,6 @@ pub(crate) use end::{Target, Why};
 pub(crate) use settings::{Inherited, Settings};
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::panic::Location;
 use std::sync::Weak;
 use std::task::Waker;
@@ -31,6 +30,7 @@ use crate::observe::{
     CancelReason, DisplacedWhat, Observer, Straggler, TaskId, TaskInfo, displace,
 };
 use crate::panic::{PanicPayload, catch};
+use crate::sorted_map::SortedMap;
 use crate::state::listing::Listed;
 use crate::state::owner::{GiveUp, Owner};
 use crate::state::registry::Registry;
@@ -79,10 +79,10 @@ struct Rare {
     /// Children that were signalled, and that the scope has to force when the grace is over.
     signalled: Vec<Target>,
     /// Under the member that each is about, and a number.
-    listeners: BTreeMap<(u64, u64), Waker>,
+    listeners: SortedMap<(u64, u64), Waker>,
     next_listener: u64,
     /// Work that goes on after its child was forced.
-    calls: BTreeMap<(u64, u64), (Instant, Weak<dyn GiveUp>)>,
+    calls: SortedMap<(u64, u64), (Instant, Weak<dyn GiveUp>)>,
     abandoned: Vec<Straggler>,
 }
 
@@ -329,7 +329,7 @@ impl Core {
             let mut cold = self.cold.lock();
             let waiter = cold.waiter.take();
             match &mut cold.rare {
-                None => (waiter, BTreeMap::new(), (None, None)),
+                None => (waiter, SortedMap::new(), (None, None)),
                 Some(rare) => {
                     let rest = word
                         .is_orphaned()
@@ -408,7 +408,7 @@ impl Core {
     pub(crate) fn unlisten(&self, serial: u64, number: u64) {
         let mut cold = self.cold.lock();
         let rare = cold.rare.as_mut();
-        let old = rare.and_then(|rare| rare.listeners.remove(&(serial, number)));
+        let old = rare.and_then(|rare| rare.listeners.remove((serial, number)));
         drop(cold);
         drop(old);
     }

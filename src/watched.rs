@@ -4,13 +4,13 @@
 //! and dropped outside the lock; looking and changing run under it, and run no user code. V3. A wait that is dropped leaves
 //! nothing behind.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::observe::{DisplacedWhat, displace};
 use crate::panic::catch;
+use crate::sorted_map::SortedMap;
 use crate::sync::Lock;
 
 pub(crate) struct Watched<T>(Lock<Inside<T>>);
@@ -18,7 +18,7 @@ pub(crate) struct Watched<T>(Lock<Inside<T>>);
 struct Inside<T> {
     value: T,
     /// One for each wait, under its number.
-    waiters: BTreeMap<u64, Waker>,
+    waiters: SortedMap<u64, Waker>,
     next: u64,
 }
 
@@ -26,7 +26,7 @@ impl<T> Watched<T> {
     pub(crate) fn new(value: T) -> Self {
         Self(Lock::new(Inside {
             value,
-            waiters: BTreeMap::new(),
+            waiters: SortedMap::new(),
             next: 0,
         }))
     }
@@ -105,7 +105,7 @@ impl<T, R, F: FnMut(&mut T) -> Option<R>> Future for Looking<'_, T, F> {
 impl<T, F> Drop for Looking<'_, T, F> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            let old = self.watched.0.lock().waiters.remove(&number); // V3
+            let old = self.watched.0.lock().waiters.remove(number); // V3
             drop(old);
         }
     }

@@ -9,6 +9,7 @@
 mod completed;
 mod engines;
 mod held;
+mod parts;
 mod racers;
 
 use std::future::Future;
@@ -23,7 +24,6 @@ use self::racers::Racers;
 use crate::group::TaskGroup;
 use crate::group::borrow::{BorrowGroup, LocalGroup};
 use crate::group::handle::Outcome;
-use crate::sync::{Lock, PlainArc};
 use crate::time::Deadline;
 
 /// A tuple of two to six futures that a group can run as its children: see [`TaskGroup::try_join`].
@@ -46,14 +46,14 @@ type Boxed<'g, T> = Pin<Box<dyn Future<Output = T> + Send + 'g>>;
 type BoxedLocal<'g, T> = Pin<Box<dyn Future<Output = T> + 'g>>;
 
 macro_rules! tuples {
-    ([$($env:lifetime)?] $Group:ty, $Boxed:ident, $Send:path, $life:lifetime, $untaken:ident) => {
-        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, $untaken, A a, B b }
-        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, $untaken, A a, B b, C c }
-        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, $untaken, A a, B b, C c, D d }
-        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, $untaken, A a, B b, C c, D d, F f }
-        tuples! { @ [$($env)?] $Group, $Boxed, $Send, $life, $untaken, A a, B b, C c, D d, F f, H h }
+    ([$($env:lifetime)?] $Group:ty, $Boxed:ident, $boxed:path, $Send:path, $life:lifetime, $untaken:ident) => {
+        tuples! { @ [$($env)?] $Group, $Boxed, $boxed, $Send, $life, $untaken, A a, B b }
+        tuples! { @ [$($env)?] $Group, $Boxed, $boxed, $Send, $life, $untaken, A a, B b, C c }
+        tuples! { @ [$($env)?] $Group, $Boxed, $boxed, $Send, $life, $untaken, A a, B b, C c, D d }
+        tuples! { @ [$($env)?] $Group, $Boxed, $boxed, $Send, $life, $untaken, A a, B b, C c, D d, F f }
+        tuples! { @ [$($env)?] $Group, $Boxed, $boxed, $Send, $life, $untaken, A a, B b, C c, D d, F f, H h }
     };
-    (@ [$($env:lifetime)?] $Group:ty, $Boxed:ident, $Send:path, $life:lifetime, $untaken:ident, $($F:ident $f:ident),*) => {
+    (@ [$($env:lifetime)?] $Group:ty, $Boxed:ident, $boxed:path, $Send:path, $life:lifetime, $untaken:ident, $($F:ident $f:ident),*) => {
         impl<$($env,)? E, X, $($F,)*> TryJoin<$Group, X> for ($($F,)*)
         where
             E: Send + 'static,
@@ -72,27 +72,9 @@ macro_rules! tuples {
                 group: &'g $Group,
                 location: &'static Location<'static>,
             ) -> Self::Joining<'g> {
-                Box::pin(async move {
-                    let ($($f,)*) = self;
-                    let mut racers = Racers::new(group.core(), $untaken);
-                    $(
-                        let place = PlainArc::new(Lock::new(None));
-                        let inside = place.clone();
-                        let observed = group.core().observed();
-                        let child = async move {
-                            let value = $f.await?;
-                            *inside.lock() = Some(Held::new(value, dropped, observed));
-                            Ok(())
-                        };
-                        racers.start(child, |racer| group.spawn_from(location, racer));
-                        let $f = place;
-                    )*
-                    try_join_all(racers).await?;
-                    $(let $f = $f.lock().take();)*
-                    match ($($f.and_then(Held::take),)*) {
-                        ($(Some($f),)*) => Ok(($($f,)*)),
-                        _ => std::future::pending().await,
-                    }
+                let ($($f,)*) = self;
+                $boxed(group.core(), $untaken, move |racers| {
+                    ($(racers.start_part($f, |racer| group.spawn_from(location, racer)),)*)
                 })
             }
         }
@@ -109,9 +91,9 @@ impl<F: Future<Output = Result<T, X>>, T, X> IntoResult<X> for F {
     type Value = T;
 }
 
-tuples! { [] TaskGroup<E>, Boxed, Send, 'static, displaced }
-tuples! { ['env] BorrowGroup<'env, E>, Boxed, Send, 'env, dropped }
-tuples! { ['env] LocalGroup<'env, E>, BoxedLocal, Sized, 'env, dropped }
+tuples! { [] TaskGroup<E>, Boxed, parts::boxed, Send, 'static, displaced }
+tuples! { ['env] BorrowGroup<'env, E>, Boxed, parts::boxed, Send, 'env, dropped }
+tuples! { ['env] LocalGroup<'env, E>, BoxedLocal, parts::boxed_local, Sized, 'env, dropped }
 
 macro_rules! joins {
     ([$($life:lifetime)?] $Group:ty, [$($bound:tt)*], $untaken:ident, $overlooked:ident $(, $lint:meta)?) => {

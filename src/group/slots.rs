@@ -12,7 +12,6 @@
 //! L5. Wakers are woken and dropped outside the lock, and one that throws harms nobody. L6. Nobody waits for a slot that it has
 //! itself: whoever has one waits only where it can lend it, and is refused elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -24,6 +23,7 @@ use crate::cancel::{Cancelled, Token};
 use crate::detail::{self, WaitsFor};
 use crate::group::spawn::Birth;
 use crate::observe::{CancelReason, TaskId, wake};
+use crate::sorted_map::SortedMap;
 use crate::state::Core;
 use crate::sync::{Arc, Lock, Ordering, PlainFlag};
 
@@ -144,10 +144,10 @@ struct Pool {
 struct State {
     free: usize,
     /// Those who wait, first come first.
-    queue: BTreeMap<u64, Waiter>,
+    queue: SortedMap<u64, Waiter>,
     /// Slots that were given to somebody who has not come for them yet.
-    granted: BTreeMap<u64, Kind>,
-    lenders: BTreeMap<TaskId, Lender>,
+    granted: SortedMap<u64, Kind>,
+    lenders: SortedMap<TaskId, Lender>,
     next: u64,
 }
 
@@ -160,7 +160,7 @@ struct Waiter {
 struct Lender {
     is_out: bool,
     /// Those who wait for this slot among others.
-    queue: BTreeSet<u64>,
+    queue: SortedMap<u64, ()>,
     /// What the lender itself had, if it has ended before the slot came back (L4).
     left: Option<Kind>,
 }
@@ -177,11 +177,11 @@ impl State {
         if self.lenders.is_empty() {
             return None;
         }
-        Core::tasks_from(place).find(|id| self.lenders.contains_key(id))
+        Core::tasks_from(place).find(|id| self.lenders.contains_key(*id))
     }
 
     fn take(&mut self, lender: Option<TaskId>) -> Option<Kind> {
-        let lending = lender.and_then(|id| Some((id, self.lenders.get_mut(&id)?)));
+        let lending = lender.and_then(|id| Some((id, self.lenders.get_mut(id)?)));
         if let Some((id, lender)) = lending.filter(|(_, lender)| !lender.is_out) {
             lender.is_out = true;
             return Some(Kind::Lent(id));
@@ -194,15 +194,15 @@ impl State {
     fn claim(&mut self, ticket: Option<u64>, lender: Option<TaskId>) -> Option<Kind> {
         match ticket {
             None => self.take(lender),
-            Some(ticket) => self.granted.remove(&ticket),
+            Some(ticket) => self.granted.remove(ticket),
         }
     }
 
     fn enqueue(&mut self, lender: Option<TaskId>, waker: Waker) -> u64 {
         let ticket = self.next;
         self.next += 1;
-        if let Some(lender) = lender.and_then(|id| self.lenders.get_mut(&id)) {
-            lender.queue.insert(ticket);
+        if let Some(lender) = lender.and_then(|id| self.lenders.get_mut(id)) {
+            lender.queue.insert(ticket, ());
         }
         self.queue.insert(ticket, Waiter { waker, lender });
         ticket
@@ -210,9 +210,9 @@ impl State {
 
     /// Takes somebody out of the queue.
     fn dequeue(&mut self, ticket: u64) -> Option<Waiter> {
-        let waiter = self.queue.remove(&ticket)?;
-        if let Some(lender) = waiter.lender.and_then(|id| self.lenders.get_mut(&id)) {
-            lender.queue.remove(&ticket);
+        let waiter = self.queue.remove(ticket)?;
+        if let Some(lender) = waiter.lender.and_then(|id| self.lenders.get_mut(id)) {
+            lender.queue.remove(ticket);
         }
         Some(waiter)
     }
@@ -221,22 +221,22 @@ impl State {
     fn give_back(&mut self, mut kind: Kind) -> Option<Waker> {
         loop {
             let next = match kind {
-                Kind::Own => self.queue.keys().next().copied(),
+                Kind::Own => self.queue.first_key(),
                 Kind::Lent(id) => {
-                    let lender = self.lenders.get_mut(&id)?;
+                    let lender = self.lenders.get_mut(id)?;
                     if let Some(left) = lender.left {
-                        self.lenders.remove(&id);
+                        self.lenders.remove(id);
                         kind = left;
                         continue;
                     }
-                    lender.queue.first().copied()
+                    lender.queue.first_key()
                 }
             };
             let Some(ticket) = next else {
                 match kind {
                     Kind::Own => self.free += 1,
                     Kind::Lent(id) => {
-                        if let Some(lender) = self.lenders.get_mut(&id) {
+                        if let Some(lender) = self.lenders.get_mut(id) {
                             lender.is_out = false;
                         }
                     }
@@ -298,14 +298,14 @@ impl Drop for Slot {
             let mut state = self.pool.state.lock();
             let lender = self
                 .lender
-                .and_then(|id| Some((id, state.lenders.get_mut(&id)?)));
+                .and_then(|id| Some((id, state.lenders.get_mut(id)?)));
             match lender {
                 Some((_, lender)) if lender.is_out => {
                     lender.left = Some(self.kind); // L4
                     return;
                 }
                 Some((id, _)) => {
-                    state.lenders.remove(&id);
+                    state.lenders.remove(id);
                 }
                 None => {}
             }
@@ -476,7 +476,7 @@ impl Future for Taking<'_> {
                 None
             }
             (Some(ticket), Some(waker)) => {
-                let waiter = state.queue.get_mut(&ticket);
+                let waiter = state.queue.get_mut(ticket);
                 waiter.map(|waiter| std::mem::replace(&mut waiter.waker, waker))
             }
             (_, None) => None,
@@ -499,7 +499,7 @@ impl Drop for Taking<'_> {
         let (waiter, next) = {
             let mut state = self.gate.slots.pool.state.lock();
             let waiter = state.dequeue(ticket);
-            let granted = state.granted.remove(&ticket);
+            let granted = state.granted.remove(ticket);
             (waiter, granted.and_then(|kind| state.give_back(kind)))
         };
         drop(waiter);

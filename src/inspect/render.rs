@@ -1,10 +1,10 @@
 //! A snapshot as text for people, as JSON, and as a Mermaid flowchart.
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use super::{GroupState, GroupView, Snapshot, TaskState, TaskView, WaitsFor};
 use crate::observe::TaskId;
+use crate::sorted_map::SortedMap;
 
 impl fmt::Display for TaskState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,8 +91,8 @@ impl fmt::Display for Snapshot {
             match self.around(group) {
                 None => roots.push(group),
                 Some((outer, task)) => {
-                    let place = (outer.id, task.map(|task| task.id));
-                    inside.entry(place).or_default().push(group);
+                    let place = task.map_or(body(outer), |task| task.id);
+                    inside.get_or_default(place).push(group);
                 }
             }
         }
@@ -112,12 +112,19 @@ impl fmt::Display for Snapshot {
 }
 
 /// The groups opened in each task; in the body of a group, or in a task that is not listed, where there is none.
-type Inside<'a> = BTreeMap<(u64, Option<TaskId>), Vec<&'a GroupView>>;
+type Inside<'a> = SortedMap<TaskId, Vec<&'a GroupView>>;
+
+fn body(group: &GroupView) -> TaskId {
+    TaskId {
+        group: group.id,
+        serial: 0,
+    }
+}
 
 /// What hangs below a line of the tree.
 enum Branch<'a> {
     Group(&'a GroupView),
-    Task(&'a TaskView, u64),
+    Task(&'a TaskView),
     Unlisted(u64),
 }
 
@@ -125,15 +132,15 @@ enum Branch<'a> {
 const DEEPEST: usize = 64;
 
 fn below<'a>(inside: &Inside<'a>, group: &'a GroupView) -> Vec<Branch<'a>> {
-    let mut below = opened(inside, group.id, None);
-    below.extend(group.tasks.iter().map(|task| Branch::Task(task, group.id)));
+    let mut below = opened(inside, body(group));
+    below.extend(group.tasks.iter().map(Branch::Task));
     let unlisted = Some(group.unlisted()).filter(|n| *n > 0);
     below.extend(unlisted.map(Branch::Unlisted));
     below
 }
 
-fn opened<'a>(inside: &Inside<'a>, group: u64, task: Option<TaskId>) -> Vec<Branch<'a>> {
-    let groups = inside.get(&(group, task)).into_iter().flatten();
+fn opened<'a>(inside: &Inside<'a>, task: TaskId) -> Vec<Branch<'a>> {
+    let groups = inside.get(task).into_iter().flatten();
     groups.map(|group| Branch::Group(group)).collect()
 }
 
@@ -161,9 +168,9 @@ fn branches<'a>(
                 writeln!(f, "{group}")?;
                 below(inside, group)
             }
-            Branch::Task(task, group) => {
+            Branch::Task(task) => {
                 writeln!(f, "{task}")?;
-                opened(inside, group, Some(task.id))
+                opened(inside, task.id)
             }
             Branch::Unlisted(n) => {
                 writeln!(f, "{n} that never had to wait, or no tasks")?;

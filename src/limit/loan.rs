@@ -7,18 +7,18 @@
 //! task; what runs in tasks of its own does not see it. I5. The nearest lends, from the inside outwards.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 
 use crate::limit::concurrency::LimiterCore;
 use crate::observe::TaskId;
+use crate::sorted_map::SortedMap;
 use crate::sync::{Arc, Lock, PlainArc, thread_local};
 
 /// Who has permits of a limiter, and lends them.
-pub(crate) struct Lenders(Lock<BTreeMap<TaskId, Arc<LimiterCore>>>);
+pub(crate) struct Lenders(Lock<SortedMap<TaskId, Arc<LimiterCore>>>);
 
 impl Lenders {
     pub(crate) fn new() -> Self {
-        Self(Lock::new(BTreeMap::new()))
+        Self(Lock::new(SortedMap::new()))
     }
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn find(
     tasks.map(Some).chain([None]).find_map(|task| {
         let offer = offers.iter().find(|offer| offer.place == task);
         let loan = offer.map(|offer| &offer.loan);
-        loan.or_else(|| lenders.get(&task?)).cloned()
+        loan.or_else(|| lenders.get(task?)).cloned()
     })
 }
 
@@ -59,7 +59,7 @@ impl Lender {
 
 impl Drop for Lender {
     fn drop(&mut self) {
-        let loan = self.of.lenders.0.lock().remove(&self.task);
+        let loan = self.of.lenders.0.lock().remove(self.task);
         drop(loan);
     }
 }

@@ -81,6 +81,10 @@ impl<T> Sender<T> {
     /// # Errors
     ///
     /// As [`send`](Self::send), and [`SendError::TimedOut`] with the item, which is not in the queue then.
+    ///
+    /// # Panics
+    ///
+    /// When it has to wait outside a tokio runtime, or in one whose time driver is not enabled.
     pub async fn send_timeout(&self, item: T, limit: Duration) -> Result<(), SendError<T>> {
         let mut sending = Sending::new(&self.shared, item);
         if let Ok(result) = timeout(limit, &mut sending).await {

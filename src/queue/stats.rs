@@ -63,7 +63,10 @@ impl Stats {
     pub(crate) fn describe(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(name)
             .field("len", &self.len)
+            .field("in_delivery", &self.in_delivery)
             .field("capacity", &self.capacity)
+            .field("waiting_senders", &self.waiting_senders)
+            .field("waiting_receivers", &self.waiting_receivers)
             .finish_non_exhaustive()
     }
 }

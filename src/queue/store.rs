@@ -1,6 +1,8 @@
 //! Where the items are: a ring where order and count are all that matters, a sorted map where there is more to know.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+
+use crate::sorted_map::SortedMap;
 
 /// The place of an item in the order of a queue: lowest first. Rank first, then the order of sending (reversed for LIFO).
 pub(crate) type Place = (i64, i64);
@@ -33,12 +35,12 @@ pub(crate) struct Entry<T> {
 pub(crate) enum Store<T> {
     Fifo(VecDeque<T>),
     Lifo(VecDeque<T>),
-    Sorted(BTreeMap<Place, Entry<T>>),
+    Sorted(SortedMap<Place, Entry<T>>),
 }
 
 impl<T> Store<T> {
     pub(crate) const fn sorted() -> Self {
-        Self::Sorted(BTreeMap::new())
+        Self::Sorted(SortedMap::new())
     }
 
     #[inline]
@@ -85,14 +87,14 @@ impl<T> Store<T> {
         match self {
             Self::Fifo(items) | Self::Lifo(items) => Some((items.pop_front()?, Tag::PLAIN)),
             Self::Sorted(items) => {
-                let (rank, last) = *items.last_key_value()?.0;
+                let (rank, last) = items.last_key()?;
                 // Orders count down where the newest is first (LIFO): there the last place is the oldest.
                 let oldest = if last < 0 {
                     (rank, last)
                 } else {
-                    *items.range((rank, i64::MIN)..).next()?.0
+                    items.range((rank, i64::MIN)..).next()?.0
                 };
-                let (item, tag, _) = untie(items.remove_entry(&oldest)?);
+                let (item, tag, _) = untie((oldest, items.remove(oldest)?));
                 Some((item, tag))
             }
         }
@@ -121,7 +123,7 @@ impl<T> Store<T> {
     pub(crate) fn withdraw(&mut self, place: Place) -> Option<T> {
         match self {
             Self::Fifo(_) | Self::Lifo(_) => None,
-            Self::Sorted(items) => items.remove(&place).map(|entry| entry.item),
+            Self::Sorted(items) => items.remove(place).map(|entry| entry.item),
         }
     }
 
@@ -130,9 +132,9 @@ impl<T> Store<T> {
         let Self::Sorted(items) = self else {
             return Vec::new();
         };
-        let kept = std::mem::take(items);
+        let mut kept = std::mem::take(items);
         let mut taken = Vec::new();
-        for (place, entry) in kept {
+        while let Some((place, entry)) = kept.pop_first() {
             match entry.sender {
                 Some(sender) => taken.push((sender, entry.item)),
                 None => {

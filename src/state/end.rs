@@ -143,12 +143,7 @@ impl Core {
             });
             let all = cold.rare.as_mut().map(|rare| &mut rare.listeners);
             let listeners = all.map_or_else(Vec::new, |all| {
-                let places = all.range((members.start, 0)..(members.end, 0));
-                let places: Vec<_> = places.map(|(place, _)| *place).collect();
-                places
-                    .iter()
-                    .filter_map(|place| all.remove(place))
-                    .collect()
+                all.extract((members.start, 0)..(members.end, 0), |_| true)
             });
             (waiter, listeners)
         };

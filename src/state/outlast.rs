@@ -122,7 +122,7 @@ impl Core {
         for group in self.who_gives_up() {
             let mut cold = group.cold.lock();
             let rare = cold.rare.as_mut();
-            let old = rare.and_then(|rare| rare.calls.remove(&(self.id, serial)));
+            let old = rare.and_then(|rare| rare.calls.remove((self.id, serial)));
             drop(cold);
             drop(old);
         }
@@ -144,10 +144,7 @@ impl Core {
     pub(crate) fn give_up(&self, since: Instant) {
         let calls: Vec<_> = {
             let mut cold = self.cold.lock();
-            let calls = &mut cold.rare().calls;
-            let due = calls.iter().filter(|(_, (at, _))| *at <= since);
-            let due: Vec<_> = due.map(|(place, _)| *place).collect();
-            due.iter().filter_map(|place| calls.remove(place)).collect()
+            cold.rare().calls.extract(.., |(at, _)| *at <= since)
         };
         calls.iter().for_each(|(_, call)| self.give_up_call(call));
     }

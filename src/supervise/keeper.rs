@@ -8,7 +8,6 @@
 //! of, exactly once; it is looked at only when its bell has rung. K4. When the driver is gone, however that came, nobody waits for it
 //! any more.
 
-use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Wake, Waker};
@@ -27,6 +26,7 @@ use crate::group::spawn::{Birth, Spawner};
 use crate::observe::{DisplacedWhat, Observer, Straggler, TaskInfo, displace};
 use crate::panic::{PanicPayload, catch};
 use crate::runtime::step;
+use crate::sorted_map::SortedMap;
 use crate::state::word::Kind;
 use crate::supervise::child::{Child, ChildEnd, Run};
 use crate::supervise::error::{Escalation, Inner, SupervisorError, SupervisorReport};
@@ -50,7 +50,7 @@ struct Tray {
     /// Whose runs may have ended.
     rung: Vec<Id>,
     ready: Vec<Id>,
-    children: BTreeMap<Id, Supervised>,
+    children: SortedMap<Id, Supervised>,
 }
 
 #[derive(Clone)]
@@ -105,7 +105,7 @@ impl Desk {
                 has_news: false,
                 rung: Vec::new(),
                 ready: Vec::new(),
-                children: BTreeMap::new(),
+                children: SortedMap::new(),
             }),
         })
     }
@@ -242,7 +242,7 @@ pub(super) struct Driver<'g> {
     pub(super) desk: PlainArc<Desk>,
     pub(super) group: &'g TaskGroup,
     pub(super) hook: Option<Hook>,
-    runs: BTreeMap<Id, Running>,
+    runs: SortedMap<Id, Running>,
     report: SupervisorReport,
     escalated: Option<(Escalation, PlainArc<str>, ChildEnd)>,
 }
@@ -253,7 +253,7 @@ impl<'g> Driver<'g> {
             desk,
             group,
             hook,
-            runs: BTreeMap::new(),
+            runs: SortedMap::new(),
             report: SupervisorReport::default(),
             escalated: None,
         }
@@ -311,7 +311,7 @@ impl<'g> Driver<'g> {
 
     /// Looks whether a run has ended, and is gone (K3).
     fn look(&mut self, id: Id) {
-        let Some(run) = self.runs.get_mut(&id) else {
+        let Some(run) = self.runs.get_mut(id) else {
             return;
         };
         let ending = run.ending.as_mut();
@@ -321,7 +321,7 @@ impl<'g> Driver<'g> {
             return;
         };
         let run = run.number;
-        self.runs.remove(&id);
+        self.runs.remove(id);
         let observer = self.group.core().observer();
         let forced = report.forced().to_vec();
         let (end, task) = ChildEnd::of(outcome, report, observer);
@@ -351,7 +351,7 @@ impl<'g> Driver<'g> {
     }
 
     fn supervised(&self, id: Id) -> Option<Supervised> {
-        self.desk.tray.with(|tray| tray.children.get(&id).cloned())
+        self.desk.tray.with(|tray| tray.children.get(id).cloned())
     }
 
     fn publish(&self, id: Id, change: impl FnOnce(&mut Life)) {
@@ -364,18 +364,18 @@ impl<'g> Driver<'g> {
         match step {
             Step::Start(id, run) => self.start(id, run),
             Step::Stop(id, has_time) => {
-                if let Some(run) = self.runs.get(&id) {
+                if let Some(run) = self.runs.get(id) {
                     run.way.core.shut_down(has_time);
                 }
             }
             Step::Force(id) => {
-                if let Some(run) = self.runs.get(&id) {
+                if let Some(run) = self.runs.get(id) {
                     run.way.core.force();
                 }
             }
             Step::Gone(id) => {
                 self.publish(id, |life| life.is_over = true);
-                let gone = self.desk.tray.with(|tray| tray.children.remove(&id));
+                let gone = self.desk.tray.with(|tray| tray.children.remove(id));
                 // K2
                 if let Err(panic) = catch(|| drop(gone)) {
                     displace(None, None, DisplacedWhat::Panic(panic));

@@ -18,10 +18,11 @@
 //! down for good it never starts again. P4. No more restarts are begun within the window than the rules allow: the next one ends
 //! all. P5. It is over when every child is gone. P6. A child that is restarted for ever is not restarted without a delay.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::retry::backoff::{Backoff, Curve};
+use crate::sorted_map::SortedMap;
 
 /// Children are numbered in the order in which they were added, from 1.
 pub(crate) type Id = u64;
@@ -192,12 +193,11 @@ const LEAST: Duration = Duration::from_millis(1);
 /// The round of what is started first.
 const FIRST: u64 = 0;
 
-#[derive(Debug)]
 pub(crate) struct Plan {
     rules: Rules,
-    slots: BTreeMap<Id, Slot>,
+    slots: SortedMap<Id, Slot>,
     /// Those that are not at rest.
-    busy: BTreeSet<Id>,
+    busy: SortedMap<Id, ()>,
     last_id: Id,
     last_round: u64,
     /// Whether it has had its first turn.
@@ -212,8 +212,8 @@ impl Plan {
     pub(crate) fn new(rules: Rules) -> Self {
         Self {
             rules,
-            slots: BTreeMap::new(),
-            busy: BTreeSet::new(),
+            slots: SortedMap::new(),
+            busy: SortedMap::new(),
             last_id: 0,
             last_round: FIRST,
             is_begun: false,
@@ -234,7 +234,7 @@ impl Plan {
 
     /// Returns how long a child has to become ready, if it has not, and nobody has asked it to end but for that.
     pub(crate) fn unready(&self, id: Id) -> Option<Duration> {
-        let slot = self.slots.get(&id)?;
+        let slot = self.slots.get(id)?;
         let is_unready = matches!(slot.state, State::Starting { .. } | State::Stopping { .. });
         slot.terms
             .ready_within
@@ -257,7 +257,7 @@ impl Plan {
     }
 
     pub(crate) fn state(&self, id: Id) -> Option<State> {
-        self.slots.get(&id).map(|slot| slot.state)
+        self.slots.get(id).map(|slot| slot.state)
     }
 
     fn new_round(&mut self) -> u64 {
@@ -270,7 +270,7 @@ impl Plan {
         if self.ending.is_some() {
             return None;
         }
-        let round = match self.slots.get(&self.in_progress(Id::MAX)) {
+        let round = match self.slots.get(self.in_progress(Id::MAX)) {
             _ if !self.is_begun => FIRST,
             // It comes after all others, so it goes with those that are on their way.
             Some(moving) if self.rules.strategy != Strategy::OneForOne => moving.round,
@@ -288,33 +288,33 @@ impl Plan {
             is_declared: !self.is_begun,
         };
         self.slots.insert(self.last_id, slot);
-        self.busy.insert(self.last_id);
+        self.busy.insert(self.last_id, ());
         Some(self.last_id)
     }
 
     /// A child says that it is ready.
     pub(crate) fn ready(&mut self, id: Id, run: u64, now: Time) -> bool {
-        let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.run == run) else {
+        let Some(slot) = self.slots.get_mut(id).filter(|slot| slot.run == run) else {
             return false;
         };
         let is_news = matches!(slot.state, State::Starting { .. });
         if is_news {
             slot.state = State::Up { since: now };
-            self.busy.insert(id);
+            self.busy.insert(id, ());
         }
         is_news
     }
 
     /// A run has ended, and is gone.
     pub(crate) fn ended(&mut self, id: Id, run: u64, verdict: Verdict, now: Time) -> Next {
-        let Some(slot) = self.slots.get_mut(&id) else {
+        let Some(slot) = self.slots.get_mut(id) else {
             return Next::Ordered;
         };
         if slot.run != run || slot.state == State::Down {
             return Next::Ordered; // P1
         }
         let was = std::mem::replace(&mut slot.state, State::Down);
-        self.busy.insert(id);
+        self.busy.insert(id, ());
         match slot.aim {
             Aim::Down => return Next::Ordered,
             Aim::Again => {
@@ -374,17 +374,17 @@ impl Plan {
 
     /// Returns the first child whose way down or up is not over, or else `from`: what goes with that one goes with it still (P2).
     fn in_progress(&self, from: Id) -> Id {
-        let round = self.slots.get(&from).map(|slot| slot.round);
+        let round = self.slots.get(from).map(|slot| slot.round);
         let before = self
             .busy
             .range(..from)
-            .filter_map(|id| Some((id, self.slots.get(id)?)));
+            .filter_map(|(id, ())| Some((id, self.slots.get(id)?)));
         let mut moving = before.filter(|(_, slot)| match (slot.state, slot.aim) {
             (State::Down, Aim::Down) | (State::Up { .. }, Aim::Up) => false,
             (_, Aim::Down) => Some(slot.round) == round,
             _ => true,
         });
-        moving.next().map_or(from, |(id, _)| *id)
+        moving.next().map_or(from, |(id, _)| id)
     }
 
     /// Has a child, and those that go with it, go down and up.
@@ -395,16 +395,16 @@ impl Plan {
             Strategy::OneForAll => 0..=Id::MAX,
             Strategy::RestForOne => self.in_progress(from)..=Id::MAX,
         };
-        for (id, slot) in self.slots.range_mut(members) {
-            self.busy.insert(*id);
+        self.slots.for_each_mut(members, |id, slot| {
+            self.busy.insert(id, ());
             slot.round = round;
-            if *id == from {
+            if id == from {
                 slot.not_before = not_before;
             }
             // Those before it that the strategy leaves alone are only waited for.
-            let is_left_alone = *id < from && self.rules.strategy == Strategy::RestForOne;
-            if *id == from || is_left_alone {
-                continue;
+            let is_left_alone = id < from && self.rules.strategy == Strategy::RestForOne;
+            if id == from || is_left_alone {
+                return;
             }
             slot.not_before = slot.not_before.max(not_before);
             if slot.terms.is_temporary {
@@ -412,12 +412,12 @@ impl Plan {
             } else if slot.aim == Aim::Up && slot.state != State::Down {
                 slot.aim = Aim::Again;
             }
-        }
+        });
     }
 
     /// Restarts a child because somebody wants that, and at once if it waits for that anyway.
     pub(crate) fn restart(&mut self, id: Id, now: Time) -> bool {
-        let Some(slot) = self.slots.get_mut(&id) else {
+        let Some(slot) = self.slots.get_mut(id) else {
             return false;
         };
         if self.ending.is_some() || slot.aim == Aim::Down {
@@ -433,12 +433,12 @@ impl Plan {
     /// Ends a child for good.
     pub(crate) fn stop(&mut self, id: Id) {
         let round = self.new_round();
-        if let Some(slot) = self.slots.get_mut(&id) {
+        if let Some(slot) = self.slots.get_mut(id) {
             if slot.aim == Aim::Up {
                 slot.round = round; // nobody waits for it, and it for nobody
             }
             slot.aim = Aim::Down; // P3
-            self.busy.insert(id);
+            self.busy.insert(id, ());
         }
     }
 
@@ -449,7 +449,7 @@ impl Plan {
 
     /// Forgets all children: nobody does what it says any more.
     pub(crate) fn close(&mut self) {
-        self.slots.clear();
+        self.slots = SortedMap::new();
         self.finish();
     }
 
@@ -461,11 +461,11 @@ impl Plan {
         let until = now.saturating_add(self.rules.grace);
         self.ending = Some(Ending::Stopping { until });
         let round = self.new_round();
-        for (id, slot) in &mut self.slots {
+        self.slots.for_each_mut(.., |id, slot| {
             slot.aim = Aim::Down;
             slot.round = round;
-            self.busy.insert(*id);
-        }
+            self.busy.insert(id, ());
+        });
     }
 
     pub(crate) fn escalate(&mut self, why: Why, now: Time) -> Next {
@@ -486,58 +486,58 @@ impl Plan {
         for (id, slot) in self.busy_slots() {
             falling.note(id, slot);
         }
-        let mut blocked = BTreeSet::new();
+        let mut blocked = SortedMap::new();
         let mut rested = Vec::new();
-        for id in &self.busy {
+        for (id, ()) in self.busy.iter() {
             let Some(slot) = self.slots.get_mut(id) else {
-                rested.push(*id);
+                rested.push(id);
                 continue;
             };
             let round = slot.round;
             match (slot.state, slot.aim) {
                 (State::Down, Aim::Up) if self.ending.is_none() => {
-                    if falling.has(round) || blocked.contains(&round) {
-                        blocked.insert(round);
+                    if falling.has(round) || blocked.contains_key(round) {
+                        blocked.insert(round, ());
                     } else if slot.not_before > now {
                         turn.look_at(slot.not_before);
-                        blocked.insert(round);
+                        blocked.insert(round, ());
                     } else {
                         slot.run += 1;
-                        turn.steps.push(Step::Start(*id, slot.run));
+                        turn.steps.push(Step::Start(id, slot.run));
                         if let Some(within) = slot.terms.ready_within {
                             let until = now.saturating_add(within);
                             slot.state = State::Starting { until };
-                            blocked.insert(round);
+                            blocked.insert(round, ());
                         } else {
                             slot.state = State::Up { since: now };
-                            rested.push(*id);
+                            rested.push(id);
                         }
                     }
                 }
                 (State::Down, _) => {
-                    turn.steps.push(Step::Gone(*id));
-                    rested.push(*id);
+                    turn.steps.push(Step::Gone(id));
+                    rested.push(id);
                 }
-                (State::Up { .. }, Aim::Up) => rested.push(*id),
+                (State::Up { .. }, Aim::Up) => rested.push(id),
                 (State::Starting { until }, Aim::Up) if until > now => {
                     turn.look_at(until);
-                    blocked.insert(round);
+                    blocked.insert(round, ());
                 }
                 (State::Starting { .. } | State::Up { .. }, aim) => {
                     // One that takes too long to be ready is nobody else's business.
-                    if aim == Aim::Up || is_late || falling.is_next(round, *id) {
+                    if aim == Aim::Up || is_late || falling.is_next(round, id) {
                         let until = now.saturating_add(slot.terms.grace);
                         slot.state = State::Stopping {
                             until,
                             is_forced: false,
                         };
-                        turn.steps.push(Step::Stop(*id, until > now && !is_late));
+                        turn.steps.push(Step::Stop(id, until > now && !is_late));
                     }
-                    blocked.insert(round);
+                    blocked.insert(round, ());
                     end.into_iter().for_each(|end| turn.look_at(end));
                 }
                 (State::Stopping { until, is_forced }, _) => {
-                    blocked.insert(round);
+                    blocked.insert(round, ());
                     let until = end.map_or(until, |end| end.min(until));
                     if is_forced {
                         continue;
@@ -549,17 +549,17 @@ impl Plan {
                             until,
                             is_forced: true,
                         };
-                        turn.steps.push(Step::Force(*id));
+                        turn.steps.push(Step::Force(id));
                     }
                 }
             }
         }
         for id in rested {
-            self.busy.remove(&id);
+            self.busy.remove(id);
         }
         for step in &turn.steps {
             if let Step::Gone(id) = step {
-                self.slots.remove(id);
+                self.slots.remove(*id);
             }
         }
         turn.is_over = self.slots.is_empty() && (self.ending.is_some() || !self.rules.stays_open); // P5
@@ -568,31 +568,31 @@ impl Plan {
 
     fn busy_slots(&self) -> impl Iterator<Item = (Id, &Slot)> {
         let slots = self.busy.iter();
-        slots.filter_map(|id| Some((*id, self.slots.get(id)?)))
+        slots.filter_map(|(id, ())| Some((id, self.slots.get(id)?)))
     }
 }
 
 /// What each round has to bring down before anything of it starts: whether something is stopping, and the last to be stopped yet.
 #[derive(Default)]
-struct Falling(BTreeMap<u64, (bool, Option<Id>)>);
+struct Falling(SortedMap<u64, (bool, Option<Id>)>);
 
 impl Falling {
     fn note(&mut self, id: Id, slot: &Slot) {
         match (slot.state, slot.aim) {
-            (State::Stopping { .. }, _) => self.0.entry(slot.round).or_default().0 = true,
+            (State::Stopping { .. }, _) => self.0.get_or_default(slot.round).0 = true,
             (State::Starting { .. } | State::Up { .. }, Aim::Again | Aim::Down) => {
-                self.0.entry(slot.round).or_default().1 = Some(id);
+                self.0.get_or_default(slot.round).1 = Some(id);
             }
             _ => {}
         }
     }
 
     fn has(&self, round: u64) -> bool {
-        self.0.contains_key(&round)
+        self.0.contains_key(round)
     }
 
     fn is_next(&self, round: u64, id: Id) -> bool {
-        self.0.get(&round) == Some(&(false, Some(id)))
+        self.0.get(round) == Some(&(false, Some(id)))
     }
 }
 

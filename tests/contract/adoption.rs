@@ -603,3 +603,28 @@ fn a_scope_dropped_by_its_own_child_is_left_to_the_next_owner() {
         assert_eq!(root().orphans(), 0);
     });
 }
+
+#[test]
+fn a_dropped_scope_refuses_newcomers_for_ever() {
+    every_runtime(async || {
+        let (polls, drops, mut spawner) = (Count::new(), Drops::new(), None);
+        let mut open = Box::pin(scope(async |group: &Group| -> Done {
+            spawner = Some(group.spawner());
+            group.spawn(parked(&polls, &drops));
+            pending().await
+        }));
+        assert!(poll!(&mut open).is_pending());
+        drop(open);
+        let spawner = spawner.expect("the body ran");
+        for _ in 0..2 {
+            let refused = spawner.try_spawn(parked(&polls, &drops));
+            let refused = refused.expect_err("nobody would wait for it");
+            assert_eq!(refused.reason(), &CancelReason::ScopeDropped);
+            drop(refused);
+            let outcome = spawner.spawn(parked(&polls, &drops)).await;
+            assert_eq!(outcome, Outcome::Cancelled(CancelReason::ScopeDropped));
+            root().wait(PATIENCE).await.unwrap(); // the second time nobody is left
+        }
+        assert!(polls.get() <= 1 && drops.alive() == 0);
+    });
+}

@@ -639,3 +639,17 @@ fn children_of_a_named_spawner_have_its_name() {
         result.await.expect("nobody fails");
     });
 }
+
+#[test]
+fn debug_shows_the_name_also_of_a_group_that_is_over() {
+    every_runtime(async || {
+        let run = Scope::new().name("fetcher");
+        assert!(format!("{run:?}").contains("fetcher"));
+        let kept = run.run(async |group: &TaskGroup| {
+            assert!(format!("{group:?}").contains("fetcher"));
+            Ok(group.spawner())
+        });
+        let kept = kept.await.expect("nobody fails");
+        assert!(format!("{kept:?}").contains("fetcher"), "{kept:?}");
+    });
+}

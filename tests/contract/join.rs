@@ -14,7 +14,8 @@ use tokio::{
 };
 
 use crate::support::{
-    Count, Drops, Log, Parked, caught, every_runtime, every_runtime_in_a_task, paused, until,
+    Count, Drops, Log, Parked, caught, every_runtime, every_runtime_in_a_task, paused,
+    single_thread, until,
 };
 
 type Group = TaskGroup<String>;
@@ -667,5 +668,59 @@ fn as_completed_tells_who_was_cancelled_and_a_panic_is_the_groups() {
             caught(thrown).await.map(drop),
             Err("one of them".to_owned())
         );
+    });
+}
+
+#[test]
+fn as_completed_an_error_is_a_value_and_the_rest_comes() {
+    paused(async || {
+        let result = scope(async |group: &Group| -> Done {
+            let results = [(10, Ok(1)), (20, Err("lost")), (30, Ok(3))];
+            let mut left = group.as_completed(results.map(|(wait, it)| after(wait, it)));
+            for (place, (_, result)) in results.into_iter().enumerate() {
+                let expected = (place, Outcome::Completed(result));
+                assert_eq!(left.next().await, Some(expected));
+                // Neither the group nor the others hear of it.
+                assert!(!group.is_cancelled());
+                group.spawn(async {}).await;
+            }
+            assert!(left.next().await.is_none());
+            Ok(())
+        });
+        result.await.unwrap();
+    });
+}
+
+#[test]
+fn taking_results_that_are_all_there_lets_others_run() {
+    single_thread(async || {
+        let turns = Count::new();
+        let inside = turns.clone();
+        let result = scope(async |group: &Group| -> Done {
+            let background = async move {
+                loop {
+                    inside.add();
+                    yield_now().await;
+                }
+            };
+            group.spawn_background(background);
+            let all_there = || until(|| group.len() == 1);
+            let mut left = group.as_completed((0..1_000).map(|n| async move { n }));
+            assert!(left.next().await.is_some());
+            all_there().await;
+            let before = turns.get();
+            while left.next().await.is_some() {}
+            assert!(turns.get() > before);
+            let spawn = |n| group.spawn(async move { Ok(n) });
+            let handles: Vec<_> = (0..1_000).map(spawn).collect();
+            all_there().await;
+            let before = turns.get();
+            for handle in handles {
+                handle.await;
+            }
+            assert!(turns.get() > before);
+            Ok(())
+        });
+        result.await.unwrap();
     });
 }

@@ -565,3 +565,51 @@ fn a_permit_holds_room_until_it_is_used_or_dropped() {
     sender.try_reserve().unwrap().send(3).unwrap();
     assert_eq!(receiver.try_recv().unwrap(), 3);
 }
+
+#[test]
+fn len_and_is_empty_count_the_items_and_nothing_else() {
+    for (sender, mut receiver) in [queue::bounded(100), queue::unbounded()] {
+        let permit = sender.try_reserve().unwrap();
+        assert!((sender.len(), sender.is_empty()) == (0, true));
+        drop(permit);
+        for sent in 1..=100 {
+            sender.try_send(sent).unwrap();
+            assert_eq!((receiver.len(), receiver.is_empty()), (sent, false));
+        }
+        assert_eq!(
+            sender.try_send(101).is_err(),
+            sender.stats().capacity.is_some()
+        );
+        // Neither a close nor the end of the senders is an item.
+        let items = receiver.len();
+        receiver.close();
+        assert_eq!(sender.len(), items);
+        drop(sender);
+        for left in (0..items).rev() {
+            receiver.try_recv().unwrap();
+            assert_eq!((receiver.len(), receiver.is_empty()), (left, left == 0));
+        }
+    }
+    // Again and again through the same places.
+    let (sender, mut receiver) = queue::bounded(33);
+    for item in 0..256 {
+        sender.try_send(item).unwrap();
+        receiver.try_recv().unwrap();
+        assert!(receiver.is_empty() && sender.is_empty());
+    }
+}
+
+#[test]
+fn handles_ask_nothing_of_the_item_and_show_who_waits() {
+    struct Plain;
+    let (sender, receiver) = queue::bounded(1);
+    let permit = sender.clone().try_reserve().map(drop);
+    assert!(permit.is_ok() && sender.clone().try_send(Plain).is_ok());
+    let mut waits = spawn(sender.send(Plain));
+    assert_pending!(waits.poll());
+    let full: Box<dyn std::error::Error> = Box::new(sender.try_send(Plain).unwrap_err());
+    assert_eq!(full.to_string(), "the queue is full");
+    for shown in [format!("{sender:?}"), format!("{:?}", receiver.clone())] {
+        assert!(shown.contains("waiting_senders: 1"), "{shown}");
+    }
+}

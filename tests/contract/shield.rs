@@ -1,7 +1,8 @@
 //! Shields: a section that runs to its end although its task is cancelled, within a bound.
 
 use std::{
-    future::{Future, pending},
+    cell::Cell,
+    future::{Future, pending, poll_fn},
     pin::pin,
     time::Duration,
 };
@@ -882,5 +883,23 @@ fn a_section_that_is_overrun_in_a_scope_inside_names_nobody_outside() {
         };
         let (_, error) = cancelled_at_5(Scope::new(), child).await;
         assert!(error.forced().is_empty(), "{error:?}");
+    });
+}
+
+#[test]
+fn a_cancelled_group_that_waits_for_a_section_does_not_spin() {
+    paused(async || {
+        let polls = Cell::new(0);
+        let mut run = pin!(cancelled_at_5(Scope::new(), async {
+            shield(ms(10_000), sleep(ms(9_000))).await;
+        }));
+        let (took, _) = poll_fn(|cx| {
+            polls.set(polls.get() + 1);
+            run.as_mut().poll(cx)
+        })
+        .await;
+        assert_eq!(took, ms(9_000));
+        // The start, the end of the sleep, that of the child: one more may come, but no stream of them.
+        assert!(polls.get() <= 5, "{}", polls.get());
     });
 }

@@ -569,3 +569,23 @@ fn time_is_that_of_the_runtimes_clock() {
         assert!(jumped.await.unwrap_err().is_deadline_exceeded());
     });
 }
+
+#[test]
+fn after_its_deadline_a_group_refuses_newcomers() {
+    paused(async || {
+        let made = Scope::new().deadline(Deadline::after(ms(20)));
+        let (mut kept, polls) = (None, Count::new());
+        let ended = made.grace(ms(50)).run(async |group: &Group| -> Done {
+            group.token().cancelled().await;
+            let late = group.try_spawn(Parked::new(&polls, &Drops::new()));
+            let late = late.expect_err("its time is over");
+            assert_eq!(late.reason(), &CancelReason::Deadline);
+            kept = Some(group.spawner());
+            Ok(())
+        });
+        assert!(ended.await.unwrap_err().is_deadline_exceeded());
+        let late = kept.expect("the body went on").try_spawn(async {});
+        assert_eq!(late.unwrap_err().reason(), &CancelReason::Deadline);
+        assert_eq!(polls.get(), 0);
+    });
+}

@@ -32,6 +32,7 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
             "limit/gcra",
             "limit/permits",
             "limit/waiters",
+            "sorted_map",
         ],
     ),
     (

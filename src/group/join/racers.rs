@@ -19,7 +19,7 @@ use crate::time::timeout;
 pub(super) struct Ends<T> {
     done: Lock<Done<T>>,
     untaken: Untaken<T>,
-    observed: Option<PlainArc<Inherited>>,
+    pub(super) observed: Option<PlainArc<Inherited>>,
 }
 
 /// The place of one, and what it returned; nothing if it was cancelled, or threw.

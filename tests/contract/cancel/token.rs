@@ -1,16 +1,16 @@
 //! Tokens that leave their task: they tell for ever, and wake whoever waits.
 
-use std::future::pending;
+use std::{future::pending, sync::Arc, task::Context};
 
 use futures::FutureExt;
-use ringfence::{CancelReason, Outcome, Scope, Token, scope, token};
+use ringfence::{CancelReason, Cause, Outcome, Scope, Token, scope, token};
 use tokio::{
     sync::oneshot,
     task::{JoinHandle, yield_now},
 };
 
 use super::{Group, LONG, ms};
-use crate::support::{every_runtime, spawn};
+use crate::support::{CountingWaker, Log, every_runtime, paused, spawn};
 
 /// What a child does once it has given its token away.
 #[derive(Clone, Copy)]
@@ -128,5 +128,60 @@ fn whoever_waits_for_a_token_is_woken_when_its_group_has_ended() {
             assert!(token.cancelled().now_or_never().is_some());
             assert_eq!(token.reason(), Some(CancelReason::Closed));
         }
+    });
+}
+
+#[test]
+fn a_scope_opened_after_the_signal_begins_with_it() {
+    every_runtime(async || {
+        let seen = Log::new();
+        let outer = Scope::new().grace(LONG).run(async |group: &Group| {
+            group.cancel_with("no more");
+            let inner = scope(async |inner: &Group| {
+                let child = inner.spawn(async {
+                    token().cancelled().await;
+                    Ok(token().reason())
+                });
+                seen.push(child.await);
+                seen.push(token().reason());
+                inner.token().cancelled().await;
+                Ok(inner.is_cancelled())
+            });
+            assert!(!inner.await.expect("it was told, and goes on"));
+            Ok(())
+        });
+        let error = outer.await.expect_err("cancelled");
+        let Cause::Cancelled(reason) = error.cause() else {
+            panic!("{error:?}");
+        };
+        assert_eq!(seen.entries(), vec![Some(reason.clone()); 2]);
+    });
+}
+
+#[test]
+fn a_wait_for_a_token_that_is_dropped_leaves_no_waker() {
+    paused(async || {
+        let outer = Scope::new().grace(LONG).run(async |group: &Group| {
+            let inner = scope(async |inner: &Group| {
+                let (old, new) = (CountingWaker::new(), CountingWaker::new());
+                for token in [group.token(), inner.token()] {
+                    for _ in 0..100 {
+                        let mut waits = Box::pin(token.cancelled());
+                        for waker in [old.waker(), new.waker()] {
+                            let polled = waits.as_mut().poll(&mut Context::from_waker(&waker));
+                            assert!(polled.is_pending());
+                        }
+                        assert_eq!(Arc::strong_count(&old), 1);
+                        assert!(Arc::strong_count(&new) > 1, "each group around holds it");
+                    }
+                }
+                group.cancel();
+                assert_eq!((old.wakes(), new.wakes()), (0, 0));
+                Ok([Arc::strong_count(&old), Arc::strong_count(&new)])
+            });
+            assert_eq!(inner.await.expect("it goes on"), [1, 1]);
+            Ok(())
+        });
+        assert!(outer.await.is_err());
     });
 }

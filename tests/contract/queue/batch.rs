@@ -35,6 +35,7 @@ fn recv_many_takes_what_is_there() {
             assert_eq!(receiver.recv_many(&mut items, 9).await.unwrap(), 2);
             assert_eq!(items, [0, 1, 2, 3, 4, 5]);
             assert!(receiver.recv_many(&mut items, 9).await.is_err());
+            assert_eq!(items.len(), 6, "as it was");
         }
     });
 }

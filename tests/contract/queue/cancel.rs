@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use futures::FutureExt;
 use ringfence::queue::{self, Queue, SendError, Sender};
 use ringfence::{Scope, TaskGroup, scope, timeout};
 use tokio_test::task::spawn;
@@ -175,6 +176,9 @@ fn a_send_that_times_out_gives_its_item_back() {
             assert_eq!(result, Err(SendError::TimedOut(1)));
             assert_eq!(start.elapsed(), Duration::from_millis(7));
             assert!(!drain(&mut receiver).contains(&1));
+            drop(receiver);
+            let result = sender.send_timeout(2, Duration::from_millis(7)).await;
+            assert_eq!(result, Err(SendError::Closed(2)));
         }
     });
 }
@@ -343,4 +347,22 @@ fn a_queue_drains_within_the_grace() {
         assert_eq!(error.forced().len(), 3, "both tasks, and the body");
         assert_eq!(start.elapsed(), Duration::from_millis(100));
     });
+}
+
+#[test]
+fn a_send_with_a_limit_needs_a_runtime_only_where_it_waits() {
+    let drops = Drops::new();
+    let (sender, mut receiver) = queue::bounded(1);
+    let send = || {
+        let sent = sender.send_timeout(drops.guard(), Duration::from_secs(1));
+        crate::support::caught(sent).now_or_never()
+    };
+    assert!(send().expect("there is room").expect("no panic").is_ok());
+    let thrown = send().expect("it throws").map(drop).unwrap_err();
+    assert_eq!(
+        thrown,
+        "ringfence: cannot wait for time outside a tokio runtime"
+    );
+    assert_eq!((drops.dropped(), sender.stats().waiting_senders), (1, 0));
+    assert!(receiver.try_recv().is_ok());
 }

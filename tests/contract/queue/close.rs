@@ -306,3 +306,37 @@ fn what_a_close_refuses_withholds_nothing() {
     assert!(assert_ready!(reserves.poll()).is_err());
     assert_eq!(assert_ready_err!(sends.poll()), SendError::Closed(3));
 }
+
+#[test]
+fn a_reservation_that_a_close_refuses_keeps_no_receiver_waiting() {
+    for (weight, closes_first, is_dropped) in [1, 2]
+        .into_iter()
+        .flat_map(|weight| [true, false].map(|first| (weight, first)))
+        .flat_map(|(weight, first)| [true, false].map(|dropped| (weight, first, dropped)))
+    {
+        let (sender, mut receiver) = queue::bounded::<()>(weight);
+        let permit = sender.try_reserve().unwrap();
+        let mut reserves = spawn(sender.reserve_weight(weight));
+        assert_pending!(reserves.poll());
+        let mut other = receiver.clone();
+        let mut waits = spawn(other.recv());
+        assert_pending!(waits.poll());
+        if closes_first {
+            receiver.close();
+            assert!(reserves.is_woken());
+            assert_pending!(spawn(receiver.recv()).poll(), "for the permit");
+            drop(permit);
+        } else {
+            drop(permit);
+            assert!(reserves.is_woken(), "it is its turn, and it has not looked");
+            receiver.close();
+        }
+        if is_dropped {
+            drop(reserves);
+        } else {
+            assert_eq!(assert_ready_err!(reserves.poll()), SendError::Closed(()));
+        }
+        assert!(waits.is_woken());
+        assert!(assert_ready!(waits.poll()).is_err());
+    }
+}

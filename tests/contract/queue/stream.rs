@@ -1,5 +1,7 @@
 //! `Stream` and `Sink`.
 
+use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use futures::{Sink, SinkExt, StreamExt};
@@ -7,7 +9,7 @@ use ringfence::queue::{self, Overflow, Queue, SendError};
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready_eq, assert_ready_ok};
 
-use crate::support::single_thread;
+use crate::support::{CountingWaker, single_thread};
 
 #[test]
 fn a_receiver_is_a_stream() {
@@ -106,4 +108,62 @@ fn a_sink_gives_back_what_it_could_not_send() {
     drop(receiver);
     let sent = sink.enter(|_, sink| sink.start_send(5));
     assert_eq!(sent, Err(SendError::Closed(Some(5))));
+}
+
+#[test]
+fn a_stream_and_a_sink_that_are_dropped_leave_no_waker() {
+    let (sender, receiver) = queue::bounded(1);
+    let (waker, mut stream) = (CountingWaker::new(), receiver.clone());
+    let task = waker.waker();
+    let mut cx = Context::from_waker(&task);
+    let held = |waker| Arc::strong_count(waker) - 2;
+    assert!(stream.poll_next_unpin(&mut cx).is_pending());
+    assert_eq!(held(&waker), 1);
+    drop(stream);
+    assert_eq!(held(&waker), 0);
+    sender.try_send(1).unwrap();
+    let mut sink = sender.clone().into_sink();
+    assert!(sink.poll_ready_unpin(&mut cx).is_pending());
+    assert_eq!(held(&waker), 1);
+    drop(sink);
+    assert_eq!((held(&waker), receiver.len()), (0, 1));
+}
+
+#[test]
+fn a_stream_that_waits_is_woken_once_and_passes_on_what_it_does_not_take() {
+    let (sender, receiver) = queue::bounded(4);
+    let (mut other, mut stream) = (receiver.clone(), receiver);
+    let waker = CountingWaker::new();
+    let task = waker.waker();
+    let polled = stream.poll_next_unpin(&mut Context::from_waker(&task));
+    assert!(polled.is_pending());
+    let mut waits = spawn(other.recv());
+    assert_pending!(waits.poll());
+    sender.try_send(1).unwrap();
+    assert_eq!(waker.wakes(), 1);
+    drop(stream);
+    assert!(waits.is_woken());
+    assert_ready_eq!(waits.poll(), Ok(1));
+    drop(waits);
+    assert!(
+        other
+            .poll_next_unpin(&mut Context::from_waker(&task))
+            .is_pending()
+    );
+    for item in 2..=4 {
+        sender.try_send(item).unwrap();
+    }
+    assert_eq!(waker.wakes(), 2, "once for all three");
+}
+
+#[test]
+fn a_stream_of_items_is_forwarded_to_its_end() {
+    single_thread(async || {
+        let (sender, receiver) = queue::bounded(100);
+        let items = futures::stream::iter((0..1_000).map(Ok));
+        let forwards = tokio::spawn(items.forward(sender.into_sink()));
+        let taken: Vec<i32> = receiver.collect().await;
+        assert!(taken.into_iter().eq(0..1_000));
+        assert_eq!(forwards.await.unwrap(), Ok(()));
+    });
 }
