@@ -10,13 +10,16 @@
 
 #![expect(clippy::print_stdout, reason = "it is a program")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ringfence::supervise::{Child, Periodic, RunEnded, Strategy, Supervisor, WhatNext};
 use ringfence::{BoxError, Process, Retry, RunReport, SingleFlight, TaskGroup, token};
 use tokio::time::sleep;
+
+const NO_MORE: &str = "server: no more requests";
+const WRITTEN: &str = "database: everything is written";
 
 type Names = SingleFlight<u32, String, std::io::Error>;
 
@@ -25,6 +28,19 @@ struct Figures {
     served: AtomicU32,
     looked_up: AtomicU32,
     restarts: AtomicU32,
+    /// What the parts said when they were told to stop.
+    farewells: Mutex<Vec<&'static str>>,
+}
+
+impl Figures {
+    fn farewell(&self, from: &'static str) {
+        println!("{from}");
+        let mut farewells = self
+            .farewells
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        farewells.push(from);
+    }
 }
 
 async fn look_up(id: u32, figures: Arc<Figures>) -> std::io::Result<String> {
@@ -34,13 +50,16 @@ async fn look_up(id: u32, figures: Arc<Figures>) -> std::io::Result<String> {
 }
 
 /// What the others need: first to start, last to stop.
-fn database() -> Child {
-    Child::permanent("database", |run| async move {
-        sleep(Duration::from_millis(10)).await; // connecting
-        println!("database: connected");
-        run.ready();
-        token().cancelled().await;
-        println!("database: everything is written");
+fn database(figures: Arc<Figures>) -> Child {
+    Child::permanent("database", move |run| {
+        let figures = figures.clone();
+        async move {
+            sleep(Duration::from_millis(10)).await; // connecting
+            println!("database: connected");
+            run.ready();
+            token().cancelled().await;
+            figures.farewell(WRITTEN);
+        }
     })
     .ready_within(Duration::from_secs(5))
 }
@@ -68,7 +87,7 @@ fn server(names: Arc<Names>, figures: Arc<Figures>) -> Child {
                     return Err("connection reset".into());
                 }
                 if token().is_cancelled() {
-                    println!("server: no more requests");
+                    figures.farewell(NO_MORE);
                     break;
                 }
             }
@@ -110,7 +129,7 @@ async fn main() -> RunReport<()> {
                         println!("{}: {}; again in {delay:.0?}", ended.child, ended.end);
                     }
                 })
-                .child(database())
+                .child(database(figures.clone()))
                 .child(server(names, figures.clone()))
                 .child(statistics(figures.clone()));
             group
@@ -124,14 +143,15 @@ async fn main() -> RunReport<()> {
             Ok(())
         })
         .await;
-    let (served, looked_up) = (
-        figures.served.load(Relaxed),
-        figures.looked_up.load(Relaxed),
-    );
-    println!(
-        "served {served}, looked up {looked_up}, {} restarts",
-        figures.restarts.load(Relaxed)
-    );
+    let [served, looked_up, restarts] =
+        [&figures.served, &figures.looked_up, &figures.restarts].map(|figure| figure.load(Relaxed));
+    println!("served {served}, looked up {looked_up}, {restarts} restarts");
     assert_eq!(served, 4 * looked_up, "one look-up for four who want it");
+    if !stays {
+        let farewells = figures.farewells.lock().map_err(|_| "a panic");
+        let in_order = farewells.is_ok_and(|told| *told == [NO_MORE, WRITTEN]);
+        assert!(in_order, "the last to start is the first to stop");
+        assert_eq!(restarts, 2, "what fails is started again");
+    }
     report
 }

@@ -2,7 +2,8 @@
 //!
 //! Each line of a client is a job, and the jobs of a connection run side by side, as children of the connection's group. So a
 //! client that hangs up takes its jobs with it, and a server that is stopped lets the jobs finish that have begun. Without
-//! arguments it plays its own clients, some of which hang up early, and ends when they are done:
+//! arguments it plays its own clients, some of which hang up early, and ends when they are done. It proves that each has the answers
+//! that it waited for, that no more than the cap were served at once, and that nothing is left of any of them:
 //!
 //! ```text
 //! cargo run --release --example tcp_server
@@ -11,25 +12,25 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
 
-use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use ringfence::{GroupError, Ready, Scope, Spawner, TaskGroup, token};
+use ringfence::queue::{Receiver, Sender, bounded};
+use ringfence::{GroupError, Process, Ready, Scope, Spawner, TaskGroup, scope, token};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 
 /// How many connections are open at once; the others wait in the listener's backlog.
 const CAP: usize = 32;
 /// How many jobs of one connection run at once.
 const JOBS: usize = 4;
-const CLIENTS: usize = 300;
+/// As many as the cap and a short backlog have room for.
+const CLIENTS: usize = 120;
 const GRACE: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
@@ -96,7 +97,7 @@ async fn connection(stream: TcpStream, stats: &Arc<Stats>) -> Result<(), GroupEr
     Scope::new()
         .grace(GRACE)
         .run(async |group: &TaskGroup<io::Error>| {
-            let (answers, outgoing) = mpsc::channel(JOBS);
+            let (answers, outgoing) = bounded(JOBS);
             group.spawn(answer(writer, outgoing));
             let jobs = group.limit(JOBS);
             let mut lines = BufReader::new(reader).lines();
@@ -115,15 +116,15 @@ async fn connection(stream: TcpStream, stats: &Arc<Stats>) -> Result<(), GroupEr
 }
 
 /// Writes the answers of a connection. A client that has hung up fails the group, which cancels its jobs.
-async fn answer(mut writer: OwnedWriteHalf, mut answers: mpsc::Receiver<String>) -> io::Result<()> {
-    while let Some(answer) = answers.recv().await {
+async fn answer(mut writer: OwnedWriteHalf, mut answers: Receiver<String>) -> io::Result<()> {
+    while let Ok(answer) = answers.recv().await {
         writer.write_all(answer.as_bytes()).await?;
     }
     writer.shutdown().await
 }
 
 /// One job: `<milliseconds> <text>`.
-async fn job(line: String, answers: mpsc::Sender<String>, stats: Arc<Stats>) -> io::Result<()> {
+async fn job(line: String, answers: Sender<String>, stats: Arc<Stats>) -> io::Result<()> {
     let _alive = Count::up(&stats, |stats| &stats.alive);
     stats.begun.fetch_add(1, Relaxed);
     let (time, text) = line.split_once(' ').unwrap_or(("", &line));
@@ -157,89 +158,64 @@ async fn client(address: SocketAddr, number: usize) -> io::Result<usize> {
     Ok(received)
 }
 
-async fn run(address: SocketAddr, clients: usize) -> Result<(), Box<dyn Error>> {
-    let stats = Arc::new(Stats::default());
-    let began = Instant::now();
-    let ended = Scope::new()
-        .name("server")
-        .grace(GRACE)
-        .run(async |group: &TaskGroup<io::Error>| {
-            let stop = group.spawner();
-            group.spawn_background(async move {
-                // In a scope with a grace, whoever does not listen for its own end is waited for until the grace is over.
-                tokio::select! {
-                    pressed = tokio::signal::ctrl_c() => pressed.map(|()| stop.cancel_with("Ctrl-C")),
-                    () = token().cancelled() => Ok(()),
-                }
-            });
-            let (spawner, stats) = (group.spawner(), stats.clone());
-            let (address, server) = group
-                .start(move |ready| serve(ready, address, spawner, stats))
-                .await
-                .map_err(io::Error::other)?;
-            println!("listening on {address}, at most {CAP} connections at once");
-            if clients == 0 {
-                token().cancelled().await;
-                return Ok(0);
-            }
-            let clients: Vec<_> = (0..clients)
-                .map(|number| {
-                    // A client that the network cuts off is no failure of the server's.
-                    group.spawn(async move { Ok(client(address, number).await.unwrap_or(0)) })
-                })
-                .collect();
-            let mut received = 0;
-            for client in clients {
-                received += client.await;
-            }
-            server.cancel();
-            Ok(received)
-        })
-        .await;
-    match &ended {
-        Ok(received) => println!("the clients received {received} answers"),
-        Err(error) if error.is_cancelled() && error.is_empty() => println!("stopped: {error}"),
-        Err(_) => {}
-    }
-    println!(
-        "{} connections, at most {} at once; {} jobs begun, {} answered, {} cut off; {:?}",
-        stats.connections.load(Relaxed),
-        stats.most_open.load(Relaxed),
-        stats.begun.load(Relaxed),
-        stats.answered.load(Relaxed),
-        stats.begun.load(Relaxed) - stats.answered.load(Relaxed),
-        began.elapsed()
-    );
-    let (open, alive) = (stats.open.load(Relaxed), stats.alive.load(Relaxed));
-    println!("open connections: {open}, jobs alive: {alive}");
-    assert_eq!((open, alive), (0, 0), "nothing outlives its scope");
-    match ended {
-        Err(error) if !error.is_empty() => Err(error.into()),
-        _ => Ok(()),
-    }
+/// Plays all clients at once, and returns how many answers they have.
+async fn visit(address: SocketAddr) -> Result<usize, GroupError<io::Error>> {
+    scope(async |group: &TaskGroup<io::Error>| {
+        let clients = (0..CLIENTS).map(|number| client(address, number));
+        let received = group.try_join_all(clients).await?;
+        Ok(received.iter().sum())
+    })
+    .await
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let (address, clients) = match args.as_slice() {
-        [] => ("127.0.0.1:0", CLIENTS),
-        ["serve", address] => (*address, 0),
-        _ => ("", 0),
+    let (plays, address) = match args[..] {
+        [] => (true, "127.0.0.1:0".parse()),
+        ["serve", address] => (false, address.parse()),
+        _ => (false, "".parse()),
     };
-    let Ok(address) = address.parse() else {
+    let Ok(address) = address else {
         eprintln!(
             "usage: tcp_server [serve <address:port>], not: {}",
             args.join(" ")
         );
         return ExitCode::from(2);
     };
-    match run(address, clients).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
+
+    let stats = Arc::new(Stats::default());
+    let began = Instant::now();
+    let process = Process::new().name("server").grace(GRACE);
+    let report = process.run(async |group: &TaskGroup<io::Error>| {
+        let (spawner, stats) = (group.spawner(), stats.clone());
+        let server = group.start(move |ready| serve(ready, address, spawner, stats));
+        let (address, server) = server.await.map_err(io::Error::other)?;
+        println!("listening on {address}, at most {CAP} connections at once");
+        if plays {
+            let received = visit(address).await.map_err(io::Error::other)?;
+            println!("the clients received {received} answers");
+            assert_eq!(received, CLIENTS / 5 + CLIENTS / 5 * 4 * 10, "each its own");
+            server.cancel();
         }
-    }
+        Ok(())
+    });
+    let report = report.await;
+
+    let Stats {
+        open,
+        most_open,
+        connections,
+        begun,
+        answered,
+        alive,
+    } = &*stats;
+    println!("{connections:?} connections, at most {most_open:?} at once, {open:?} left");
+    println!("{begun:?} jobs begun, {answered:?} answered, {alive:?} left");
+    println!("{:.1?} in all", began.elapsed());
+    let left = open.load(Relaxed) + alive.load(Relaxed);
+    assert_eq!(left, 0, "nothing outlives its scope");
+    assert!(most_open.load(Relaxed) <= CAP, "too many at once");
+    report.report()
 }

@@ -1,7 +1,8 @@
 //! A workflow: steps that depend on one another, as many at once as can be, and what becomes of the rest when one fails.
 //!
 //! The steps are the packages that this one is built from, read from `Cargo.lock`. A step counts the lines of its package, once the
-//! packages that it depends on are counted, and adds theirs. A package whose sources are not on this machine has no lines.
+//! packages that it depends on are counted. A package whose sources are not on this machine has no lines. The program proves that
+//! none came too early, and that what is left out is just what depends on a failure.
 //!
 //! ```sh
 //! cargo run --release --example workflow                    # who brings the most code along?
@@ -13,11 +14,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clap::Parser;
 use ringfence::queue::{Delivery, bounded};
-use ringfence::{BoxError, GroupError, TaskGroup, Workers, scope};
+use ringfence::{BoxError, TaskGroup, Workers, scope};
 
 /// Counts the lines of this package's dependencies, dependencies first.
 #[derive(Parser)]
@@ -40,44 +41,32 @@ struct Plan {
     needed_by: BTreeMap<Step, Vec<Step>>,
     waits_for: BTreeMap<Step, usize>,
     lines: BTreeMap<Step, usize>,
-    failed: BTreeMap<Step, String>,
+    failed: BTreeMap<Step, BoxError>,
 }
 
 impl Plan {
     fn read(lock: &str) -> Self {
-        let packages: Vec<&str> = lock.split("[[package]]").skip(1).collect();
-        let field = |text: &str, name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            Some(line.trim_matches([' ', '=', '"']).to_owned())
-        };
-        let named = |text: &str| Some((field(text, "name ")?, field(text, "version ")?));
-        let all: Vec<(String, String)> = packages.iter().filter_map(|text| named(text)).collect();
-        let step = |name: &str, version: Option<&str>| -> Option<Step> {
-            let is_it = |(other, of): &&(String, String)| {
-                other == name && version.is_none_or(|version| of == version)
+        let mut packages = Vec::new();
+        for text in lock.split("[[package]]").skip(1) {
+            let field = |name| {
+                let value = text.lines().find_map(|line| line.strip_prefix(name));
+                value.map_or("", |value| value.trim_matches('"'))
             };
-            let (name, version) = all.iter().find(is_it)?;
-            Some(format!("{name}-{version}").into())
-        };
+            let needs = text.lines().filter_map(|line| line.strip_prefix(" \""));
+            let needs: Vec<_> = needs.map(|need| need.trim_end_matches("\",")).collect();
+            packages.push((field("name = "), field("version = "), needs));
+        }
         let mut plan = Self::default();
-        for text in &packages {
-            let Some(this) = named(text).and_then(|(name, version)| step(&name, Some(&version)))
-            else {
-                continue;
+        for (name, version, needs) in &packages {
+            let this = Step::from(format!("{name}-{version}"));
+            // A version is told where there are several.
+            let is_needed = |name: &str, version: &str| {
+                needs.contains(&name) || needs.contains(&&*format!("{name} {version}"))
             };
-            let list = text
-                .split_once("dependencies = [")
-                .map_or("", |(_, list)| list);
-            let needs: BTreeSet<Step> = list
-                .lines()
-                .filter_map(|line| line.trim().strip_prefix('"')?.split('"').next())
-                .filter_map(|dependency| {
-                    let mut parts = dependency.split(' ');
-                    step(parts.next()?, parts.next())
-                })
-                // A package may test itself through its features.
-                .filter(|need| *need != this)
-                .collect();
+            let needs = packages.iter().filter(|other| is_needed(other.0, other.1));
+            let needs = needs.map(|(name, version, _)| Step::from(format!("{name}-{version}")));
+            // A package may test itself through its features.
+            let needs: BTreeSet<Step> = needs.filter(|need| *need != this).collect();
             for need in &needs {
                 let dependents = plan.needed_by.entry(need.clone()).or_default();
                 dependents.push(this.clone());
@@ -94,26 +83,34 @@ impl Plan {
     }
 
     /// All that a step depends on, itself included.
-    fn below(&self, step: &Step, seen: &mut BTreeSet<Step>) {
-        if seen.insert(step.clone()) {
+    fn below<'a>(&'a self, step: &'a Step, seen: &mut BTreeSet<&'a Step>) {
+        if seen.insert(step) {
             self.needs[step]
                 .iter()
                 .for_each(|need| self.below(need, seen));
         }
     }
 
-    /// Notes that a step is done; returns those that are ready now. A step that failed keeps its dependents waiting.
-    fn done(&mut self, step: &Step, lines: usize) -> Vec<Step> {
-        self.lines.insert(step.clone(), lines);
-        let mut ready = Vec::new();
-        for dependent in self.needed_by.get(step).into_iter().flatten() {
-            if let Some(left) = self.waits_for.get_mut(dependent) {
-                *left -= 1;
-                if *left == 0 {
-                    ready.push(dependent.clone());
-                }
+    /// Notes what became of a step; returns those that are ready now. A step that failed keeps its dependents waiting.
+    fn note(&mut self, step: &Step, counted: Result<usize, BoxError>) -> Vec<Step> {
+        let is_early = |need| !self.lines.contains_key(need);
+        assert!(
+            !self.needs[step].iter().any(is_early),
+            "{step} came too early"
+        );
+        match counted {
+            Ok(lines) => drop(self.lines.insert(step.clone(), lines)),
+            Err(error) => {
+                self.failed.insert(step.clone(), error);
+                return Vec::new();
             }
         }
+        let mut ready = self.needed_by.get(step).cloned().unwrap_or_default();
+        ready.retain(|dependent| {
+            let left = self.waits_for.entry(dependent.clone()).or_default();
+            *left -= 1;
+            *left == 0
+        });
         ready
     }
 }
@@ -141,100 +138,88 @@ fn sources() -> Vec<PathBuf> {
     registries.map(|registry| registry.path()).collect()
 }
 
-/// The error itself: the group around it is of no interest here.
-fn cause(error: &GroupError<BoxError>) -> String {
-    error
-        .first()
-        .map_or_else(|| error.to_string(), ToString::to_string)
+/// Does a step. The scope is there so that the thread is gone before the worker takes the next one.
+async fn count(step: Step, sources: Arc<[PathBuf]>, fails: bool) -> Result<usize, BoxError> {
+    let run = scope(async |group: &TaskGroup| {
+        let lines = group.spawn_blocking(move || {
+            if fails {
+                return Err("told to".into());
+            }
+            let folders = sources.iter().map(|folder| folder.join(&*step));
+            Ok(folders.map(|folder| lines_in(&folder)).sum())
+        });
+        Ok(lines.await)
+    });
+    run.await.or_else(|error| Err(error.into_first()?))
+}
+
+fn lock(plan: &Mutex<Plan>) -> MutexGuard<'_, Plan> {
+    plan.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let args = Args::parse();
-    let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock");
-    let lock = fs::read_to_string(lock).map_err(|error| format!("{lock}: {error}"))?;
-    let plan = Arc::new(Mutex::new(Plan::read(&lock)));
+    let Args { at_once, fail } = Args::parse();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock");
+    let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    let plan = Arc::new(Mutex::new(Plan::read(&text)));
     let sources: Arc<[PathBuf]> = sources().into();
-    let locked = |plan: &Mutex<Plan>, change: &mut dyn FnMut(&mut Plan)| {
-        change(&mut plan.lock().unwrap_or_else(PoisonError::into_inner));
-    };
 
-    // What is ready goes into a queue; what is done puts there what has become ready by that. When nothing is in it and nobody
-    // is at work, the queue ends by itself.
-    let (sender, receiver) = bounded::<Step>(args.at_once);
-    let mut first = Vec::new();
-    locked(&plan, &mut |plan| first = plan.ready());
-    let (noted, fails) = (plan.clone(), args.fail.clone());
-    let tally = scope(async |group: &TaskGroup| {
+    // What is ready is in a queue, and what is done puts there what has become ready by that. When nothing is in it and nobody
+    // is at work, it ends by itself.
+    let (sender, receiver) = bounded::<Step>(at_once);
+    let (first, shared, to_fail) = (lock(&plan).ready(), plan.clone(), fail.clone());
+    scope(async |group: &TaskGroup| {
         group.spawn(async move {
             for step in first {
                 sender.send(step).await?;
             }
             Ok(())
         });
-        let workers = Workers::new(args.at_once).run(receiver, move |step: Delivery<Step>| {
-            let (plan, sources) = (noted.clone(), sources.clone());
-            let is_to_fail = fails.as_ref().is_some_and(|name| {
-                step.rsplit_once('-')
-                    .is_some_and(|(package, _)| package == name)
-            });
+        let workers = Workers::new(at_once).run(receiver, move |step: Delivery<Step>| {
+            let (plan, sources) = (shared.clone(), sources.clone());
+            let (package, _version) = step.rsplit_once('-').unwrap_or_default();
+            let counted = count(step.clone(), sources, to_fail.as_deref() == Some(package));
             async move {
-                let name = step.clone();
-                // A scope, so that the count is gone before the worker takes the next step.
-                let counted = scope(async |group: &TaskGroup| {
-                    let lines = group.spawn_blocking(move || {
-                        if is_to_fail {
-                            return Err::<usize, BoxError>("told to".into());
-                        }
-                        Ok(sources
-                            .iter()
-                            .map(|folder| lines_in(&folder.join(&*name)))
-                            .sum())
-                    });
-                    Ok(lines.await)
-                });
                 let counted = counted.await;
-                let mut ready = Vec::new();
-                locked(&plan, &mut |plan| match &counted {
-                    Ok(lines) => ready = plan.done(&step, *lines),
-                    Err(error) => drop(plan.failed.insert(step.clone(), cause(error))),
-                });
-                for next in ready {
+                for next in lock(&plan).note(&step, counted) {
                     step.send(next)?;
                 }
                 Ok::<_, BoxError>(step)
             }
         });
-        Ok(workers.await?)
+        workers.await?;
+        Ok(())
     })
     .await?;
 
-    locked(&plan, &mut |plan| {
-        let total = |step: &Step| {
-            let mut below = BTreeSet::new();
-            plan.below(step, &mut below);
-            below
-                .iter()
-                .filter_map(|step| plan.lines.get(step))
-                .sum::<usize>()
-        };
-        let mut heaviest: Vec<(usize, &Step)> =
-            plan.lines.keys().map(|step| (total(step), step)).collect();
-        heaviest.sort_by(|a, b| b.cmp(a));
-        println!("lines with all below   package");
-        for (lines, step) in heaviest.iter().take(8) {
-            println!("{lines:>20}   {step}");
+    let plan = lock(&plan);
+    let mut heaviest = Vec::new();
+    for step in plan.needs.keys() {
+        let mut below = BTreeSet::new();
+        plan.below(step, &mut below);
+        let hit = below.iter().any(|step| plan.failed.contains_key(*step));
+        match plan.lines.get(step) {
+            Some(_) => assert!(!hit, "{step} depends on what has failed"),
+            None => assert!(hit, "{step} was left out for no reason"),
         }
-        for (step, why) in &plan.failed {
-            println!("failed: {step}: {why}");
-        }
-        let left_out = plan.needs.len() - plan.lines.len() - plan.failed.len();
-        println!(
-            "{} steps done, {} failed, {left_out} left out",
-            plan.lines.len(),
-            plan.failed.len()
-        );
-        assert_eq!(plan.lines.len() + plan.failed.len(), tally.done as usize);
-    });
-    Ok(())
+        let lines = below.iter().filter_map(|step| plan.lines.get(*step));
+        heaviest.push((lines.sum::<usize>(), step));
+    }
+    heaviest.retain(|(_, step)| plan.lines.contains_key(*step));
+    heaviest.sort_by(|a, b| b.cmp(a));
+    println!("lines with all below   package");
+    for (lines, step) in heaviest.iter().take(8) {
+        println!("{lines:>20}   {step}");
+    }
+    for (step, why) in &plan.failed {
+        println!("failed: {step}: {why}");
+    }
+    let (done, failed) = (plan.lines.len(), plan.failed.len());
+    let left_out = plan.needs.len() - done - failed;
+    println!("{done} steps done, {failed} failed, {left_out} left out");
+    match fail {
+        Some(name) if failed == 0 => Err(format!("{name}: no such package").into()),
+        _ => Ok(()),
+    }
 }

@@ -49,7 +49,7 @@ impl Line {
     }
 
     /// Requests that the server saw for each call.
-    fn amplification(&self) -> f64 {
+    pub(crate) fn amplification(&self) -> f64 {
         f64::from(self.sent) / self.times.len().max(1) as f64
     }
 
@@ -59,6 +59,12 @@ impl Line {
         let place = (last as f64 * share).round() as usize;
         let time = self.times.get(place).copied().unwrap_or_default();
         time.as_secs_f64() * 1e3
+    }
+
+    /// How long a call takes on average, in milliseconds.
+    pub(crate) fn mean(&self) -> f64 {
+        let all: Duration = self.times.iter().sum();
+        all.as_secs_f64() * 1e3 / self.times.len().max(1) as f64
     }
 
     /// How long a step is, in seconds.

@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{bail, ensure};
 use clap::Parser;
 use ringfence::{TaskGroup, scope};
 use tokio::time::{Instant, interval};
@@ -69,6 +70,26 @@ async fn main() -> anyhow::Result<()> {
         tokio::fs::write(path, chart::svg(&lines)).await?;
         eprintln!("chart written to {}", path.display());
     }
+    // At other rates there is no overload, or no end of it.
+    if options.rate == 100 {
+        check(&lines)?;
+    }
+    Ok(())
+}
+
+/// Fails if it did not come out as told above. The bounds hold for a hundred calls, and on a busy machine.
+fn check(lines: &[Line]) -> anyhow::Result<()> {
+    let [_, naive, _, budget, tail, hedged] = lines else {
+        bail!("there are six ways");
+    };
+    let (naive, budget) = (naive.amplification(), budget.amplification());
+    ensure!(budget < 1.5, "with a budget: {budget:.2} requests a call");
+    ensure!(naive > 2.0 * budget, "without one: only {naive:.2}");
+    let (tail, hedged) = (tail.mean(), hedged.mean());
+    ensure!(
+        hedged < tail,
+        "hedged, a call takes {hedged:.0} ms, and {tail:.0} otherwise"
+    );
     Ok(())
 }
 

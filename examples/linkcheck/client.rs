@@ -1,6 +1,7 @@
 //! The HTTP client: pooled connections, a limit on the time of each request, retries.
 
 use std::error::Error;
+use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use hyper::header::{CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER, USER_AGENT}
 use hyper::{Request, Response, StatusCode};
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::TokioTimer;
-use ringfence::{Attempt, Retry, RetryReason, Spawner, Verdict};
+use ringfence::{Retry, RetryReason, Spawner, Verdict};
 use url::Url;
 
 use crate::html::resolve;
@@ -103,31 +104,30 @@ impl Client {
     /// Fetches a URL, trying again when that may help.
     pub(crate) async fn get(&self, url: &Url) -> Result<Fetched, FetchError> {
         let fetched = RETRY
-            .retry(|attempt| self.attempt(url, attempt))
+            .retry(|attempt| {
+                self.requests.fetch_add(1, Ordering::Relaxed);
+                let again = usize::from(attempt.number > 1);
+                self.retries.fetch_add(again, Ordering::Relaxed);
+                self.exchange(url)
+            })
             .classify(FetchError::verdict)
+            // It covers the body as well: a server may stop in the middle of it.
+            .attempt_timeout(self.timeout)
             .await;
-        match fetched {
-            Ok(fetched) => Ok(fetched),
-            Err(gave_up) => match (gave_up.reason(), gave_up.into_error()) {
-                (RetryReason::Permanent | RetryReason::AttemptsExhausted, Some(error)) => {
-                    Err(error)
-                }
-                // No time for another attempt: that says nothing about the page. The scope ends at
-                // its deadline, and takes us with it.
-                _ => std::future::pending().await,
+        let gave_up = match fetched {
+            Ok(fetched) => return Ok(fetched),
+            Err(gave_up) => gave_up,
+        };
+        match (gave_up.reason(), gave_up.attempt_timed_out()) {
+            // No time for another attempt: that says nothing about the page. The scope ends at its
+            // deadline, and takes us with it.
+            (RetryReason::Deadline, _) => pending().await,
+            (_, Some(limit)) => Err(FetchError::Timeout(limit)),
+            (_, None) => match gave_up.into_error() {
+                Some(error) => Err(error),
+                None => pending().await, // cancelled before the first attempt
             },
         }
-    }
-
-    async fn attempt(&self, url: &Url, attempt: Attempt) -> Result<Fetched, FetchError> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        if attempt.number > 1 {
-            self.retries.fetch_add(1, Ordering::Relaxed);
-        }
-        // The limit covers the body as well: a server may stop in the middle of it.
-        ringfence::timeout(self.timeout, self.exchange(url))
-            .await
-            .unwrap_or(Err(FetchError::Timeout(self.timeout)))
     }
 
     async fn exchange(&self, url: &Url) -> Result<Fetched, FetchError> {

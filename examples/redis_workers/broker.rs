@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringfence::{BoxError, Deadline, Deliverable, Source};
+use ringfence::{BoxError, Deadline, Deliverable, Retry, Source};
 use tokio::sync::Mutex;
-use tokio::time::sleep;
 
 use crate::resp::{Connection, Reply};
 
@@ -18,6 +17,7 @@ const STREAM: &str = "jobs";
 const GROUP: &str = "workers";
 /// How long the server may be away.
 const PATIENCE: Duration = Duration::from_secs(30);
+const AGAIN: Retry = Retry::constant(Duration::from_millis(50)).unlimited();
 
 /// A server, which may go away and come back.
 pub(crate) struct Redis {
@@ -37,16 +37,12 @@ impl Redis {
     ///
     /// Cancel safe: the connection of a call that is dropped is dropped with it.
     pub(crate) async fn call(&self, command: &[&str]) -> io::Result<Reply> {
-        let deadline = Deadline::after(PATIENCE);
-        loop {
-            match self.try_call(command).await {
-                Ok(Reply::Error(error)) if error.starts_with("LOADING") => {}
-                Ok(Reply::Error(error)) => return Err(io::Error::other(error)),
-                Ok(reply) => return Ok(reply),
-                Err(error) if deadline.is_past() => return Err(error),
-                Err(_) => {}
-            }
-            sleep(Duration::from_millis(50)).await;
+        let answer = AGAIN.retry(|_| self.try_call(command));
+        let answer = answer.until(|reply| !reply.is_loading());
+        match answer.deadline(Deadline::after(PATIENCE)).await {
+            Ok(Reply::Error(error)) => Err(io::Error::other(error)),
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(io::Error::other(error)),
         }
     }
 

@@ -31,6 +31,11 @@ impl Reply {
         }
     }
 
+    /// Whether the server is there, and cannot answer yet.
+    pub(crate) fn is_loading(&self) -> bool {
+        matches!(self, Self::Error(error) if error.starts_with("LOADING"))
+    }
+
     /// The entries of a list; none of anything else.
     pub(crate) fn list(&self) -> &[Self] {
         match self {

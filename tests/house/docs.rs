@@ -48,6 +48,34 @@ fn no_program_in_a_page_is_left_out() {
 }
 
 #[test]
+fn every_example_is_in_the_cookbook_and_is_run() {
+    let (cookbook, steps) = (read("docs/cookbook.md"), read(".ci/run"));
+    let runs = steps.lines().filter_map(|line| {
+        let run = line.trim().strip_prefix("cargo run --locked --example ")?;
+        run.split(' ').next()
+    });
+    let runs: Vec<&str> = runs.collect();
+    let mut complaints = Vec::new();
+    for file in files("examples", "rs") {
+        let path = file.trim_start_matches("examples/");
+        let Some(name) = path.strip_suffix("/main.rs").or(path.strip_suffix(".rs")) else {
+            continue;
+        };
+        if name.contains('/') {
+            continue;
+        }
+        if !cookbook.contains(&format!("`{name}`")) {
+            complaints.push(format!("{name}: not in docs/cookbook.md"));
+        }
+        // It looks at another process; a test of the chat runs it.
+        if name != "pstree" && !runs.contains(&name) {
+            complaints.push(format!("{name}: not in .ci/run"));
+        }
+    }
+    report("show these programs, and run them:", &complaints);
+}
+
+#[test]
 fn every_decision_has_context_decision_and_consequences() {
     let complaints: Vec<String> = files("docs/decisions", "md")
         .into_iter()

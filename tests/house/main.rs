@@ -1,6 +1,7 @@
 //! Guards on the house itself. Each one says what is wrong, where, and what to do about it.
 
 mod contract;
+mod counterparts;
 mod docs;
 mod layers;
 mod links;
