@@ -582,6 +582,22 @@ fn a_deadline_is_a_value() {
 }
 
 #[test]
+fn a_duration_is_a_deadline_from_now() {
+    paused(async || {
+        let late = Scope::new().deadline(ms(30)); // counts from here
+        advance(ms(10)).await;
+        let start = Instant::now();
+        assert_eq!(Deadline::from(ms(5)), Deadline::after(ms(5)));
+        assert_eq!(Deadline::from(Duration::MAX), Deadline::NEVER);
+        let ended = late.run(async |_: &Group| pending::<Done>().await).await;
+        assert!(ended.unwrap_err().is_deadline_exceeded());
+        assert_eq!(start.elapsed(), ms(20));
+        assert!(timeout_at(ms(5), pending::<()>()).await.is_err());
+        assert_eq!(start.elapsed(), ms(25));
+    });
+}
+
+#[test]
 fn time_is_that_of_the_runtimes_clock() {
     paused(async || {
         let (fired, day) = (Count::new(), Duration::from_secs(24 * 60 * 60));

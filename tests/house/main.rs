@@ -4,6 +4,7 @@ mod contract;
 mod counterparts;
 mod docs;
 mod layers;
+mod links;
 mod source;
 
 use std::{
