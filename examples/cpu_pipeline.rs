@@ -148,6 +148,9 @@ async fn main() -> Result<(), BoxError> {
     let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src").to_owned();
     let folder = std::env::args().nth(1).unwrap_or(sources);
     let files = files_below(folder.as_ref())?;
+    if files.is_empty() {
+        return Err(format!("no files in {folder}").into());
+    }
 
     let began = Instant::now();
     let words = pipeline(files.clone(), count, Deadline::NEVER).await?;
