@@ -1,19 +1,24 @@
-//! For code that knows other words than ours: a spawner as an object, and the token of `tokio-util`.
+//! For code that knows other words than ours: a group as an object, and the token of `tokio-util`.
 
 use std::future::Future;
 use std::pin::Pin;
 
 #[cfg(feature = "tokio-util")]
 use crate::cancel::token;
+use crate::group::TaskGroup;
 use crate::group::error::SpawnError;
 use crate::group::handle::OutcomeHandle;
+use crate::group::owned::OwnedGroup;
 use crate::group::spawn::Spawner;
 
 /// What [`Spawn`] spawns.
 pub type BoxedTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A group that can be spawned into, as an object: for a library that is told where its tasks go, and wants to know neither
+/// A group that can be spawned into, of whatever kind: for a library that is told where its tasks go, and wants to know neither
 /// the runtime nor the error type of the group.
+///
+/// Take a `&dyn Spawn` to spawn something and be done: a reference to a [`TaskGroup`], an [`OwnedGroup`] or a [`Spawner`] is
+/// one. Keep an `Arc<dyn Spawn>`, made of a [`Spawner`], to spawn later.
 ///
 /// A task returns nothing; a panic is a failure of the group. What fails otherwise is the library's to tell. The tasks are
 /// children like all others: cancelled with the group, and waited for.
@@ -38,9 +43,15 @@ pub type BoxedTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 ///     }
 /// }
 ///
+/// /// And a function:
+/// fn warm_up(tasks: &dyn Spawn) {
+///     tasks.spawn(async { /* … */ });
+/// }
+///
 /// scope(async |group| -> std::io::Result<()> {
 ///     let client = Client { tasks: Arc::new(group.spawner()) };
 ///     assert!(client.refresh().await);
+///     warm_up(group);
 ///     Ok(())
 /// })
 /// .await
@@ -84,6 +95,26 @@ impl dyn Spawn + '_ {
 }
 
 impl<E: Send + 'static> Spawn for Spawner<E> {
+    fn try_spawn_boxed(&self, task: BoxedTask) -> Result<OutcomeHandle<()>, SpawnError<BoxedTask>> {
+        self.try_spawn(task)
+    }
+
+    fn spawn_boxed(&self, task: BoxedTask) -> OutcomeHandle<()> {
+        self.spawn(task)
+    }
+}
+
+impl<E: Send + 'static> Spawn for TaskGroup<E> {
+    fn try_spawn_boxed(&self, task: BoxedTask) -> Result<OutcomeHandle<()>, SpawnError<BoxedTask>> {
+        Ok(self.try_spawn(task)?.detached())
+    }
+
+    fn spawn_boxed(&self, task: BoxedTask) -> OutcomeHandle<()> {
+        self.spawn(task).detached()
+    }
+}
+
+impl<E: Send + 'static> Spawn for OwnedGroup<E> {
     fn try_spawn_boxed(&self, task: BoxedTask) -> Result<OutcomeHandle<()>, SpawnError<BoxedTask>> {
         self.try_spawn(task)
     }

@@ -70,6 +70,10 @@ impl Place {
 /// }).await
 /// # }
 /// ```
+///
+/// It is that of the task in which this is *called*. A future that goes to a task outside, such as the signal that a server is to
+/// shut down on, finds none in there: make it here, and hand it over. `with_graceful_shutdown(token().cancelled())` is told of the
+/// cancel; `with_graceful_shutdown(async { token().cancelled().await })` never is.
 #[must_use]
 pub fn token() -> Token {
     let is_exposed = !crate::context::is_inside_shield();
@@ -126,6 +130,8 @@ impl Token {
     }
 
     /// Waits until the task is asked to end; for ever outside every group.
+    ///
+    /// The future borrows nothing: it can be awaited in another task.
     ///
     /// # Cancel safety
     ///

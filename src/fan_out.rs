@@ -128,6 +128,7 @@ where
     /// # Panics
     ///
     /// If `limit` is 0.
+    #[doc(alias("concurrency", "buffer_unordered"))]
     #[track_caller]
     pub fn limit(mut self, limit: usize) -> Self {
         assert!(

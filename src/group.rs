@@ -92,6 +92,7 @@ use crate::sync::{Arc, PlainArc};
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "nursery")]
 pub fn scope<E, T, F>(body: F) -> impl Future<Output = Result<T, GroupError<E>>>
 where
     E: Send + 'static,
@@ -154,6 +155,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # Panics
     ///
     /// Outside a tokio runtime.
+    #[doc(alias("create_task", "start_soon"))]
     #[track_caller]
     pub fn spawn<F>(&self, future: F) -> TaskHandle<'_, <F::Output as TaskOutput<E>>::Value>
     where
@@ -263,6 +265,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 
     /// Names the next child, for errors, events and snapshots: `group.named("fetch").spawn(…)`.
+    #[doc(alias = "spawn_named")]
     pub fn named(&self, name: impl Into<PlainArc<str>>) -> Named<'_, E> {
         Named {
             group: self,
@@ -302,6 +305,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 
     /// Cancels all present children, not the body; the group stays open.
+    #[doc(alias = "abort_all")]
     pub fn cancel_children(&self) {
         self.spawner.core.cancel_children();
     }

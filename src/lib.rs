@@ -62,7 +62,8 @@
 //! # Errors
 //!
 //! A child returns `()` or `Result<T, E>`, with the one `E` of its group; convert inside the child where it differs:
-//! `group.spawn(async { Ok(fetch().await?) })`. Where nothing tells `E`, write `async |group: &TaskGroup|` for [`BoxError`].
+//! `group.spawn(async { Ok(fetch().await?) })`. Where nothing tells `E` (*type annotations needed*, says the compiler), write
+//! `async |group: &TaskGroup|` for [`BoxError`].
 //! [`GroupError<E>`](GroupError) has the same shape for one failure or many: its [cause](GroupError::cause), each failure
 //! with its task's name and place in the order in which they happened, and [`into_first`](GroupError::into_first) for the
 //! error itself. It goes through `?` into `anyhow` and into boxed errors.
@@ -75,7 +76,7 @@
 //! | for | look at |
 //! |---|---|
 //! | a scope with a name, a grace, a deadline, an observer | [`Scope`] |
-//! | spawning from children, callbacks, other threads; from a library, as an object | [`TaskGroup::spawner`], [`Spawn`] |
+//! | spawning from children, callbacks, other threads; into whatever group a library is lent | [`TaskGroup::spawner`], [`Spawn`] |
 //! | what serves the others and ends with them | [`TaskGroup::spawn_background`] |
 //! | children that borrow, or are not `Send`, in one task | [`borrow_scope`], [`local_scope`] |
 //! | the first that succeeds, all of a tuple, a staggered start | [`TaskGroup::first_ok`], [`TaskGroup::try_join`], [`TaskGroup::staggered`] |
@@ -98,11 +99,27 @@
 //! | what is alive just now, and what it waits for; counters; who is slow | [`snapshot`], [`inspect`] |
 //! | tests: nothing left alive, a cut at every await | `testing`, behind its feature |
 //!
+//! The [guide] has the pages of `docs/`: [which form for what](guide::choosing), [the cookbook](guide::cookbook),
+//! [cancellation](guide::cancellation), [errors](guide::errors), [testing](guide::testing), [limits](guide::limits), and where one
+//! comes from: [`JoinSet`](guide::migrating), [asyncio](guide::from_asyncio).
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | for |
+//! |---|---|
+//! | `signal` | `run` and `Process`: a process that stops in order on SIGINT or SIGTERM |
+//! | `testing` | the module `testing` |
+//! | `stream` | `Stream` and `Sink` of `futures` for what yields or takes many values |
+//! | `tokio-util` | to and from its `CancellationToken` |
+//! | `tracing` | displaced panics, forced children and lifecycle edges as events; children in the current span |
+//!
 //! # What it does not do
 //!
 //! A task that never awaits cannot be stopped, only waited for. A scope future that is leaked (`mem::forget`) is never
 //! cancelled. When a runtime is shut down, its tasks are dropped in whatever order it likes, and scopes elsewhere learn that it is gone. With
-//! `panic = "abort"` a panic ends the process; all else holds.
+//! `panic = "abort"` a panic ends the process; all else holds. [More of that](guide::limits).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings))))]

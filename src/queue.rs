@@ -108,6 +108,7 @@ use store::Store;
 /// assert_eq!(receiver.recv().await.unwrap(), "first");
 /// # }
 /// ```
+#[doc(alias = "channel")]
 #[track_caller]
 #[must_use]
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {

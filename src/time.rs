@@ -108,6 +108,13 @@ impl From<Instant> for Deadline {
     }
 }
 
+/// So long from now, as [`after`](Deadline::after): time counts from the call that is given the duration.
+impl From<Duration> for Deadline {
+    fn from(duration: Duration) -> Self {
+        Self::after(duration)
+    }
+}
+
 impl fmt::Debug for Deadline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {

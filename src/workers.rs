@@ -202,7 +202,7 @@ impl<E: Send + 'static> Workers<E> {
     ///
     /// The handler is given each delivery by value. It gives it back to say that it is done; whatever else happens to it
     /// drops it, and the source delivers it again if it can. A handler that fails or panics ends neither its worker nor
-    /// the pool: see [`on_failure`](Self::on_failure) for who is told.
+    /// the pool: see [`on_failure`](Self::on_failure) for who is told. One that never fails says so by `Ok::<_, Infallible>(job)`.
     ///
     /// To stop, close the queue: the workers finish what is in it. If the group around the pool is cancelled with a grace,
     /// the pool does that by itself. What is left when the grace has run out is in the queue, also what was being worked

@@ -290,6 +290,9 @@ where
     /// The items run on their own, whatever the taker does meanwhile, until as many results wait as the limit and the
     /// [buffer](Self::buffer) allow together. An item that is much slower than those after it holds them up at that bound.
     /// The work starts when the first value is asked for.
+    ///
+    /// A failure ends the fan-out. To go on, and have each item's own result, make it the value:
+    /// `async move { Ok::<_, Infallible>(fetch(item).await) }`. What came before a deadline is there then, too.
     #[track_caller]
     pub fn results<F, Fut, V, E>(self, function: F) -> Results<V, E>
     where

@@ -65,7 +65,6 @@ impl<I: IntoIterator> IntoInput<Iterated<()>> for I {
 
 /// Items of a stream; also the marker of [`IntoInput`] for streams.
 #[cfg(feature = "stream")]
-#[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 #[derive(Debug)]
 pub struct Streamed<S>(std::pin::Pin<Box<S>>);
 

@@ -159,7 +159,6 @@ impl<V, E> Results<V, E> {
 }
 
 #[cfg(feature = "stream")]
-#[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 impl<V, E> futures_core::Stream for Results<V, E> {
     type Item = Result<V, GroupError<E>>;
 

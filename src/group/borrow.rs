@@ -171,11 +171,11 @@ impl Scope {
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() {
     /// use std::time::Duration;
-    /// use ringfence::{Deadline, Scope};
+    /// use ringfence::Scope;
     ///
     /// let words = vec!["one".to_string(), "two".to_string()];
     /// let error = Scope::new()
-    ///     .deadline(Deadline::after(Duration::from_secs(1)))
+    ///     .deadline(Duration::from_secs(1))
     ///     .run_borrow(async |group| -> std::io::Result<()> {
     ///         for word in &words {
     ///             group.named(word.as_str()).spawn(async move {

@@ -12,7 +12,8 @@ use crate::sync::PlainArc;
 
 /// Any error: what a group's children fail with unless it says otherwise.
 ///
-/// Everything that `?` takes into a `Box<dyn Error + Send + Sync>` it takes into this too: errors, strings, boxes.
+/// Everything that `?` takes into a `Box<dyn Error + Send + Sync>` it takes into this too: errors, strings, boxes. Printed with
+/// `{:#}`, it is followed by its sources, and so it is in a [`GroupError`].
 ///
 /// It is a type of its own because a scope whose error type *names a lifetime*, as `Box<dyn Error + Send + Sync + 'static>`
 /// and `&'static str` do, cannot be part of a spawned task: the compiler forgets the lifetime there, and then finds that
@@ -61,7 +62,16 @@ impl fmt::Debug for BoxError {
 
 impl fmt::Display for BoxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        if !f.alternate() {
+            return fmt::Display::fmt(&self.0, f);
+        }
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
     }
 }
 
@@ -143,7 +153,8 @@ impl<E: fmt::Display> fmt::Display for Failure<E> {
             None => f.write_str("the body")?,
         }
         match &self.kind {
-            FailureKind::Error(error) => write!(f, ": {error}"),
+            // With the chain, where `E` has one to show: `source()` of a `GroupError` cannot.
+            FailureKind::Error(error) => write!(f, ": {error:#}"),
             FailureKind::Panic(panic) => write!(f, " panicked: {panic}"),
         }
     }
@@ -163,7 +174,8 @@ impl<E: fmt::Debug> fmt::Debug for Failure<E> {
 /// It has the same shape whether one child failed or many. It is an [`Error`](std::error::Error), `Send` and `Sync`, for
 /// every `E: Debug + Display + Send + Sync`, so `?` takes it into `anyhow::Error` and `Box<dyn Error + Send + Sync>`. Its
 /// `source()` is `None`, because not every such `E` is an error; [`first`](Self::first) and
-/// [`into_first`](Self::into_first) give the error itself, with its own chain.
+/// [`into_first`](Self::into_first) give the error itself, with its own chain. Printed, each failure is as its `E` prints with `{:#}`:
+/// [`BoxError`] and `anyhow::Error` show their chains there.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -222,6 +234,7 @@ impl<E> GroupError<E> {
     }
 
     /// Asks whether its deadline passed.
+    #[doc(alias = "is_timeout")]
     #[must_use]
     pub fn is_deadline_exceeded(&self) -> bool {
         self.inner.cause == Cause::DeadlineExceeded

@@ -355,6 +355,7 @@ impl<'g, T> TaskHandle<'g, T> {
     ///
     /// A child that has ended stays as it ended. With a grace, the child is signalled first and forced when the grace is
     /// over.
+    #[doc(alias = "abort")]
     pub fn cancel(&self) {
         self.join.cancel(self.core);
     }
@@ -436,6 +437,7 @@ pub struct OutcomeHandle<T> {
 
 impl<T> OutcomeHandle<T> {
     /// Cancels this child alone, and does not wait.
+    #[doc(alias = "abort")]
     pub fn cancel(&self) {
         self.join.cancel(&self.core);
     }

@@ -159,6 +159,7 @@ macro_rules! joins {
             /// # Cancel safety
             ///
             /// Dropped early, it cancels what it has started, and the group waits for it.
+            #[doc(alias("gather", "join_all"))]
             #[track_caller]
             pub fn settle_all<I, F, T>(&self, futures: I) -> impl Future<Output = Vec<Outcome<T>>>
             where
@@ -208,6 +209,7 @@ macro_rules! joins {
             /// Runs futures as children, and hands out how each ended, as they end.
             ///
             /// What a future returns is its value, also if that is a `Result`.
+            #[doc(alias = "join_next")]
             #[track_caller]
             pub fn as_completed<I, F, T>(&self, futures: I) -> AsCompleted<'_, T>
             where

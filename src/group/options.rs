@@ -25,11 +25,11 @@ use crate::trace::Span;
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), ringfence::GroupError<std::io::Error>> {
 /// use std::time::Duration;
-/// use ringfence::{Deadline, Scope};
+/// use ringfence::Scope;
 ///
 /// let sum = Scope::new()
 ///     .name("sums")
-///     .deadline(Deadline::after(Duration::from_secs(1)))
+///     .deadline(Duration::from_secs(1))
 ///     .run(async |group| {
 ///         let a = group.spawn(async { Ok(1) });
 ///         let b = group.spawn(async { Ok(2) });
@@ -78,8 +78,11 @@ impl Scope {
 
     /// Sets a deadline: when it passes, the group is cancelled, and waited for.
     ///
+    /// A [`Deadline`], an instant, or a `Duration`, which counts from this call.
+    ///
     /// It can only be earlier than what the scope inherits. One that is past cancels the scope when its body is first
     /// pending.
+    #[doc(alias = "timeout")]
     pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
         self.deadline = Some(deadline.into());
         self

@@ -114,6 +114,22 @@ impl<E: Send + 'static> OwnedGroup<E> {
         Ok(handle.detached())
     }
 
+    /// Spawns a background child: see [`TaskGroup::spawn_background`]. [`wait`](Self::wait) cancels it when all others are done.
+    ///
+    /// # Panics
+    ///
+    /// As [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn spawn_background<F>(
+        &self,
+        future: F,
+    ) -> OutcomeHandle<<F::Output as TaskOutput<E>>::Value>
+    where
+        F: Future<Output: TaskOutput<E, Value: Send + 'static>> + Send + 'static,
+    {
+        self.group.spawn_background(future).detached()
+    }
+
     /// Starts a child, and waits until it says that it is ready: see [`TaskGroup::start`].
     ///
     /// # Cancel safety
@@ -136,7 +152,7 @@ impl<E: Send + 'static> OwnedGroup<E> {
         self.group.spawner.start(child)
     }
 
-    /// Returns a spawner, which has all other ways to spawn: with a [name](Spawner::named), in the background, on a thread.
+    /// Returns a spawner, which has all other ways to spawn: with a [name](Spawner::named), on a thread.
     #[must_use]
     pub fn spawner(&self) -> Spawner<E> {
         self.group.spawner()
@@ -213,6 +229,7 @@ impl<E: Send + 'static> OwnedGroup<E> {
     ///
     /// Dropped before it is ready, it is as if the group were dropped: its children are cancelled at once, and the nearest
     /// enclosing owner does not end until they are gone.
+    #[doc(alias = "stop")]
     pub async fn shutdown(self, grace: Duration) -> Report<E> {
         self.group.core().shut_down(!grace.is_zero());
         self.end(Clock::new(capped(grace), None, None)).await
@@ -227,6 +244,7 @@ impl<E: Send + 'static> OwnedGroup<E> {
     /// # Panics
     ///
     /// In a child of its own, which would wait for itself.
+    #[doc(alias = "join")]
     pub async fn wait(self) -> Report<E> {
         let here = crate::context::current().map(|(core, _)| core);
         let own = self.group.core();

@@ -81,6 +81,7 @@ impl Periodic {
     /// # Panics
     ///
     /// If the period is zero.
+    #[doc(alias("every", "interval"))]
     #[track_caller]
     pub fn rate(period: Duration) -> Self {
         assert!(
@@ -148,6 +149,8 @@ impl Periodic {
     /// # }
     /// # drop(statistics(Arc::from("all is well")));
     /// ```
+    ///
+    /// Where nothing around tells the error type, have `work` say it: `Ok::<_, Infallible>(())`.
     ///
     /// # Cancel safety
     ///

@@ -383,18 +383,26 @@ fn a_call_reads_the_token_the_deadline_and_the_names_of_its_child() {
         let result = run
             .run(async |group: &Group| -> Done {
                 let spawner = group.spawner();
-                group.spawn_blocking(move || {
+                group.named("call").spawn_blocking(move || {
                     let in_time = Deadline::current() != Deadline::NEVER;
                     let before = token().is_cancelled();
                     spawner.cancel();
-                    tell.send((in_time, before, token().is_cancelled()))
+                    let inner = Scope::new().name("inner").run(async |_: &Group| {
+                        Err::<(), _>("no".to_owned()) // says where it is
+                    });
+                    let names = inner
+                        .now_or_never()
+                        .expect("it is ready")
+                        .expect_err("it fails");
+                    tell.send((in_time, before, token().is_cancelled(), names.to_string()))
                         .expect("somebody listens");
                 });
                 pending().await
             })
             .await;
         let error = result.expect_err("cancelled");
-        assert_eq!(told.recv(), Ok((true, false, true)));
+        let names = "group `outer/call/inner` failed: the body: no".to_owned();
+        assert_eq!(told.recv(), Ok((true, false, true, names)));
         let ringfence::Cause::Cancelled(CancelReason::Requested { by, .. }) = error.cause() else {
             panic!("{error:?}")
         };

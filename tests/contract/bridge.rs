@@ -2,7 +2,7 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
-use ringfence::{Cause, Outcome, Scope, Spawn, TaskGroup, scope};
+use ringfence::{Cause, Outcome, OutcomeHandle, OwnedGroup, Scope, Spawn, TaskGroup, scope};
 use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,37 @@ fn a_group_is_spawned_into_as_an_object() {
             .await;
         let error = ended.expect_err("a panic");
         assert_eq!((ran.get(), error.len()), (1, 1));
+    });
+}
+
+/// A library that is lent any group.
+fn warm_up(tasks: &dyn Spawn, ran: &Count) -> [OutcomeHandle<()>; 2] {
+    let [a, b] = [ran.clone(), ran.clone()];
+    let plain = tasks.spawn(async move {
+        a.add();
+    });
+    let boxed = tasks.try_spawn_boxed(Box::pin(async move {
+        b.add();
+    }));
+    [plain, boxed.expect("it is open")]
+}
+
+#[test]
+fn every_kind_of_group_is_one_to_spawn_into() {
+    paused(async || {
+        let ran = Count::new();
+        let ended = scope(async |group: &TaskGroup<String>| {
+            for handle in warm_up(group, &ran) {
+                assert_eq!(handle.await, Outcome::Completed(()));
+            }
+            warm_up(&group.spawner(), &ran);
+            Ok(())
+        });
+        ended.await.expect("no failure");
+        let owned = OwnedGroup::<String>::new();
+        warm_up(&owned, &ran);
+        assert!(owned.wait().await.is_clean());
+        assert_eq!(ran.get(), 6);
     });
 }
 

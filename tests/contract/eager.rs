@@ -2,7 +2,8 @@
 
 use std::{
     cell::Cell,
-    future::{pending, poll_fn},
+    future::{Future, pending, poll_fn},
+    pin::Pin,
     sync::Arc,
     task::Poll,
     time::Duration,
@@ -64,6 +65,29 @@ fn a_child_that_is_ready_at_once_makes_no_task() {
             Ok(())
         });
         result.await.expect("nobody fails");
+    });
+}
+
+#[test]
+fn a_tree_that_is_ready_at_once_makes_no_task() {
+    fn tree(depth: u32, seen: Count) -> Pin<Box<dyn Future<Output = Done> + Send>> {
+        Box::pin(async move {
+            seen.add();
+            let branches = if depth == 0 { 0 } else { 5 };
+            let below = scope(async |group: &Group| {
+                for _ in 0..branches {
+                    group.spawn_eager(tree(depth - 1, seen.clone()));
+                }
+                Ok(())
+            });
+            below.await.map_err(|error| error.to_string())
+        })
+    }
+    every_runtime(async || {
+        let (seen, before) = (Count::new(), Handle::current().metrics().num_alive_tasks());
+        assert_eq!(tree(4, seen.clone()).now_or_never(), Some(Ok(())));
+        let alive = Handle::current().metrics().num_alive_tasks();
+        assert_eq!((seen.get(), alive), (781, before));
     });
 }
 

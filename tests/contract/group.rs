@@ -256,10 +256,14 @@ fn a_child_of_an_inner_scope_can_be_spawned_into_the_outer_one() {
                     release.notified().await;
                     ended.add();
                 });
-                Ok(())
+                let asked_for = outer.spawn(async {
+                    turns(3).await;
+                    Ok(7)
+                });
+                Ok(asked_for.await)
             })
             .await;
-            assert!(inner.is_ok());
+            assert!(inner.is_ok_and(|value| value == 7));
             assert_eq!(ended.get(), 0, "the inner scope did not wait for it");
             assert_eq!(outer.len(), 1, "it is a child of the outer scope");
             release.notify_one();

@@ -549,6 +549,30 @@ fn tasks_that_wait_for_one_another_in_a_circle_are_found() {
 }
 
 #[test]
+fn a_task_that_waits_for_itself_is_a_circle_of_one() {
+    let _details = Details::on();
+    paused(async || {
+        let group = OwnedGroup::<String>::named("loop");
+        let (give, take) = tokio::sync::oneshot::channel();
+        let own = group.spawn(async move {
+            let own: ringfence::OutcomeHandle<()> = take.await.expect("sent");
+            drop(own.await);
+        });
+        let id = own.id();
+        give.send(own).expect("it waits");
+        settle().await;
+        let seen = look("loop");
+        assert_eq!(seen.cycles(), [vec![id]]);
+        let text = seen.to_string();
+        assert!(
+            text.ends_with(&format!("in a circle: {id} {id}\n")),
+            "{text}"
+        );
+        group.cancel();
+    });
+}
+
+#[test]
 fn without_details_nothing_is_noted() {
     let details = Details::on();
     collect_details(false);

@@ -577,12 +577,14 @@ fn boxed_futures_can_be_joined_where_the_whole_has_to_be_send() {
 fn as_completed_they_come_in_the_order_in_which_they_end() {
     paused(async || {
         let result = scope(async |group: &Group| -> Done {
-            let mut left = group.as_completed([20, 30, 10].map(|time| after(time, time)));
+            let results = [(20, Err("lost")), (30, Ok(30)), (10, Ok(10))];
+            let mut left = group.as_completed(results.map(|(time, result)| after(time, result)));
             let mut seen = Vec::new();
             while let Some((place, outcome)) = left.next().await {
                 seen.push((place, outcome.completed()));
             }
-            assert_eq!(seen, [(2, Some(10)), (0, Some(20)), (1, Some(30))]);
+            let ended = [(2, Ok(10)), (0, Err("lost")), (1, Ok(30))];
+            assert_eq!(seen, ended.map(|(place, result)| (place, Some(result))));
             assert!(left.next().await.is_none() && left.is_empty());
             assert!(group.as_completed([after(1, 1); 0]).next().await.is_none());
             Ok(())

@@ -233,7 +233,7 @@ fn wait_lets_the_children_finish() {
             sleep(ms(10)).await;
             Ok(token().is_cancelled())
         });
-        let background = group.spawner().spawn_background(pending::<()>());
+        let background = group.spawn_background(pending::<()>());
         let began = Instant::now();
         assert!(group.wait().await.is_clean());
         assert_eq!(began.elapsed(), ms(10));

@@ -81,6 +81,13 @@ fn a_child_may_be_ready_and_over_in_its_first_step() {
             });
             let ((), handle) = started.await.expect("it is ready");
             assert_eq!(handle.await, 7);
+            // Even before there is a future.
+            let started = group.start(|ready| {
+                ready.set(());
+                async { Ok(8) }
+            });
+            let ((), handle) = started.await.expect("it is ready");
+            assert_eq!(handle.await, 8);
             Ok(())
         });
         result.await.expect("nobody fails");
@@ -295,21 +302,25 @@ fn scopes_that_a_child_leaves_behind_before_it_is_ready_are_waited_for() {
 #[test]
 fn a_start_into_a_closing_group_fails_at_once() {
     paused(async || {
-        let log = Log::new();
-        let run = Scope::new().grace(ms(10));
+        let (log, run) = (Log::new(), Scope::new().grace(ms(10)));
         let result = run.run(async |group: &Group| -> Done {
-            group.cancel();
             let polls = Count::new();
-            let count = polls.clone();
-            let started = group.start(|ready| async move {
-                count.add();
-                ready.set(());
-            });
-            let error = started.await.map(drop).expect_err("it is closing");
-            assert!(matches!(
-                error,
-                StartError::Cancelled(CancelReason::Requested { .. })
-            ));
+            let start = || {
+                let count = polls.clone();
+                group.start(|ready| async move {
+                    count.add();
+                    ready.set(());
+                })
+            };
+            let early = start();
+            group.cancel();
+            for started in [early, start()] {
+                let error = started.await.map(drop).expect_err("it is closing");
+                assert!(matches!(
+                    error,
+                    StartError::Cancelled(CancelReason::Requested { .. })
+                ));
+            }
             log.push(polls.get());
             Ok(())
         });
@@ -440,6 +451,43 @@ fn only_a_pending_start_keeps_the_group_busy() {
         });
         result.await.expect("nobody fails");
     });
+}
+
+#[test]
+fn the_scope_waits_for_a_start_that_another_task_has_pending() {
+    for (fails, took) in [(false, 6), (true, 3)] {
+        paused(async || {
+            let began = Instant::now();
+            let result = scope(async |outer: &Group| -> Done {
+                let inner = scope(async |inner: &Group| -> Done {
+                    for wait in [0, 1] {
+                        sleep(ms(wait)).await;
+                        let spawner = inner.spawner();
+                        outer.spawn(async move {
+                            let started = spawner.start(|ready| async move {
+                                sleep(ms(2)).await;
+                                if fails {
+                                    return Err("lost".to_owned());
+                                }
+                                ready.set(());
+                                sleep(ms(3)).await;
+                                Ok(())
+                            });
+                            assert_eq!(started.await.is_err(), fails);
+                        });
+                        yield_now().await;
+                    }
+                    Ok(())
+                });
+                inner
+                    .await
+                    .expect("what fails before it is ready is not its");
+                assert_eq!(began.elapsed(), ms(took));
+                Ok(())
+            });
+            result.await.expect("nobody fails");
+        });
+    }
 }
 
 #[test]

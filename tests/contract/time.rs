@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, advance, sleep, sleep_until},
 };
 
-use crate::support::{Count, CountingWaker, Drops, Parked, paused, until};
+use crate::support::{Count, CountingWaker, Drops, Log, Parked, paused, until};
 
 type Group = TaskGroup<String>;
 type Done = Result<(), String>;
@@ -238,6 +238,32 @@ fn of_nested_timeouts_the_shorter_fires() {
 }
 
 #[test]
+fn limits_that_the_clock_has_jumped_over_fire_each_in_its_place() {
+    paused(async || {
+        for (outer_limit, inner_limit) in [(100, 10), (100, 100), (2, 100)] {
+            let (start, steps) = (Instant::now(), Log::new());
+            let outer = timeout(ms(outer_limit), async {
+                let inner = timeout(ms(inner_limit), async {
+                    yield_now().await; // both clocks run
+                    advance(ms(if outer_limit == 2 { 10 } else { 100 })).await;
+                    pending::<()>().await;
+                });
+                steps.push(inner.await.unwrap_err().limit());
+                pending::<()>().await;
+            });
+            let outer = outer.await.unwrap_err().limit();
+            assert_eq!(outer, Limit::After(ms(outer_limit)));
+            if outer_limit == 2 {
+                assert_eq!((steps.entries().len(), start.elapsed()), (0, ms(10)));
+            } else {
+                assert_eq!(steps.entries(), [Limit::After(ms(inner_limit))]);
+                assert_eq!(start.elapsed(), ms(100));
+            }
+        }
+    });
+}
+
+#[test]
 fn a_timeout_does_not_mark_the_task_around_it() {
     paused(async || {
         scope(async |group: &Group| -> Done {
@@ -257,6 +283,30 @@ fn a_timeout_does_not_mark_the_task_around_it() {
         })
         .await
         .unwrap();
+    });
+}
+
+#[test]
+fn a_timeout_works_in_the_cleanup_after_a_signal() {
+    paused(async || {
+        let (start, log) = (Instant::now(), Log::new());
+        let ended = Scope::new()
+            .grace(ms(50))
+            .run(async |group: &Group| -> Done {
+                let inside = log.clone();
+                group.spawn(async move {
+                    token().cancelled().await;
+                    assert!(timeout(ms(10), pending::<()>()).await.is_err());
+                    inside.push("elapsed");
+                    timeout(ms(100), pending::<()>()).await.unwrap_err();
+                    inside.push("the force is no elapsed");
+                });
+                group.cancel();
+                Ok(())
+            });
+        let error = ended.await.unwrap_err();
+        assert!(error.is_cancelled() && error.forced().len() == 1);
+        assert_eq!((log.entries(), start.elapsed()), (vec!["elapsed"], ms(50)));
     });
 }
 
@@ -528,6 +578,22 @@ fn a_deadline_is_a_value() {
             (Duration::MAX, false)
         );
         assert_eq!(Deadline::after(Duration::ZERO).remaining(), Duration::ZERO);
+    });
+}
+
+#[test]
+fn a_duration_is_a_deadline_from_now() {
+    paused(async || {
+        let late = Scope::new().deadline(ms(30)); // counts from here
+        advance(ms(10)).await;
+        let start = Instant::now();
+        assert_eq!(Deadline::from(ms(5)), Deadline::after(ms(5)));
+        assert_eq!(Deadline::from(Duration::MAX), Deadline::NEVER);
+        let ended = late.run(async |_: &Group| pending::<Done>().await).await;
+        assert!(ended.unwrap_err().is_deadline_exceeded());
+        assert_eq!(start.elapsed(), ms(20));
+        assert!(timeout_at(ms(5), pending::<()>()).await.is_err());
+        assert_eq!(start.elapsed(), ms(25));
     });
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{files, read, report};
 
 /// The promises of the page, with how often each is made.
-fn promises() -> BTreeMap<String, usize> {
+pub(super) fn promises() -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     for line in read("docs/contract.md").lines() {
         if let Some(rest) = line.strip_prefix("### `") {

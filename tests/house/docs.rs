@@ -92,6 +92,28 @@ fn every_decision_has_context_decision_and_consequences() {
     );
 }
 
+/// What the page says of others was seen in the versions that it names.
+#[test]
+fn the_comparison_names_the_versions_that_were_tried() {
+    let page = read("docs/comparison.md");
+    let lock = read("tests/lanes/peers/Cargo.lock");
+    let (_, list) = page.split_once("Tried in ").expect("a list of versions");
+    let (list, _) = list.split_once(".\n\n").expect("an end of the list");
+    let (_, list) = list.split_once(": ").expect("names");
+    let complaints: Vec<&str> = list
+        .split(',')
+        .map(str::trim)
+        .filter(|peer| {
+            let (name, version) = peer.split_once(' ').unwrap_or((peer, ""));
+            !lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\"\n"))
+        })
+        .collect();
+    assert!(
+        complaints.is_empty() && list.matches(',').count() > 10,
+        "docs/comparison.md: the lock of tests/lanes/peers has other versions of {complaints:?}"
+    );
+}
+
 #[test]
 fn the_change_log_has_an_unreleased_section_in_the_agreed_form() {
     let log = read("CHANGELOG.md");

@@ -1,8 +1,10 @@
 //! Guards on the house itself. Each one says what is wrong, where, and what to do about it.
 
 mod contract;
+mod counterparts;
 mod docs;
 mod layers;
+mod links;
 mod source;
 
 use std::{

@@ -135,3 +135,20 @@ fn the_front_holds_no_logic() {
         .collect();
     report("src/lib.rs re-exports; give this a room:", &complaints);
 }
+
+/// `.ci/run features` need not try every set of features while this holds.
+#[test]
+fn no_cfg_names_two_features() {
+    let mut complaints = Vec::new();
+    for path in files("src", "rs") {
+        for (number, line) in code(&read(&path)).lines().enumerate() {
+            if line.matches("feature =").count() > 1 {
+                complaints.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    report(
+        "try all sets of features in `.ci/run`, or split these:",
+        &complaints,
+    );
+}

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::FutureExt;
-use ringfence::{CancelReason, Outcome, Scope, scope, token};
+use ringfence::{CancelReason, Outcome, OutcomeHandle, Scope, scope, token};
 use tokio::{
     sync::oneshot,
     task::yield_now,
@@ -61,6 +61,32 @@ fn a_child_cancelled_before_its_first_poll_never_runs() {
             assert_eq!(ended.await.is_ok(), alone);
             assert_eq!((polls.get(), drops.made(), drops.alive()), (0, 1, 0));
         }
+    });
+}
+
+#[test]
+fn a_child_that_cancels_itself_ends_at_its_next_await() {
+    every_runtime(async || {
+        let steps = Log::new();
+        let ended = scope(async |group: &Group| {
+            let (give, given) = oneshot::channel::<Arc<OutcomeHandle<()>>>();
+            let log = steps.clone();
+            let own = Arc::new(group.spawner().spawn(async move {
+                let own = given.await.map_err(|_| Lost(1))?;
+                own.cancel();
+                log.push("on to its next await");
+                yield_now().await;
+                log.push("behind it");
+                Ok(())
+            }));
+            assert!(give.send(own.clone()).is_ok());
+            until(|| Arc::strong_count(&own) == 1).await;
+            let own = Arc::into_inner(own).expect("the child is gone");
+            assert_eq!(own.await, Outcome::Cancelled(CancelReason::Handle));
+            Ok(())
+        });
+        assert!(ended.await.is_ok());
+        assert_eq!(steps.entries(), ["on to its next await"]);
     });
 }
 

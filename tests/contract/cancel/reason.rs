@@ -5,11 +5,14 @@ use std::{
     thread,
 };
 
-use ringfence::{CancelReason, Cause, Deadline, Outcome, Scope, scope, token};
-use tokio::time::{Instant, sleep};
+use ringfence::{CancelReason, Cause, Deadline, Outcome, Scope, scope, timeout, token};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 
 use super::{Group, LONG, Lost, ms, parked, requested};
-use crate::support::{Count, Log, OnDrop, every_runtime, paused, single_thread, until};
+use crate::support::{Count, Log, OnDrop, every_runtime, paused, single_thread, spawn, until};
 
 /// Waits for the signal, and writes down the reason as the task itself reads it.
 async fn hear(heard: Log<Option<CancelReason>>) -> Result<(), Lost> {
@@ -107,6 +110,24 @@ fn a_second_cancel_changes_nothing() {
         ));
         assert_eq!(error.cause(), &Cause::Cancelled(heard));
         assert_eq!(outcome, Some(Outcome::Completed(())));
+    });
+}
+
+#[test]
+fn a_wait_for_the_cancel_can_be_handed_to_a_task_outside() {
+    paused(async || {
+        let ended = Scope::new().grace(LONG).run(async |group: &Group| {
+            group.spawn(async {
+                let told = spawn(token().cancelled());
+                let never = spawn(async { token().cancelled().await });
+                told.await.expect("it was cancelled, and not dropped");
+                assert!(timeout(ms(1), never).await.is_err());
+            });
+            yield_now().await;
+            group.cancel();
+            Ok(())
+        });
+        assert!(ended.await.unwrap_err().forced().is_empty());
     });
 }
 

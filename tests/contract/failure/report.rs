@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use ringfence::{CancelReason, Cause, Deadline, GroupError, Scope, TaskGroup, scope, token};
+use ringfence::{
+    BoxError, CancelReason, Cause, Deadline, GroupError, Scope, TaskGroup, scope, token,
+};
 use tokio::time::sleep;
 
 use super::{LONG, Lost, Text, errors, fail_in_cleanup, ms};
@@ -187,6 +189,36 @@ async fn failing<E: Send + 'static>(error: impl Into<E>) -> Result<(), GroupErro
         pending::<Result<(), E>>().await
     })
     .await
+}
+
+#[test]
+fn the_error_prints_the_chain_of_an_error_that_has_one() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("no configuration")]
+    struct Unread(#[source] Lost);
+
+    paused(async || {
+        let boxed = scope(async |_: &TaskGroup| Err::<(), BoxError>(Unread(Lost(7)).into()));
+        let boxed = boxed.await.unwrap_err();
+        let text = "no configuration: lost 7";
+        assert_eq!(
+            boxed.to_string(),
+            format!("task group failed: the body: {text}")
+        );
+        let first = boxed.first().expect("an error");
+        assert_eq!(
+            (first.to_string(), format!("{first:#}")),
+            ("no configuration".into(), text.into())
+        );
+
+        let theirs =
+            scope(async |_: &TaskGroup<anyhow::Error>| Err::<(), _>(Unread(Lost(7)).into()));
+        let theirs = anyhow::Error::new(theirs.await.unwrap_err());
+        assert_eq!(
+            theirs.to_string(),
+            format!("task group failed: the body: {text}")
+        );
+    });
 }
 
 #[test]

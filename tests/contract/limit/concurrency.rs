@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 
+use futures::FutureExt;
 use ringfence::{KeyedLimiter, Limiter, Scope, TaskGroup, timeout};
 use tokio::{
     task::yield_now,
@@ -85,6 +86,8 @@ fn a_full_limit_refuses_a_try_at_once() {
     assert!(limiter.try_acquire().is_none());
     drop(both);
     assert!(limiter.try_acquire().is_some());
+    let free = limiter.acquire().now_or_never();
+    assert!(free.is_some_and(|permit| permit.is_ok()));
 }
 
 #[test]

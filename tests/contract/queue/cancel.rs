@@ -6,7 +6,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use futures::FutureExt;
-use ringfence::queue::{self, Queue, SendError, Sender};
+use ringfence::queue::{self, Queue, SendError, Sender, TryRecvError};
 use ringfence::{Scope, TaskGroup, scope, timeout};
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
@@ -365,4 +365,28 @@ fn a_send_with_a_limit_needs_a_runtime_only_where_it_waits() {
     );
     assert_eq!((drops.dropped(), sender.stats().waiting_senders), (1, 0));
     assert!(receiver.try_recv().is_ok());
+}
+
+#[test]
+fn a_rendezvous_forgets_those_who_gave_up() {
+    let (sender, mut receiver) = queue::rendezvous();
+    let mut other = receiver.clone();
+    let mut send = spawn(sender.send(1));
+    assert_pending!(send.poll());
+    drop(send);
+    assert!(matches!(receiver.try_recv(), Err(TryRecvError::Empty)));
+    let mut recv = spawn(receiver.recv());
+    assert_pending!(recv.poll());
+    drop(recv);
+    assert_eq!(sender.try_send(2), Err(SendError::Full(2)));
+    // Two who wait are there for two items; what the first gave up is the second one's.
+    let (mut first, mut second) = (spawn(receiver.recv()), spawn(other.recv()));
+    assert_pending!(first.poll());
+    assert_pending!(second.poll());
+    sender.try_send(3).unwrap();
+    sender.try_send(4).unwrap();
+    assert_eq!(sender.try_send(5), Err(SendError::Full(5)));
+    drop(first);
+    assert_eq!(assert_ready_ok!(second.poll()), 3);
+    assert_eq!(drain(&mut receiver), [4]);
 }

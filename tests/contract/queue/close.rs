@@ -21,6 +21,13 @@ fn the_last_sender_gone_lets_the_queue_drain_and_end() {
     assert_eq!(receiver.try_recv().unwrap(), 1);
     assert_eq!(receiver.try_recv().unwrap(), 2);
     assert!(assert_ready!(spawn(receiver.recv()).poll()).is_err());
+    // Who waits is told.
+    let (sender, mut receiver) = queue::bounded::<u8>(1);
+    let mut waiting = spawn(receiver.recv());
+    assert_pending!(waiting.poll());
+    drop(sender);
+    assert!(waiting.is_woken());
+    assert!(assert_ready!(waiting.poll()).is_err());
 }
 
 #[test]

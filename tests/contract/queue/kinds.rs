@@ -5,10 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ringfence::queue::{self, Delivery, Overflow, Queue, Receiver, SendError, Sender};
+use ringfence::queue::{
+    self, Delivery, Overflow, Queue, Receiver, SendError, Sender, TryRecvError,
+};
 use ringfence::{TaskGroup, scope};
 use tokio_test::task::spawn;
-use tokio_test::{assert_ready, assert_ready_ok};
+use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok};
 
 use super::drain;
 use crate::support::{cut_at_every_await, every_runtime, paused};
@@ -264,5 +266,37 @@ fn ranks_may_be_anything() {
             sender.try_send(rank).unwrap();
         }
         assert_eq!(drain(&mut receiver), [i64::MIN, -1, 0, i64::MAX]);
+    }
+}
+
+#[test]
+fn every_kind_drains_after_a_close_and_can_be_aborted() {
+    for (kind, queue, _) in kinds() {
+        let (sender, mut receiver) = queue.build();
+        let mut accepted = usize::from(sender.try_send(1).is_ok());
+        let mut second = spawn(sender.send(2));
+        let waits = second.poll().is_pending();
+        accepted += usize::from(!waits);
+        assert!(sender.close(), "{kind}");
+        if waits {
+            assert_eq!(assert_ready_err!(second.poll()), SendError::Closed(2));
+        }
+        assert_eq!(sender.try_send(3), Err(SendError::Closed(3)), "{kind}");
+        let mut join = spawn(sender.join());
+        for _ in 0..accepted {
+            let delivery = receiver.try_deliver().unwrap();
+            assert_pending!(join.poll(), "{kind}");
+            delivery.done();
+        }
+        assert_ready!(join.poll(), "{kind}");
+        assert!(matches!(receiver.try_recv(), Err(TryRecvError::Closed(_))));
+    }
+    for (kind, queue, _) in kinds() {
+        let (sender, mut receiver) = queue.build();
+        let there = sender.try_send(1).is_ok();
+        assert_eq!(receiver.abort().len(), usize::from(there), "{kind}");
+        assert_ready!(spawn(sender.join()).poll(), "{kind}");
+        assert_eq!(sender.try_send(2), Err(SendError::Closed(2)), "{kind}");
+        assert!(matches!(receiver.try_recv(), Err(TryRecvError::Closed(_))));
     }
 }

@@ -1,0 +1,1 @@
+//! Nothing: the facts are in `tests`.
