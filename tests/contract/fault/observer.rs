@@ -129,7 +129,12 @@ fn the_observer_of_the_process_hears_of_scopes_that_have_no_other() {
     }
     paused(async || {
         let (process, own) = (Notes::default(), Notes::default());
-        assert!(observe(Arc::new(process.clone())).is_ok());
+        let opened_before = scope(async |group: &TaskGroup<String>| {
+            assert!(observe(Arc::new(process.clone())).is_ok());
+            group.spawn(async { Ok(PanicOnDrop("early")) });
+            Ok(())
+        });
+        assert!(opened_before.await.is_ok());
         assert!(observe(Arc::new(own.clone())).is_err(), "there is one");
         let dropped = scope(async |group: &TaskGroup<String>| {
             group.spawn(async { Ok(PanicOnDrop("value")) });
@@ -143,6 +148,6 @@ fn the_observer_of_the_process_hears_of_scopes_that_have_no_other() {
         });
         assert!(outer.await.is_ok());
         assert_eq!((process.spawned.get(), own.spawned.get()), (1, 1));
-        assert_eq!(process.displaced.entries(), ["value"]);
+        assert_eq!(process.displaced.entries(), ["early", "value"]);
     });
 }
