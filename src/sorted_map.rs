@@ -240,8 +240,11 @@ impl<K: Key, V> SortedMap<K, V> {
     }
 
     /// Takes all of them out, in order.
-    pub(crate) fn into_values(mut self) -> impl Iterator<Item = V> {
-        std::iter::from_fn(move || self.pop_first().map(|(_, value)| value))
+    pub(crate) fn into_values(self) -> impl Iterator<Item = V> {
+        let values = self.values.into_iter().map(|(_, value)| Some(value));
+        let mut values: Vec<_> = values.collect();
+        let places = self.places.0.into_values();
+        places.filter_map(move |place| values[place].take())
     }
 }
 
