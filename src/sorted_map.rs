@@ -40,19 +40,6 @@ impl Key for (u64, u64) {
     }
 }
 
-/// The order of signed numbers, in unsigned ones.
-impl Key for (i64, i64) {
-    fn rank(self) -> Rank {
-        let shifted = |n: i64| n.abs_diff(i64::MIN);
-        (shifted(self.0), shifted(self.1))
-    }
-
-    fn of(rank: Rank) -> Self {
-        let shifted = |n: u64| i64::MIN.wrapping_add_unsigned(n);
-        (shifted(rank.0), shifted(rank.1))
-    }
-}
-
 /// So many places are kept when nobody is there.
 const KEPT: usize = 64;
 
@@ -83,16 +70,8 @@ impl Places {
         self.0.remove(&rank)
     }
 
-    fn pop_first(&mut self) -> Option<(Rank, usize)> {
-        self.0.pop_first()
-    }
-
     fn first(&self) -> Option<Rank> {
         self.0.first_key_value().map(|(rank, _)| *rank)
-    }
-
-    fn last(&self) -> Option<Rank> {
-        self.0.last_key_value().map(|(rank, _)| *rank)
     }
 
     fn range<K: Key>(&self, keys: impl RangeBounds<K>) -> Range<'_, Rank, usize> {
@@ -176,11 +155,6 @@ impl<K: Key, V> SortedMap<K, V> {
 
     pub(crate) fn remove(&mut self, key: K) -> Option<V> {
         let place = self.places.remove(key.rank())?;
-        Some(self.vacate(place))
-    }
-
-    /// Takes out the value at a place that no key has any more.
-    fn vacate(&mut self, place: usize) -> V {
         let (_, value) = self.values.swap_remove(place);
         if let Some((moved, _)) = self.values.get(place) {
             self.places.set(*moved, place);
@@ -188,20 +162,11 @@ impl<K: Key, V> SortedMap<K, V> {
         if self.values.capacity() > KEPT && self.values.len() < self.values.capacity() / 4 {
             self.values.shrink_to(KEPT.max(self.values.len() * 2)); // M2
         }
-        value
+        Some(value)
     }
 
     pub(crate) fn first_key(&self) -> Option<K> {
         self.places.first().map(K::of)
-    }
-
-    pub(crate) fn last_key(&self) -> Option<K> {
-        self.places.last().map(K::of)
-    }
-
-    pub(crate) fn pop_first(&mut self) -> Option<(K, V)> {
-        let (rank, place) = self.places.pop_first()?;
-        Some((K::of(rank), self.vacate(place)))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
@@ -258,7 +223,6 @@ mod tests {
     enum Op {
         Insert(u64),
         Remove(u64),
-        PopFirst,
         Change(u64, u64),
         Extract(u64, u64),
         Default(u64),
@@ -269,7 +233,6 @@ mod tests {
         let op = prop_oneof![
             4 => key.clone().prop_map(Op::Insert),
             3 => key.clone().prop_map(Op::Remove),
-            1 => Just(Op::PopFirst),
             1 => (key.clone(), 0..20_u64).prop_map(|(from, n)| Op::Change(from, n)),
             1 => (key.clone(), 0..20_u64).prop_map(|(from, n)| Op::Extract(from, n)),
             1 => key.prop_map(Op::Default),
@@ -285,7 +248,6 @@ mod tests {
                 match op {
                     Op::Insert(key) => prop_assert_eq!(sorted.insert(key, at), map.insert(key, at)),
                     Op::Remove(key) => prop_assert_eq!(sorted.remove(key), map.remove(&key)),
-                    Op::PopFirst => prop_assert_eq!(sorted.pop_first(), map.pop_first()),
                     Op::Change(from, n) => {
                         let mut seen = Vec::new();
                         sorted.for_each_mut(from..from + n, |key, value| {
@@ -311,7 +273,6 @@ mod tests {
                 prop_assert_eq!(sorted.len(), map.len());
                 prop_assert_eq!(sorted.is_empty(), map.is_empty());
                 prop_assert_eq!(sorted.first_key(), map.keys().next().copied());
-                prop_assert_eq!(sorted.last_key(), map.keys().next_back().copied());
                 for key in 0..60 {
                     prop_assert_eq!(sorted.contains_key(key), map.contains_key(&key));
                     prop_assert_eq!(sorted.get(key), map.get(&key));
@@ -324,12 +285,6 @@ mod tests {
             }
             let expected: Vec<_> = map.into_values().collect();
             prop_assert_eq!(sorted.into_values().collect::<Vec<_>>(), expected);
-        }
-
-        #[test]
-        fn signed_keys_keep_their_order(a in any::<(i64, i64)>(), b in any::<(i64, i64)>()) {
-            prop_assert_eq!(a.rank().cmp(&b.rank()), a.cmp(&b));
-            prop_assert_eq!(<(i64, i64)>::of(a.rank()), a);
         }
     }
 

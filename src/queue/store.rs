@@ -1,8 +1,6 @@
 //! Where the items are: a ring where order and count are all that matters, a sorted map where there is more to know.
 
-use std::collections::VecDeque;
-
-use crate::sorted_map::SortedMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// The place of an item in the order of a queue: lowest first. Rank first, then the order of sending (reversed for LIFO).
 pub(crate) type Place = (i64, i64);
@@ -35,12 +33,12 @@ pub(crate) struct Entry<T> {
 pub(crate) enum Store<T> {
     Fifo(VecDeque<T>),
     Lifo(VecDeque<T>),
-    Sorted(SortedMap<Place, Entry<T>>),
+    Sorted(BTreeMap<Place, Entry<T>>),
 }
 
 impl<T> Store<T> {
     pub(crate) const fn sorted() -> Self {
-        Self::Sorted(SortedMap::new())
+        Self::Sorted(BTreeMap::new())
     }
 
     #[inline]
@@ -87,14 +85,14 @@ impl<T> Store<T> {
         match self {
             Self::Fifo(items) | Self::Lifo(items) => Some((items.pop_front()?, Tag::PLAIN)),
             Self::Sorted(items) => {
-                let (rank, last) = items.last_key()?;
+                let (rank, last) = *items.last_key_value()?.0;
                 // Orders count down where the newest is first (LIFO): there the last place is the oldest.
                 let oldest = if last < 0 {
                     (rank, last)
                 } else {
-                    items.range((rank, i64::MIN)..).next()?.0
+                    *items.range((rank, i64::MIN)..).next()?.0
                 };
-                let (item, tag, _) = untie((oldest, items.remove(oldest)?));
+                let (item, tag, _) = untie(items.remove_entry(&oldest)?);
                 Some((item, tag))
             }
         }
@@ -123,7 +121,7 @@ impl<T> Store<T> {
     pub(crate) fn withdraw(&mut self, place: Place) -> Option<T> {
         match self {
             Self::Fifo(_) | Self::Lifo(_) => None,
-            Self::Sorted(items) => items.remove(place).map(|entry| entry.item),
+            Self::Sorted(items) => items.remove(&place).map(|entry| entry.item),
         }
     }
 
@@ -132,9 +130,9 @@ impl<T> Store<T> {
         let Self::Sorted(items) = self else {
             return Vec::new();
         };
-        let mut kept = std::mem::take(items);
+        let kept = std::mem::take(items);
         let mut taken = Vec::new();
-        while let Some((place, entry)) = kept.pop_first() {
+        for (place, entry) in kept {
             match entry.sender {
                 Some(sender) => taken.push((sender, entry.item)),
                 None => {
