@@ -147,7 +147,7 @@ fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
 async fn main() -> Result<(), BoxError> {
     let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src").to_owned();
     let folder = std::env::args().nth(1).unwrap_or(sources);
-    let files = files_below(folder.as_ref())?;
+    let files = files_below(folder.as_ref()).map_err(|error| format!("{folder}: {error}"))?;
     if files.is_empty() {
         return Err(format!("no files in {folder}").into());
     }

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,8 +25,8 @@ use ringfence::{BoxError, TaskGroup, Workers, scope};
 #[derive(Parser)]
 struct Args {
     /// Counts so many packages at once.
-    #[arg(long, default_value_t = 8)]
-    at_once: usize,
+    #[arg(long, default_value = "8")]
+    at_once: NonZeroUsize,
     /// Fails at this package.
     #[arg(long)]
     fail: Option<String>,
@@ -160,6 +161,7 @@ fn lock(plan: &Mutex<Plan>) -> MutexGuard<'_, Plan> {
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let Args { at_once, fail } = Args::parse();
+    let at_once = at_once.get();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock");
     let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
     let plan = Arc::new(Mutex::new(Plan::read(&text)));

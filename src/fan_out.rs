@@ -59,8 +59,9 @@ const LIMIT: usize = 16;
 /// cancels its items at once. Memory is that of the limit and of the results asked for, however long the input is. It takes
 /// nothing from the input that it has no room for.
 ///
-/// The function returns a future of `()` or of a `Result`. It and its future are `'static`, as all that is spawned: move
-/// clones in, or use the [local](FanOut::local) form, which borrows. On the signal of a cancel (with a
+/// The function returns a future of `()` or of a `Result`. It and its future are `'static`, as all that is spawned: clone
+/// what they share for each, as in `move |url| { let client = client.clone(); async move { … } }` (an `async` closure that captures
+/// is no `Fn`), or use the [local](FanOut::local) form, which borrows. On the signal of a cancel (with a
 /// [grace](Scope::grace)) nothing more is taken, what runs may end, and the fan-out says that it was cancelled.
 ///
 /// *Comparison.* `buffer_unordered` runs its futures only while its stream is polled: a slow loop body stalls them, and one that

@@ -205,9 +205,9 @@ impl<E: Send + 'static> Workers<E> {
     /// the pool: see [`on_failure`](Self::on_failure) for who is told. One that never fails says so by `Ok::<_, Infallible>(job)`.
     ///
     /// To stop, close the queue: the workers finish what is in it. If the group around the pool is cancelled with a grace,
-    /// the pool does that by itself. What is left when the grace has run out is in the queue, also what was being worked
-    /// on if it is made with redelivery: keep a receiver and take it with [`abort`](Receiver::abort). Without a grace there is
-    /// no time to drain: everything is dropped where it is.
+    /// the pool does that by itself; a child that sends is refused then, which is its end, and no failure. What is left when the
+    /// grace has run out is in the queue, also what was being worked on if it is made with redelivery: keep a receiver and take it
+    /// with [`abort`](Receiver::abort). Without a grace there is no time to drain: everything is dropped where it is.
     ///
     /// # In a handler
     ///

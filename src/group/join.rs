@@ -154,7 +154,8 @@ macro_rules! joins {
             $(#[$lint])?
             /// Runs futures as children, and returns how each ended, in the order of the futures.
             ///
-            /// What a future returns is its value, also if that is a `Result`; so nobody is cancelled because of another.
+            /// What a future returns is its value, also if that is a `Result`; so nobody is cancelled because of another, unless that
+            /// one panics.
             ///
             /// # Cancel safety
             ///

@@ -66,6 +66,8 @@ impl<E: Send + 'static> OwnedGroup<E> {
     }
 
     /// Makes a group with a name, for errors, events and snapshots.
+    ///
+    /// To name a child, spawn it through a spawner: `group.spawner().named("reader").spawn(…)`.
     #[must_use]
     pub fn named(name: impl Into<PlainArc<str>>) -> Self {
         Self::make(Some(name.into()))
