@@ -119,17 +119,22 @@ impl<T> Store<T> {
         }
     }
 
-    /// Takes back the item of that place.
-    pub(crate) fn withdraw(&mut self, place: Place) -> Option<T> {
+    /// The items with what is known of them, where there is more to know.
+    fn entries(&mut self) -> Option<&mut SortedMap<Place, Entry<T>>> {
         match self {
             Self::Fifo(_) | Self::Lifo(_) => None,
-            Self::Sorted(items) => items.remove(place).map(|entry| entry.item),
+            Self::Sorted(entries) => Some(entries),
         }
+    }
+
+    /// Takes back the item of that place.
+    pub(crate) fn withdraw(&mut self, place: Place) -> Option<T> {
+        Some(self.entries()?.remove(place)?.item)
     }
 
     /// Takes out every item whose sender waits.
     pub(crate) fn withdraw_all(&mut self) -> Vec<(usize, T)> {
-        let Self::Sorted(items) = self else {
+        let Some(items) = self.entries() else {
             return Vec::new();
         };
         let mut kept = std::mem::take(items);

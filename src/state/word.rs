@@ -243,6 +243,22 @@ mod tests {
     }
 
     #[test]
+    fn who_is_adopted_never_opens_a_group() {
+        let word = Word::new();
+        assert_eq!(word.try_adopt(), Some(Kind::Normal));
+        assert_eq!(word.enter(Kind::Background), Entry::Accepted);
+        for _ in 0..2 {
+            word.leave(Kind::Normal);
+        }
+        assert_eq!(word.try_adopt(), Some(Kind::Background));
+        for _ in 0..2 {
+            assert!(!word.read().is_open());
+            word.leave(Kind::Background);
+        }
+        assert_eq!(word.try_adopt(), None);
+    }
+
+    #[test]
     fn entries_and_exits_balance_in_both_counts() {
         let word = Word::new();
         for kind in [Kind::Normal, Kind::Background] {
