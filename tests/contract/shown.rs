@@ -17,7 +17,7 @@ use ringfence::{
     queue::{self, Queue, SendError, TryRecvError},
     retry::Attempt,
     root, scope, shield,
-    supervise::{ChildEnd, Run},
+    supervise::{ChildEnd, ChildState, Run},
     testing::Smallest,
     timeout, token,
 };
@@ -371,7 +371,9 @@ fn supervisors_and_their_children_show_how_they_are() {
         };
         let mut supervisor = Supervisor::default().name("all");
         let handle = supervisor.add(child());
-        assert_eq!(handle.name(), "db");
+        let slow = Child::permanent("slow", |_: Run| pending::<Result<(), BoxError>>());
+        let slow = supervisor.add(slow.ready_within(SECOND));
+        assert_eq!((handle.name(), slow.name()), ("db", "slow"));
         shows(&[
             (&child(), "Child { name: \"db\", grace: "),
             (
@@ -390,11 +392,11 @@ fn supervisors_and_their_children_show_how_they_are() {
             assert!((&mut run).now_or_never().is_none());
             tokio::task::yield_now().await;
         }
-        shows(&[(
-            &handle,
-            "ChildHandle { name: \"db\", state: Running, runs: 1, .. }",
-        )]);
+        let states = [handle.state(), slow.state()];
+        assert_eq!(states, [ChildState::Running, ChildState::Starting]);
         everyone.shut_down();
+        assert!((&mut run).now_or_never().is_none());
+        assert_eq!(slow.state(), ChildState::Stopping);
         run.await.expect("it was told to");
         let periodic = Periodic::rate(SECOND);
         shows(&[
