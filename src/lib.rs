@@ -30,9 +30,10 @@
 //!
 //! # Cancelling
 //!
-//! Four things cancel a group: a failure in it, [`cancel`](TaskGroup::cancel), its [deadline](Scope::deadline), and dropping
-//! its future. Cancelled tasks are dropped where they are parked, and the scope waits until they are gone. To let them say
-//! goodbye first, give it a [grace](Scope::grace): then the [`token`] of each task fires, and force comes after.
+//! Five things cancel a group: a failure in it, [`cancel`](TaskGroup::cancel), its [deadline](Scope::deadline), dropping its
+//! future, and awaiting the value of a child that was cancelled alone, since there is none. Cancelled tasks are dropped where
+//! they are parked, and the scope waits until they are gone. To let them say goodbye first, give it a [grace](Scope::grace):
+//! then the [`token`] of each task fires, and force comes after.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
