@@ -288,12 +288,28 @@ mod tests {
         assert!(crew.wait_inside(&mut a, Some(waker())).is_ok());
         assert_eq!(crew.cut().0.len(), 2);
         assert_eq!(crew.flags(), STOPPED);
+        assert!(crew.wait_inside(&mut c, None).is_err(), "nor inside");
         assert!(
             crew.wait_idle(&mut c, waker()).is_err(),
             "nobody waits again"
         );
         assert!(!crew.leave(&mut a).0 && !crew.leave(&mut b).0 && crew.leave(&mut c).0);
         assert_eq!(crew.fresh, 0);
+    }
+
+    #[test]
+    fn who_knocked_is_answered_once() {
+        let mut crew = crew(2);
+        let (mut a, mut b) = (Badge::new(), Badge::new());
+        drop(crew.arrive(&mut a));
+        assert!(matches!(crew.next(), Next::Start));
+        drop(crew.arrive(&mut b));
+        assert!(crew.answer().is_none(), "nobody knocked");
+        assert!(crew.knock(&mut b, waker()).is_ok());
+        assert_eq!(crew.flags(), KNOCKED | CALL);
+        assert!(crew.answer().is_some());
+        drop(crew.arrive(&mut b));
+        assert!(crew.answer().is_none() && crew.fresh == 0);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub type Never = <fn() -> ! as FnReturn>::Output;
     label = "this future's output is `{Self}`",
     note = "wrap a plain value: `async {{ Ok(value) }}`; convert another error: `async {{ Ok(fallible().await?) }}`"
 )]
+// No other crate can implement it: to the compiler, every other type may be `Never`. So `into_result` does not throw.
 pub trait TaskOutput<E> {
     /// What the child's handle yields.
     type Value;

@@ -258,8 +258,8 @@ impl<E: Send + 'static> TaskGroup<E> {
         drop(timed);
         let why = match (polled, output) {
             (Ok(()), None) => None,
-            (Ok(()), Some(output)) => Some(match catch(|| output.into_result()) {
-                Ok(Ok(value)) => {
+            (Ok(()), Some(output)) => Some(match output.into_result() {
+                Ok(value) => {
                     // N4. The common end, as a member's: nobody has to know more than that it has one.
                     if seat.is_none() && !is_observed && core.word().read().is_calm() {
                         let settled = Settled::Completed(Kept::new(value, core));
@@ -268,8 +268,7 @@ impl<E: Send + 'static> TaskGroup<E> {
                     }
                     Cause::Returned(value)
                 }
-                Ok(Err(error)) => Cause::Failed(Box::new(error)),
-                Err(panic) => Cause::Panicked(panic),
+                Err(error) => Cause::Failed(Box::new(error)),
             }),
             (Err(panic), output) => {
                 return self.threw(panic, output, (eager, seat, serial, location));

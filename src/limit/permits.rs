@@ -40,41 +40,25 @@ impl Permits {
     /// Takes `n` if they are free and nobody waits.
     #[inline]
     pub(crate) fn take(&self, n: u64) -> bool {
-        let mut word = self.0.load(Ordering::Relaxed);
-        loop {
-            if word & WAITED_FOR != 0 || free(word) < n as i64 {
-                return false;
-            }
-            // Acquire pairs with the Release in `give`: what the former holder did has happened.
-            match self.0.compare_exchange_weak(
-                word,
-                word.wrapping_sub(n << 1),
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return true,
-                Err(now) => word = now,
-            }
-        }
+        let less = |word: u64| {
+            let is_free = word & WAITED_FOR == 0 && free(word) >= n as i64;
+            is_free.then(|| word.wrapping_sub(n << 1))
+        };
+        // Acquire pairs with the Release in `give`: what the former holder did has happened.
+        self.0
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, less)
+            .is_ok()
     }
 
     /// Takes `n` for the one whose turn it is, under the lock of the waiters (N1): if they are free, or all `limit` are.
     pub(crate) fn take_in_turn(&self, n: u64, limit: u64) -> bool {
-        let mut word = self.0.load(Ordering::Relaxed);
-        loop {
-            if free(word) < n as i64 && free(word) < limit as i64 {
-                return false;
-            }
-            match self.0.compare_exchange_weak(
-                word,
-                word.wrapping_sub(n << 1),
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return true,
-                Err(now) => word = now,
-            }
-        }
+        let less = |word: u64| {
+            let is_free = free(word) >= n as i64 || free(word) >= limit as i64;
+            is_free.then(|| word.wrapping_sub(n << 1))
+        };
+        self.0
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, less)
+            .is_ok()
     }
 
     /// Gives `n` back. Returns whether somebody waits, who is to be served then.

@@ -159,10 +159,8 @@ impl Waiters {
     /// Grants the first what it waits for, and takes it off the list.
     pub(crate) fn grant(&mut self) -> Option<Waker> {
         let seat = self.first;
-        let slot = self.slots.get_mut(seat)?;
-        let State::Waiting(waker) = std::mem::replace(&mut slot.state, State::Granted) else {
-            return None;
-        };
+        let waker = self.call_first();
+        self.slots.get_mut(seat)?.state = State::Granted;
         self.unlink(seat);
         waker
     }
@@ -255,6 +253,10 @@ mod tests {
         ));
         assert!(list.is_first(again));
         assert!(list.grant().is_some());
+        assert!(
+            list.renew(again, waker()).is_some(),
+            "who was granted waits no more"
+        );
         assert!(matches!(list.leave(again), Left::Granted));
         assert!(list.is_empty() && list.grant().is_none());
         assert_eq!(list.slots.len(), 3);

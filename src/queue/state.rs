@@ -365,9 +365,11 @@ impl<T> State<T> {
     /// What there is too little of, for so much weight and for all who wait.
     fn lacks(&self, weight: usize) -> usize {
         let (taken, room) = match self.capacity {
-            Capacity::Limit(limit) => (self.used().saturating_add(self.senders.reserved()), limit),
             Capacity::Rendezvous => (self.coming(), self.receivers.len()),
-            Capacity::Unbounded | Capacity::Latest => return 0,
+            _ => {
+                let taken = self.used().saturating_add(self.senders.reserved());
+                (taken, self.limit())
+            }
         };
         taken
             .saturating_add(self.senders.lacking())

@@ -207,14 +207,12 @@ impl Waiters {
         waker
     }
 
-    /// Takes `amount` back of what was set aside, from the last to whom it was granted (W2). They have been woken, and will
-    /// find that they wait.
+    /// Takes `amount` back of what was set aside, no more than that is, from the last to whom it was granted (W2). They have
+    /// been woken, and will find that they wait.
     pub(crate) fn revoke(&mut self, mut amount: usize) {
         while amount > 0 {
             let key = self.last();
-            let Some(place) = self.places.get_mut(key) else {
-                return;
-            };
+            let place = &mut self.places[key];
             let back = amount.min(place.have);
             place.have -= back;
             amount -= back;

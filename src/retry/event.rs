@@ -92,7 +92,7 @@ mod sealed {
 pub struct NoHook;
 
 /// Calls a closure.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct OnEvent<F>(pub(super) F);
 
 impl<E, V> Hook<E, V> for NoHook {
@@ -106,11 +106,5 @@ impl<E, V, F: FnMut(&RetryEvent<'_, E, V>)> Hook<E, V> for OnEvent<F> {
 
     fn tell(&mut self, event: &RetryEvent<'_, E, V>) {
         (self.0)(event);
-    }
-}
-
-impl<F> fmt::Debug for OnEvent<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OnEvent")
     }
 }

@@ -1,7 +1,6 @@
 //! What is made of an outcome.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::time::Duration;
 
 /// What a classifier says about how an attempt ended.
@@ -65,15 +64,15 @@ mod sealed {
 pub struct AnyError;
 
 /// Takes every value, and tries again after the errors that a closure picks.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct When<F>(pub(super) F);
 
 /// Takes the values that a closure picks, and tries again after the others and after every error.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Until<F>(pub(super) F);
 
 /// Leaves the decision about values and errors to a closure.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Classify<F>(pub(super) F);
 
 impl<T, E> Judge<T, E> for AnyError {
@@ -126,14 +125,3 @@ impl<T, E, F: FnMut(&Result<T, E>) -> Verdict> Judge<T, E> for Classify<F> {
         }
     }
 }
-
-macro_rules! opaque {
-    ($($name:ident)*) => {$(
-        impl<F> fmt::Debug for $name<F> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(stringify!($name))
-            }
-        }
-    )*};
-}
-opaque!(When Until Classify);

@@ -163,23 +163,16 @@ impl Word {
 
     /// Counts in on behalf of another unless the group is closed. Returns where.
     pub(crate) fn try_adopt(&self) -> Option<Kind> {
-        let mut now = Reading(self.0.load(Ordering::Relaxed));
-        loop {
-            let kind = match (now.normal(), now.background()) {
-                (0, 0) => return None,
-                (0, _) => Kind::Background, // W3: as a normal one it would open the group again.
-                _ => Kind::Normal,
-            };
-            match self.0.compare_exchange_weak(
-                now.0,
-                now.0 + kind.unit(),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return Some(kind),
-                Err(seen) => now = Reading(seen),
-            }
-        }
+        let kind = |now: Reading| match (now.normal(), now.background()) {
+            (0, 0) => None,
+            (0, _) => Some(Kind::Background), // W3: as a normal one it would open the group again.
+            _ => Some(Kind::Normal),
+        };
+        let more = |word: u64| Some(word + kind(Reading(word))?.unit());
+        let before = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        kind(Reading(before.ok()?))
     }
 
     /// Counts one out, and returns the word as it stands after.
@@ -211,19 +204,12 @@ impl Word {
 
     /// Says that nobody waits any more, and counts the body out, in one step, if there is nobody else.
     pub(crate) fn orphan_alone(&self) -> bool {
-        let mut now = self.0.load(Ordering::Acquire);
-        while Reading(now).live() == 1 {
-            match self.0.compare_exchange_weak(
-                now,
-                (now | ORPHANED) - Kind::Normal.unit(),
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => return true,
-                Err(seen) => now = seen,
-            }
-        }
-        false
+        let alone = |word: u64| {
+            (Reading(word).live() == 1).then(|| (word | ORPHANED) - Kind::Normal.unit())
+        };
+        self.0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, alone)
+            .is_ok()
     }
 
     fn set(&self, flags: u64) -> Reading {
@@ -240,6 +226,22 @@ mod tests {
         let word = Word::new();
         assert!(word.read().is_open());
         assert_eq!(word.read().live(), 1);
+    }
+
+    #[test]
+    fn who_is_adopted_never_opens_a_group() {
+        let word = Word::new();
+        assert_eq!(word.try_adopt(), Some(Kind::Normal));
+        assert_eq!(word.enter(Kind::Background), Entry::Accepted);
+        for _ in 0..2 {
+            word.leave(Kind::Normal);
+        }
+        assert_eq!(word.try_adopt(), Some(Kind::Background));
+        for _ in 0..2 {
+            assert!(!word.read().is_open());
+            word.leave(Kind::Background);
+        }
+        assert_eq!(word.try_adopt(), None);
     }
 
     #[test]

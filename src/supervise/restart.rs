@@ -490,7 +490,7 @@ impl Plan {
         let mut rested = Vec::new();
         for (id, ()) in self.busy.iter() {
             let Some(slot) = self.slots.get_mut(id) else {
-                rested.push(id);
+                rested.push(id); // It is gone.
                 continue;
             };
             let round = slot.round;
@@ -514,10 +514,7 @@ impl Plan {
                         }
                     }
                 }
-                (State::Down, _) => {
-                    turn.steps.push(Step::Gone(id));
-                    rested.push(id);
-                }
+                (State::Down, _) => turn.steps.push(Step::Gone(id)),
                 (State::Up { .. }, Aim::Up) => rested.push(id),
                 (State::Starting { until }, Aim::Up) if until > now => {
                     turn.look_at(until);

@@ -11,7 +11,7 @@ use std::{
 use futures::{FutureExt, poll};
 use ringfence::{
     CancelReason, Deadline, Displaced, DisplacedWhat, Ended, Observer, Outcome, OwnedGroup, Scope,
-    Straggler, TaskGroup, TaskInfo, root, scope, shield, timeout, token,
+    Straggler, TaskGroup, TaskInfo, inspect::Counters, root, scope, shield, timeout, token,
 };
 use tokio::{
     runtime::{Builder, Handle, Runtime},
@@ -665,11 +665,12 @@ fn a_call_that_is_over_in_time_is_not_given_up() {
 fn what_comes_of_a_call_that_was_given_up_is_observed() {
     single_thread(async || {
         let notes = Arc::new(Notes::default());
+        let counters = Arc::new(Counters::new());
         let (release, gate) = mpsc::channel::<()>();
         let running = Count::new();
         let count = running.clone();
         let run = Scope::new()
-            .observer(notes.clone())
+            .observer(Arc::new((notes.clone(), counters.clone())))
             .give_up_blocking_after(Duration::ZERO);
         let result = run.run(async |group: &Group| -> Done {
             group.spawn_blocking(move || {
@@ -686,6 +687,8 @@ fn what_comes_of_a_call_that_was_given_up_is_observed() {
         drop(release);
         until(|| !notes.displaced.entries().is_empty()).await;
         assert_eq!(notes.displaced.entries(), ["long after"]);
+        let total = counters.total();
+        assert_eq!((total.abandoned, total.displaced), (1, 1));
     });
 }
 

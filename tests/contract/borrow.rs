@@ -1,6 +1,7 @@
 //! Borrowing scopes: children in the task of their scope, that hold references to the caller's stack.
 
 mod end;
+mod face;
 mod fault;
 mod turn;
 

@@ -2,6 +2,7 @@
 
 mod lifetime;
 mod observer;
+mod rare;
 mod runtime;
 mod scale;
 mod waker;

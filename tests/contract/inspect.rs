@@ -656,6 +656,28 @@ fn the_tree_is_text_and_json_and_mermaid() {
     });
 }
 
+#[test]
+fn a_name_means_nothing_to_the_format_that_it_is_written_in() {
+    paused(async || {
+        let name = "\\\"<#>\u{1}";
+        let run = named("escaped").deadline(Deadline::after(ms(9)));
+        let run = run.run(async |group: &Group| {
+            let child = group.named(name).spawn(shield(ms(9), sleep(ms(5))));
+            settle().await;
+            child.cancel();
+            let seen = look("escaped");
+            assert!(seen.to_string().contains("9.0ms left"), "{seen}");
+            let json = seen.to_json();
+            assert!(json.contains(r#""\\\"<#>\u0001""#), "{json}");
+            let mermaid = seen.to_mermaid();
+            let label = "[\"\\#quot;#lt;#35;#gt; <br/>";
+            assert!(mermaid.contains(label), "{mermaid}");
+            Ok(())
+        });
+        run.await.expect("nobody fails");
+    });
+}
+
 /// Scopes nested through spawn: the innermost parks.
 fn nested(depth: usize, reached: Count) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(async move {
@@ -766,6 +788,16 @@ fn two_observers_hear_everything_and_one_that_throws_costs_the_other_nothing() {
             (thrown.get(), log.entries()),
             (2, vec!["spawned".to_owned(), "Completed".to_owned()])
         );
+        let both = (Throws(thrown.clone()), Hears(log.clone()));
+        let run = Scope::new().grace(ms(5)).observer(Arc::new(both));
+        let run = run.run(async |group: &Group| {
+            group.spawn(pending::<()>());
+            sleep(ms(1)).await;
+            group.cancel();
+            Ok(())
+        });
+        assert_eq!(run.await.expect_err("a cancel").forced().len(), 1);
+        assert!(log.entries().iter().any(|text| text.contains("forced")));
     });
 }
 

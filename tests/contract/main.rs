@@ -35,6 +35,7 @@ mod retry;
 mod run;
 mod runtime;
 mod shield;
+mod shown;
 mod single_flight;
 mod slots;
 mod start;

@@ -18,13 +18,15 @@ mod overflow;
 mod stream;
 
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 
+use futures::FutureExt;
 use ringfence::queue::{self, Queue, Receiver, SendError, TryRecvError};
 use ringfence::{TaskGroup, scope};
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok};
 
-use crate::support::{Count, every_runtime, settle, single_thread};
+use crate::support::{Count, CountingWaker, every_runtime, settle, single_thread};
 
 /// Everything that is there now.
 fn drain<T>(receiver: &mut Receiver<T>) -> Vec<T> {
@@ -612,4 +614,64 @@ fn handles_ask_nothing_of_the_item_and_show_who_waits() {
     for shown in [format!("{sender:?}"), format!("{:?}", receiver.clone())] {
         assert!(shown.contains("waiting_senders: 1"), "{shown}");
     }
+}
+
+#[test]
+fn who_waits_in_another_task_by_now_is_woken_there() {
+    let moves = |wait: &mut dyn FnMut(&mut Context<'_>) -> bool, step: &dyn Fn()| {
+        let (old, new) = (CountingWaker::new(), CountingWaker::new());
+        for waker in [&old, &new] {
+            assert!(!wait(&mut Context::from_waker(&waker.waker())));
+        }
+        step();
+        assert_eq!((old.wakes(), new.wakes()), (0, 1));
+        assert!(wait(&mut Context::from_waker(Waker::noop())));
+    };
+    for make in [|| queue::bounded(1), queue::rendezvous] {
+        let (sender, receiver) = make();
+        let _full = sender.try_send(0);
+        let mut send = Box::pin(sender.send(1));
+        let take = || assert!(receiver.clone().try_recv().is_ok());
+        moves(&mut |cx| send.as_mut().poll(cx).is_ready(), &take);
+    }
+    let (sender, receiver) = queue::bounded(1);
+    let mut recv = receiver.clone();
+    let mut recv = Box::pin(recv.recv());
+    let send = || sender.try_send(0).expect("room");
+    moves(&mut |cx| recv.as_mut().poll(cx).is_ready(), &send);
+    drop(recv);
+    send();
+    let mut join = Box::pin(sender.join());
+    let take = || assert!(receiver.clone().try_recv().is_ok());
+    moves(&mut |cx| join.as_mut().poll(cx).is_ready(), &take);
+    let mut closed = Box::pin(sender.closed());
+    let close = || assert!(sender.close());
+    moves(&mut |cx| closed.as_mut().poll(cx).is_ready(), &close);
+}
+
+#[test]
+fn a_permit_takes_no_more_weight_than_it_is_for() {
+    let (sender, mut receiver) = Queue::bounded(5).weight(|n: &usize| *n).build();
+    for (item, fits) in [(1, true), (2, true), (3, false)] {
+        let permit = sender.reserve_weight(2).now_or_never().expect("room");
+        match permit.expect("open").send(item) {
+            Ok(()) => assert!(fits && receiver.try_recv() == Ok(item)),
+            Err(refused) => assert!(!fits && matches!(refused, SendError::TooHeavy(3))),
+        }
+        assert!(sender.is_empty() && sender.try_reserve().is_ok());
+    }
+}
+
+#[test]
+fn nothing_is_sent_to_a_closed_queue_without_a_complaint() {
+    let (sender, _receiver) = queue::bounded(1);
+    sender.close();
+    let (mut none, mut some) = (Vec::new(), vec![1]);
+    assert!(matches!(
+        sender.send_many(&mut none).now_or_never(),
+        Some(Ok(()))
+    ));
+    let refused = sender.send_many(&mut some).now_or_never();
+    assert!(matches!(refused, Some(Err(SendError::Closed(())))));
+    assert_eq!(some, [1]);
 }

@@ -121,6 +121,10 @@ fn it_ends_when_all_is_done_with_the_value_of_the_body() {
     let (_watchdog, mut program) = program(
         "it_ends_when_all_is_done_with_the_value_of_the_body",
         || async {
+            let short = ringfence::run(async |_: &Group| Ok(8)).await;
+            assert_eq!(short.into_result().ok(), Some(Some(8)));
+            let short = ringfence::run(async |_: &Group| Err::<(), _>("no".to_owned())).await;
+            assert!(short.into_result().is_err());
             let report = process()
                 .run(async |group: &Group| {
                     group.spawn(async { say("a child") });

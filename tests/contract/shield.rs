@@ -912,3 +912,28 @@ fn a_section_in_a_cancelled_group_is_polled_when_it_is_woken_and_not_otherwise()
         assert!(others.0 <= 6 && others.1 <= 4, "{others:?}");
     });
 }
+
+#[test]
+fn the_longest_bound_of_those_who_share_a_task_holds_for_it() {
+    paused(async || {
+        let log = Log::new();
+        let (first, second) = (log.clone(), log.clone());
+        let (took, _) = cancelled_at_5(Scope::new(), async move {
+            let inner = borrow_scope(async |group: Borrowing<'_>| {
+                group.spawn(async {
+                    shield(ms(10), sleep(ms(8))).await;
+                    first.push(8);
+                });
+                group.spawn(async {
+                    sleep(ms(2)).await;
+                    shield(ms(50), sleep(ms(40))).await;
+                    second.push(42);
+                });
+                Ok(())
+            });
+            drop(inner.await);
+        })
+        .await;
+        assert_eq!((took, log.entries()), (ms(42), vec![8, 42]));
+    });
+}

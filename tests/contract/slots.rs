@@ -1206,3 +1206,65 @@ fn a_try_at_the_limit_of_a_closing_group_says_that_it_is_closing() {
         group.shutdown(Duration::ZERO).await;
     });
 }
+
+#[test]
+fn a_slot_that_was_lent_comes_back_also_when_the_lender_is_gone_first() {
+    for takes in [true, false] {
+        single_thread(async || {
+            let slots = Slots::new(1);
+            let result = scope(async |group: &Group| -> Done {
+                let (give, view) = oneshot::channel();
+                let (go, gone) = oneshot::channel();
+                let inside = slots.clone();
+                let outer = group.limit(&slots);
+                let lender = outer.spawn(async move {
+                    let inner = scope(async |group: &Group| {
+                        let limited = group.spawner().limit(&inside);
+                        let lent = limited.spawn(pending::<()>()).await;
+                        give.send(limited).expect("the body waits");
+                        gone.await.expect("the body says so");
+                        lent.cancel();
+                        Ok(lent.await.is_cancelled())
+                    });
+                    inner.await.expect("nobody fails");
+                });
+                let lender = lender.await;
+                let limited: LimitedSpawner<String> = view.await.expect("the child says so");
+                let mut late = Box::pin(limited.spawn(async {}));
+                assert!(poll!(late.as_mut()).is_pending());
+                go.send(()).expect("the child waits");
+                lender.await;
+                assert_eq!(slots.free(), 0, "it was handed on to who waits for it");
+                if takes {
+                    late.await.await;
+                }
+                Ok(())
+            });
+            result.await.expect("nobody fails");
+            assert_eq!(slots.free(), 1);
+        });
+    }
+}
+
+#[test]
+fn blocking_children_take_slots_through_a_spawner_too() {
+    single_thread(async || {
+        let slots = Slots::new(1);
+        let result = scope(async |group: &Group| -> Done {
+            let (limited, drops) = (group.spawner().limit(&slots), Drops::new());
+            assert_eq!((limited.limit(), limited.free()), (1, 1));
+            let free = slots.clone();
+            let call = limited.spawn_blocking(move || Ok(free.free())).await;
+            assert_eq!((call.await.completed(), slots.free()), (Some(0), 1));
+            group.cancel();
+            let (a, b) = (drops.guard(), drops.guard());
+            let refused = limited.spawn_blocking(move || drop(a)).await;
+            assert!(refused.await.is_cancelled());
+            let refused = group.limit(&slots).spawn_blocking(move || drop(b)).await;
+            assert_eq!((drops.alive(), slots.free()), (0, 1));
+            refused.await;
+            Ok(())
+        });
+        assert!(result.await.expect_err("it is cancelled").is_cancelled());
+    });
+}

@@ -211,13 +211,12 @@ where
                 }
                 self.as_mut().force(stage)
             }
-            (Ok(()), Some(output)) => match catch(|| output.into_result()) {
-                Ok(Ok(value)) => match self.as_mut().settle_calm(value, stage) {
+            (Ok(()), Some(output)) => match output.into_result() {
+                Ok(value) => match self.as_mut().settle_calm(value, stage) {
                     Ok(()) => return Poll::Ready(()),
                     Err(value) => Cause::Returned(value),
                 },
-                Ok(Err(error)) => Cause::Failed(Box::new(error)),
-                Err(panic) => Cause::Panicked(panic),
+                Err(error) => Cause::Failed(Box::new(error)),
             },
             (Err(panic), output) => {
                 self.as_mut().displace_rest(output, stage);

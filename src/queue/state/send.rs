@@ -63,12 +63,12 @@ impl<T> State<T> {
     /// Sends to a ring with room, where nobody waits: what happens nearly always, in few instructions.
     #[inline]
     pub(crate) fn put_alone(&mut self, item: &mut Option<T>) -> bool {
-        if self.used >= self.quick_limit {
-            return false;
-        }
         let Store::Fifo(ring) = &mut self.store else {
             return false;
         };
+        if self.used >= self.quick_limit {
+            return false;
+        }
         if let Some(item) = item.take() {
             ring.push_back(item);
             self.used += 1;
@@ -113,14 +113,13 @@ impl<T> State<T> {
             Overflow::DropNewest => false,
             Overflow::DropOldest => self.make_room(rank, weight, effects),
         };
-        let Some(item) = item.take() else {
-            return Ok(());
-        };
-        if has_room {
-            let tag = self.tag(rank, weight);
-            self.put(item, tag, None, effects);
-        } else {
-            self.discard(item, Discarded::Overflow, effects);
+        if let Some(item) = item.take() {
+            if has_room {
+                let tag = self.tag(rank, weight);
+                self.put(item, tag, None, effects);
+            } else {
+                self.discard(item, Discarded::Overflow, effects);
+            }
         }
         self.settle(effects);
         Ok(())
@@ -133,10 +132,7 @@ impl<T> State<T> {
         if !self.store.can_give(lacks, rank) {
             return false;
         }
-        while lacks > 0 {
-            let Some(weight) = self.evict(effects) else {
-                return false;
-            };
+        while let Some(weight) = (lacks > 0).then(|| self.evict(effects)).flatten() {
             lacks = lacks.saturating_sub(weight.max(1));
         }
         true

@@ -232,3 +232,22 @@ fn an_end_that_belongs_to_an_older_run_changes_nothing() {
     assert!(!plan.ready(1, 1, ms(51)));
     assert_eq!(plan.turn(ms(51)).steps, []);
 }
+
+#[test]
+fn one_that_is_up_by_now_takes_nobody_along() {
+    let mut plan = plan(Strategy::RestForOne, None);
+    let mut slow = terms(0);
+    slow.ready_within = Some(ms(50));
+    plan.add(slow).expect("it is open");
+    assert_eq!(plan.turn(ms(0)).steps, [Step::Start(1, 1)]);
+    assert!(plan.ready(1, 1, ms(1)));
+    plan.add(terms(0)).expect("it is open");
+    assert_eq!(plan.turn(ms(1)).steps, [Step::Start(2, 1)]);
+    assert!(matches!(
+        plan.ended(2, 1, Verdict::Again, ms(2)),
+        Next::Again(_)
+    ));
+    assert_eq!(plan.turn(ms(60)).steps, [Step::Start(2, 2)]);
+    let stranger = plan.ended(3, 1, Verdict::Fault, ms(60));
+    assert_eq!(stranger, Next::Ordered, "it never was one of ours");
+}

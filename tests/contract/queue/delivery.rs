@@ -11,7 +11,7 @@ use ringfence::{BorrowGroup, Outcome, TaskGroup, borrow_scope, fan_out, scope, t
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
 
-use crate::support::{Count, caught, every_runtime, settle, single_thread};
+use crate::support::{Count, Log, caught, every_runtime, settle, single_thread};
 
 #[test]
 fn join_of_an_empty_queue_is_ready() {
@@ -487,4 +487,20 @@ fn a_delivery_in_a_scope_inside_is_cut_with_the_group_around() {
             assert_eq!((rest.abort(), dead.get()), (vec![1], 0));
         }
     });
+}
+
+#[test]
+fn what_comes_back_when_nobody_receives_any_more_is_abandoned() {
+    let told = Log::new();
+    let log = told.clone();
+    let queue = Queue::bounded(1).redeliver(9);
+    let (sender, mut receiver) = queue
+        .on_discard(move |item, why| log.push((item, why)))
+        .build();
+    sender.try_send(7).expect("room");
+    let delivery = receiver.try_deliver().expect("an item");
+    drop(receiver);
+    assert!(told.entries().is_empty());
+    drop(delivery);
+    assert_eq!(told.entries(), [(7, Discarded::Abandoned)]);
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
-use futures::{Sink, SinkExt, StreamExt};
+use futures::{Sink, SinkExt, StreamExt, stream::FusedStream};
 use ringfence::queue::{self, Overflow, Queue, SendError};
 use tokio_test::task::spawn;
-use tokio_test::{assert_pending, assert_ready_eq, assert_ready_ok};
+use tokio_test::{assert_pending, assert_ready_eq, assert_ready_err, assert_ready_ok};
 
 use crate::support::{CountingWaker, single_thread};
 
@@ -166,4 +166,24 @@ fn a_stream_of_items_is_forwarded_to_its_end() {
         assert!(taken.into_iter().eq(0..1_000));
         assert_eq!(forwards.await.unwrap(), Ok(()));
     });
+}
+
+#[test]
+fn a_sink_that_was_not_asked_keeps_one_item_and_gives_back_the_next() {
+    let (sender, mut receiver) = queue::bounded(1);
+    let mut sink = spawn(sender.into_sink());
+    for item in [1, 2] {
+        assert!(sink.enter(|_, sink| sink.start_send(item)).is_ok());
+    }
+    let refused = sink.enter(|_, sink| sink.start_send(3));
+    assert!(matches!(refused, Err(SendError::Full(Some(3)))));
+    assert_eq!(receiver.try_recv(), Ok(1));
+    assert_ready_ok!(sink.enter(|cx, sink| sink.poll_close(cx)));
+    assert!(!receiver.is_terminated() && receiver.try_recv() == Ok(2));
+    let ready = assert_ready_err!(sink.enter(|cx, sink| sink.poll_ready(cx)));
+    assert!(matches!(ready, SendError::Closed(None)));
+    let refused = sink.enter(|_, sink| sink.start_send(4));
+    assert!(matches!(refused, Err(SendError::Closed(Some(4)))));
+    drop(sink);
+    assert!(receiver.is_terminated());
 }
