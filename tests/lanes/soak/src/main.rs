@@ -9,6 +9,9 @@ mod faults;
 mod jobs;
 mod ledger;
 mod parts;
+mod queues;
+mod services;
+mod witness;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -24,8 +27,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
 use faults::{RARITY, Rng, cut};
-use ledger::{Census, Collector, Fault, KIND_NAMES, KINDS, Kind, check, count, see_payload};
+use ledger::{Census, Fault, KIND_NAMES, KINDS, Kind, check, count};
 use parts::{Ctx, Flights, World, any, options, ran};
+use witness::{Collector, see_payload, settle};
 
 struct Args {
     seed: u64,
@@ -154,7 +158,7 @@ async fn service(world: Arc<World>, mut rng: Rng) {
                 if !is_contained {
                     return part.await;
                 }
-                ledger::settle(around.run(async |_: &TaskGroup<Fault>| part.await).await);
+                settle(around.run(async |_: &TaskGroup<Fault>| part.await).await);
                 Ok(())
             }));
         }
