@@ -3,7 +3,9 @@
 //! Built for rustdoc and for doc tests only. A guard in `tests/house` sees that no page is left out.
 
 /// Where the links of the pages lead from here. In a page they are written `[text][page.md]`, with `[page.md]: page.md` at its
-/// end, which is right in the repository. The first definition of a label counts, so that these come before each page.
+/// end, which is right in the repository. The first definition of a label counts, so that these come before each page; but not in
+/// doc tests, whose lines are then those of the page.
+#[cfg(not(doctest))]
 macro_rules! links {
     () => {
         "
@@ -42,67 +44,67 @@ macro_rules! links {
     };
 }
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/contract.md")]
 pub mod contract {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/cancellation.md")]
 pub mod cancellation {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/cookbook.md")]
 pub mod cookbook {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/choosing.md")]
 pub mod choosing {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/errors.md")]
 pub mod errors {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/testing.md")]
 pub mod testing {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/limits.md")]
 pub mod limits {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/migrating.md")]
 pub mod migrating {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/retry.md")]
 pub mod retry {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/service.md")]
 pub mod service {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/from-asyncio.md")]
 pub mod from_asyncio {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/comparison.md")]
 pub mod comparison {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/performance.md")]
 pub mod performance {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/glossary.md")]
 pub mod glossary {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/ARCHITECTURE.md")]
 pub mod architecture {}
 
-#[doc = links!()]
+#[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/CONTRIBUTING.md")]
 pub mod contributing {}
 

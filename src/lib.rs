@@ -30,9 +30,10 @@
 //!
 //! # Cancelling
 //!
-//! Four things cancel a group: a failure in it, [`cancel`](TaskGroup::cancel), its [deadline](Scope::deadline), and dropping
-//! its future. Cancelled tasks are dropped where they are parked, and the scope waits until they are gone. To let them say
-//! goodbye first, give it a [grace](Scope::grace): then the [`token`] of each task fires, and force comes after.
+//! Five things cancel a group: a failure in it, [`cancel`](TaskGroup::cancel), its [deadline](Scope::deadline), dropping its
+//! future, and awaiting the value of a child that was cancelled alone, since there is none. Cancelled tasks are dropped where
+//! they are parked, and the scope waits until they are gone. To let them say goodbye first, give it a [grace](Scope::grace):
+//! then the [`token`] of each task fires, and force comes after.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -94,10 +95,10 @@
 //! | work every so often, or so long after the last time | [`Periodic`] |
 //! | the same call, wanted by many at once | [`SingleFlight`] |
 //! | parts that are restarted when they fail | [`Supervisor`], [`supervise`] |
-//! | a process that stops in order on a signal | `run`, `Process` (feature `signal`) |
+//! | a process that stops in order on a signal | [`run`], [`Process`] (feature `signal`) |
 //! | what happens at the very outside | [`root`] |
 //! | what is alive just now, and what it waits for; counters; who is slow | [`snapshot`], [`inspect`] |
-//! | tests: nothing left alive, a cut at every await | `testing`, behind its feature |
+//! | tests: nothing left alive, a cut at every await | [`testing`], behind its feature |
 //!
 //! The [guide] has the pages of `docs/`: [which form for what](guide::choosing), [the cookbook](guide::cookbook),
 //! [cancellation](guide::cancellation), [errors](guide::errors), [testing](guide::testing), [limits](guide::limits), and where one
@@ -120,7 +121,19 @@
 //! A task that never awaits cannot be stopped, only waited for. A scope future that is leaked (`mem::forget`) is never
 //! cancelled. When a runtime is shut down, its tasks are dropped in whatever order it likes, and scopes elsewhere learn that it is gone. With
 //! `panic = "abort"` a panic ends the process; all else holds. [More of that](guide::limits).
+//!
 
+// What a feature hides is linked to where it can be read.
+#![cfg_attr(feature = "signal", doc = "[`run`]: fn@run\n[`Process`]: Process")]
+#![cfg_attr(
+    not(feature = "signal"),
+    doc = "[`run`]: https://docs.rs/ringfence/latest/ringfence/fn.run.html\n[`Process`]: https://docs.rs/ringfence/latest/ringfence/struct.Process.html"
+)]
+#![cfg_attr(feature = "testing", doc = "[`testing`]: mod@testing")]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "[`testing`]: https://docs.rs/ringfence/latest/ringfence/testing/index.html"
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings))))]
 

@@ -240,8 +240,11 @@ impl<K: Key, V> SortedMap<K, V> {
     }
 
     /// Takes all of them out, in order.
-    pub(crate) fn into_values(mut self) -> impl Iterator<Item = V> {
-        std::iter::from_fn(move || self.pop_first().map(|(_, value)| value))
+    pub(crate) fn into_values(self) -> impl Iterator<Item = V> {
+        let values = self.values.into_iter().map(|(_, value)| Some(value));
+        let mut values: Vec<_> = values.collect();
+        let places = self.places.0.into_values();
+        places.filter_map(move |place| values[place].take())
     }
 }
 
@@ -333,8 +336,12 @@ mod tests {
     #[test]
     fn what_was_full_once_gives_its_room_back() {
         let mut sorted = SortedMap::<u64, [u8; 64]>::new();
-        (0..100_000).for_each(|key| drop(sorted.insert(key, [0; 64])));
-        (10..100_000).for_each(|key| drop(sorted.remove(key)));
+        for key in 0..100_000 {
+            sorted.insert(key, [0; 64]);
+        }
+        for key in 10..100_000 {
+            sorted.remove(key);
+        }
         assert_eq!(sorted.len(), 10);
         assert!(
             sorted.values.capacity() <= 2 * KEPT,

@@ -296,6 +296,18 @@ impl Core {
         }
     }
 
+    /// Counts a child out. One that was singled out after its entry was taken out has another one, which nobody else takes out.
+    #[inline]
+    pub(crate) fn leave_as(&self, kind: Kind, serial: u64) {
+        let after = self.word.leave(kind);
+        if !after.is_undivided() {
+            drop(self.registry.remove(serial)); // R4
+        }
+        if after.normal() == 0 {
+            self.leave_last(kind, after);
+        }
+    }
+
     #[cold]
     fn leave_last(&self, kind: Kind, after: Reading) {
         if let Some(owner) = self.left(kind, after) {

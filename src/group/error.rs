@@ -285,7 +285,8 @@ impl<E> GroupError<E> {
     /// Splits off the failures that `matches` holds for, as `except*` does.
     ///
     /// Each part has the same cause; a part without failures is `None`. An error that has none, because the scope was only
-    /// cancelled, is the second part.
+    /// cancelled, is the second part. Who was [forced](Self::forced) or [abandoned](Self::abandoned) is told by the second part, or by
+    /// the first where that is all.
     pub fn split(
         self,
         mut matches: impl FnMut(&Failure<E>) -> bool,
@@ -313,6 +314,9 @@ impl<E> GroupError<E> {
                 }),
             })
         };
+        if no.is_empty() {
+            return (part(yes, stragglers, abandoned), None);
+        }
         let yes = part(yes, Vec::new(), Vec::new());
         (yes, part(no, stragglers, abandoned))
     }

@@ -207,6 +207,10 @@ impl<T> Join<T> {
             if let Some(bell) = bell {
                 bell.wake();
             }
+            if self.is_finished(core) {
+                // It ended meanwhile, and had taken its entry out before it got this one.
+                drop(core.registry().remove(self.serial));
+            }
         }
     }
 

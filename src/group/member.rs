@@ -164,7 +164,7 @@ where
         };
         drop(core.registry().remove(serial));
         let settled = kept.map_or(Settled::RuntimeGone, |end| end.tell(&core));
-        core.leave(*this.kind);
+        core.leave_as(*this.kind, serial);
         Poll::Ready(settled)
     }
 
@@ -186,7 +186,7 @@ where
         if *this.registered {
             drop(core.registry().remove(serial));
         }
-        core.leave(*this.kind); // M2
+        core.leave_as(*this.kind, serial); // M2
         Ok(Settled::Completed(Kept::new(value, &core)))
     }
 
@@ -212,7 +212,7 @@ where
         }
         let settled = end.tell(&context.core);
         if let Some(context) = this.context.take() {
-            context.core.leave(*this.kind); // M2
+            context.core.leave_as(*this.kind, context.serial); // M2
         }
         this.future.set(None);
         Poll::Ready(settled)
@@ -363,7 +363,7 @@ where
             None => Some((core, *this.kind)),
         };
         if let Some((core, kind)) = leaves {
-            core.leave(kind);
+            core.leave_as(kind, serial);
         }
         reason
     }
@@ -407,7 +407,7 @@ where
             None => Some((core, kind)),
         };
         if let Some((core, kind)) = leaves {
-            core.leave(kind);
+            core.leave_as(kind, context.serial);
         }
     }
 

@@ -3,7 +3,8 @@
 //! R1. A child is registered from its first `Pending` on, or earlier if it was named, singled out or given a seat; a child
 //! that never waits never comes here. R2. The flag that forces is set before any shard is locked by whoever wakes, and looked at
 //! by whoever registers after the shard was locked: either the waker is found, or the flag is seen. R3. Wakers are woken
-//! and dropped outside the locks. R4. An entry is taken out by its child, or with all others when the group is closed.
+//! and dropped outside the locks. R4. An entry is taken out by its child, once more when it is counted
+//! out if anybody was singled out, or with all others when the group is closed.
 //! R5. The shards beyond the first are made under the lock of the first, and looked for after it was locked: R2 holds for
 //! them, too.
 

@@ -555,6 +555,12 @@ fn a_finished_scope_leaves_no_count_on_its_owner() {
     });
 }
 
+/// Waits until the runtime has no task: one that waits for itself would be there for ever.
+async fn nobody_is_left() {
+    let runtime = tokio::runtime::Handle::current();
+    until(|| runtime.metrics().num_alive_tasks() == 0).await;
+}
+
 /// A future to be dropped by whoever comes first.
 type Slot = Arc<Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>>;
 
@@ -601,6 +607,7 @@ fn a_scope_dropped_by_its_own_child_is_left_to_the_next_owner() {
             assert_eq!((drops.made(), drops.dropped()), (1, 1));
         }
         assert_eq!(root().orphans(), 0);
+        nobody_is_left().await;
     });
 }
 

@@ -2,7 +2,13 @@
 
 mod untaken;
 
-use std::{cell::Cell, future::pending, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    future::{pending, poll_fn},
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
 
 use ringfence::{
     BorrowGroup, CancelReason, Cause, Deadline, LocalGroup, Outcome, Scope, TaskGroup,
@@ -14,7 +20,7 @@ use tokio::{
 };
 
 use crate::support::{
-    Count, Drops, Log, Parked, caught, every_runtime, every_runtime_in_a_task, paused,
+    Count, Drops, Log, OnDrop, Parked, caught, every_runtime, every_runtime_in_a_task, paused,
     single_thread, until,
 };
 
@@ -724,5 +730,35 @@ fn taking_results_that_are_all_there_lets_others_run() {
             Ok(())
         });
         result.await.unwrap();
+    });
+}
+
+#[test]
+fn values_come_when_what_made_them_is_gone() {
+    every_runtime(async || {
+        for _ in 0..20 {
+            let (given, gone) = (Count::new(), Count::new());
+            let joined = scope(async |group: &Group| {
+                let (early, late) = (given.clone(), gone.clone());
+                let slow = OnDrop::new(move || {
+                    for _ in 0..200 {
+                        std::thread::yield_now();
+                    }
+                    assert_eq!(early.get(), 0, "its value is out there already");
+                    late.add();
+                });
+                // Captured, and so dropped after it has returned.
+                let one = poll_fn(move |_| {
+                    let _captured = &slow;
+                    Poll::Ready(Ok(1))
+                });
+                let two = poll_fn(|_| Poll::Ready(Ok(2)));
+                let sum = group.try_join((one, two)).await.map(|(one, two)| one + two);
+                given.add();
+                assert_eq!(gone.get(), 1);
+                sum
+            });
+            assert_eq!(joined.await.unwrap(), 3);
+        }
     });
 }

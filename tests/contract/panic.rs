@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures::FutureExt;
+use futures::{FutureExt, poll};
 use ringfence::{
     CancelReason, Cause, Displaced, DisplacedWhat, FailureKind, Observer, Scope, TaskGroup,
     TaskInfo, scope, token,
@@ -379,5 +379,61 @@ fn a_second_panic_of_a_child_is_told_with_its_name() {
         assert_eq!(ended.await.unwrap_err(), "first");
         let expected = (Some("child".to_owned()), "panic second".to_owned());
         assert_eq!(log.entries(), [expected]);
+    });
+}
+
+#[test]
+fn a_destructor_of_the_body_that_throws_is_a_panic_of_the_scope() {
+    every_runtime(async || {
+        let log = Log::new();
+        // Cancelled where it is parked: there is nobody else to give it to.
+        let ended = caught(observed(&log).run(async |group: &Group| {
+            let _bomb = PanicOnDrop("of the body");
+            group.cancel();
+            pending::<Result<(), Lost>>().await
+        }));
+        assert_eq!(ended.await.unwrap_err(), "of the body");
+        assert!(log.entries().is_empty());
+
+        // Dropped with its scope: to the observer.
+        let mut dropped = Box::pin(observed(&log).run(async |_: &Group| {
+            let _bomb = PanicOnDrop("of a dropped body");
+            pending::<Result<(), Lost>>().await
+        }));
+        assert!(poll!(&mut dropped).is_pending());
+        drop(dropped);
+        assert_eq!(log.entries(), ["panic of a dropped body"]);
+    });
+}
+
+#[test]
+fn a_value_that_throws_when_its_scope_fails_is_observed() {
+    every_runtime(async || {
+        let log = Log::new();
+        let ended = caught(observed(&log).run(async |group: &Group| {
+            group.cancel();
+            Ok(PanicOnDrop("value"))
+        }));
+        let cancelled = ended.await.expect("nothing resumes");
+        assert!(cancelled.is_err_and(|error| error.is_cancelled()));
+        assert_eq!(log.entries(), ["panic value"]);
+    });
+}
+
+#[test]
+fn an_error_of_a_child_whose_destructor_throws_is_observed() {
+    every_runtime(async || {
+        let log = Log::new();
+        let ended = caught(observed(&log).run(async |group: &Group| {
+            // Captured, and so dropped after it has returned.
+            let bomb = PanicOnDrop("destructor");
+            group.spawn(poll_fn(move |_| {
+                let _captured = &bomb;
+                Poll::Ready(Err::<(), _>(Lost(7)))
+            }));
+            pending::<Result<(), Lost>>().await
+        }));
+        assert_eq!(ended.await.unwrap_err(), "destructor");
+        assert_eq!(log.entries(), ["error Some(Lost(7))"]);
     });
 }

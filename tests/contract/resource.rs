@@ -423,3 +423,42 @@ fn children_cancelled_one_by_one_under_a_grace_end_in_linear_time() {
         }
     });
 }
+
+/// Cancels a child, through its handle, when it is told that the child has ended.
+#[derive(Default)]
+struct TooLate(Mutex<Option<OutcomeHandle<()>>>);
+
+impl Observer for TooLate {
+    fn ended(&self, _: &TaskInfo, _: &Ended) {
+        let handle = self.0.lock().unwrap();
+        handle.iter().for_each(OutcomeHandle::cancel);
+    }
+}
+
+#[test]
+fn a_child_cancelled_as_it_ends_leaves_no_record() {
+    every_runtime(async || {
+        let late = Arc::new(TooLate::default());
+        let options = Scope::new().observer(late.clone());
+        let done = options.run(async |group: &TaskGroup| {
+            let path = group.spawner();
+            for _ in 0..10 {
+                let (go, gate) = oneshot::channel::<()>();
+                let handle = path.spawn(async move { drop(gate.await) });
+                *late.0.lock().unwrap() = Some(handle);
+                drop(go);
+                until(|| group.is_empty()).await;
+                late.0.lock().unwrap().take();
+            }
+            turns(1).await; // now it is seen
+            let seen = ringfence::snapshot();
+            let here = path.spawn(async {}).id();
+            let mine = seen.tasks().filter(|task| {
+                task.id.to_string().split('.').next() == here.to_string().split('.').next()
+            });
+            assert_eq!(mine.count(), 0, "they are gone");
+            Ok(())
+        });
+        assert!(done.await.is_ok());
+    });
+}

@@ -1,5 +1,6 @@
 //! Time: timeouts and deadlines, on the paused clock.
 
+mod budget;
 mod moved;
 
 use std::{

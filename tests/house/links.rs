@@ -305,3 +305,54 @@ fn every_file_that_a_page_names_is_there() {
     }
     report("these are named, and not there:", &complaints);
 }
+
+/// The map of the rooms, and the models beside the races.
+#[test]
+fn what_the_architecture_names_is_there() {
+    let lanes: String = files("tests/lanes/loom", "rs")
+        .iter()
+        .map(|path| read(path))
+        .collect();
+    let is_model = |name: &str| {
+        let begin = name.split('…').next().unwrap_or_default();
+        lanes.contains(&format!("fn {begin}"))
+    };
+    let mut complaints = Vec::new();
+    let (mut rooms, mut models) = (0, 0);
+    let mut last_column = String::new();
+    let mut is_map = false;
+    for (number, line) in read("docs/ARCHITECTURE.md").lines().enumerate() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        if cells.len() < 4 {
+            last_column.clear();
+            is_map = false;
+            continue;
+        }
+        let last = cells[cells.len() - 2];
+        if last_column.is_empty() {
+            last.clone_into(&mut last_column);
+            is_map = cells[1] == "floor";
+            continue;
+        }
+        let mut gone = |what: &str| {
+            complaints.push(format!("docs/ARCHITECTURE.md:{}: {what}", number + 1));
+        };
+        if is_map {
+            for room in code_of(cells[2]) {
+                rooms += 1;
+                if !root().join(format!("src/{room}.rs")).exists() {
+                    gone(room);
+                }
+            }
+        } else if last_column == "model" {
+            for model in code_of(last) {
+                models += 1;
+                if !is_model(model) {
+                    gone(model);
+                }
+            }
+        }
+    }
+    report("the architecture names what is not there:", &complaints);
+    assert!(rooms > 60 && models > 40, "{rooms} rooms, {models} models");
+}

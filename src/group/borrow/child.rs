@@ -263,7 +263,7 @@ where
             let kept = Kept::new(value, core);
             this.slot.end(Settled::Completed(kept), core);
         }
-        core.leave(*this.kind); // M2
+        core.leave_as(*this.kind, *this.serial); // M2
         Ok(())
     }
 
@@ -284,7 +284,7 @@ where
         }
         this.state.set(State::Ended);
         this.slot.end(end.tell(&stage.core), &stage.core);
-        stage.core.leave(*this.kind); // M2
+        stage.core.leave_as(*this.kind, *this.serial); // M2
         Poll::Ready(())
     }
 
@@ -298,14 +298,10 @@ where
         }
         let end = end.take();
         let core = &stage.core;
-        if !core.word().read().is_calm() {
-            // Singled out while it waited, after its entry was taken out.
-            drop(core.registry().remove(*this.serial));
-        }
         this.state.set(State::Ended);
         let settled = end.map_or(Settled::RuntimeGone, |end| end.tell(core));
         this.slot.end(settled, core);
-        core.leave(*this.kind);
+        core.leave_as(*this.kind, *this.serial);
         Poll::Ready(())
     }
 
@@ -400,13 +396,13 @@ where
             this.state.set(State::Ended);
             let settled = end.map_or(Settled::RuntimeGone, |end| end.tell(&stage.core));
             this.slot.end(settled, &stage.core);
-            let (core, kind) = (stage.core.clone(), *this.kind);
+            let (core, kind, serial) = (stage.core.clone(), *this.kind, *this.serial);
             let leaves = match stage.context().seat.take() {
                 Some(seat) => seat.inherit(core, kind),
                 None => Some((core, kind)),
             };
             if let Some((core, kind)) = leaves {
-                core.leave(kind);
+                core.leave_as(kind, serial);
             }
         });
     }

@@ -10,7 +10,7 @@ use futures::poll;
 use ringfence::{Ended, GroupError, Observer, Scope, TaskInfo, root, scope};
 use tokio::sync::oneshot;
 
-use super::{Done, Group, abandon};
+use super::{Done, Group, abandon, nobody_is_left};
 use crate::support::{Drops, Log, PATIENCE, every_runtime, until};
 
 type Opened = Pin<Box<dyn Future<Output = Result<(), GroupError<String>>> + Send>>;
@@ -58,6 +58,7 @@ fn two_scopes_dropped_by_one_anothers_children_end() {
                 .wait(PATIENCE)
                 .await
                 .expect("nobody waits in a circle");
+            nobody_is_left().await;
         }
     });
 }

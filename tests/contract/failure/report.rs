@@ -103,6 +103,42 @@ fn split_parts_the_failures_by_a_predicate() {
 }
 
 #[test]
+fn split_keeps_who_was_forced() {
+    paused(async || {
+        let make = async |fails: bool| {
+            let ended = Scope::new().grace(ms(10)).run(async |group| {
+                group.named("deaf").spawn(pending::<()>());
+                if fails {
+                    group.spawn(async { Err::<(), _>("child") });
+                }
+                group.token().cancelled().await;
+                Err::<(), _>("body")
+            });
+            ended.await.unwrap_err()
+        };
+        let forced = |part: Option<GroupError<Text>>| part.map(|part| part.forced().len());
+        let split = async |of: fn(&Text) -> bool| {
+            let (yes, no) = make(true).await.split(|one| one.error().is_some_and(of));
+            (forced(yes), forced(no))
+        };
+        assert_eq!(split(|one| *one == "body").await, (Some(0), Some(1)));
+        assert_eq!(split(|_| false).await, (None, Some(1)));
+        assert_eq!(
+            split(|_| true).await,
+            (Some(1), None),
+            "there is no other part"
+        );
+
+        let cancelled = scope(async |group: &TaskGroup<Text>| {
+            group.cancel();
+            pending::<Result<(), Text>>().await
+        });
+        let (yes, no) = cancelled.await.unwrap_err().split(|_| true);
+        assert!(yes.is_none() && no.is_some_and(|error| error.is_cancelled()));
+    });
+}
+
+#[test]
 fn the_cause_tells_failed_from_cancelled_from_deadline_exceeded() {
     paused(async || {
         let run = async |what: Text| {
