@@ -133,7 +133,7 @@ enum State<T> {
     Spawned(JoinHandle<Settled<T>>),
     /// A child in the task of its scope.
     InTask(Reader<T>),
-    /// A child that had ended when it was spawned: eagerly.
+    /// A child that had ended when its handle was made: spawned eagerly, or ready and over in one step.
     Ended(Pin<Box<dyn Keeps<T> + Send>>),
     /// `None` once it has yielded.
     Known(Option<Box<Known<T>>>),
@@ -327,10 +327,11 @@ impl<'g, T> TaskHandle<'g, T> {
     pub(crate) fn ended(
         kept: Pin<Box<dyn Keeps<T> + Send>>,
         serial: u64,
+        name: Option<PlainArc<str>>,
         core: &'g Arc<Core>,
     ) -> Self {
         Self {
-            join: Join::new(State::Ended(kept), serial, None),
+            join: Join::new(State::Ended(kept), serial, name),
             core,
         }
     }

@@ -305,11 +305,6 @@ where
         })
     }
 
-    /// Gives a child that is no task yet another future. The old one has ended.
-    pub(crate) fn replace(self: Pin<&mut Self>, future: F) {
-        self.project().future.set(Some(future));
-    }
-
     /// Asks whether a shield of the child has lasted longer than it may. With its future, the shields go.
     pub(crate) fn is_overrun(&self) -> bool {
         self.context.as_ref().is_some_and(Context::is_overrun)

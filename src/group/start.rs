@@ -1,12 +1,12 @@
 //! Children that say when they are ready, and children that are started in the spawner's turn.
 //!
 //! N1. Until it is ready, a child is polled where its spawner waits, in a context of its own; it is counted in all the while.
-//! N2. What ends it before that comes out there, and the group hears nothing of it. N3. Once ready, it becomes a task, and is a
-//! child like all others. N4. A child that is started eagerly is counted in after its first step, and only if there is more to it than
-//! a value: meanwhile the body, whose turn it is, holds the group open.
+//! N2. What ends it before that comes out there, and the group hears nothing of it. N3. Once ready, it is a child
+//! like all others: a task, unless it is over in that very step. N4. A child that is started eagerly is counted in after its first
+//! step, and only if there is more to it than a value: meanwhile the body, whose turn it is, holds the group open.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, Pending};
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -88,36 +88,12 @@ impl<R> fmt::Debug for Ready<R> {
     }
 }
 
-pin_project! {
-    /// A child's future, which may have ended before it became a task.
-    #[project = StartedProj]
-    pub(crate) enum Started<F: Future> {
-        Running { #[pin] future: F },
-        Ended { result: Option<Result<F::Output, PanicPayload>> },
-    }
-}
-
-impl<F: Future> Future for Started<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        match self.project() {
-            StartedProj::Running { future } => future.poll(cx),
-            StartedProj::Ended { result } => match result.take() {
-                Some(Ok(output)) => Poll::Ready(output),
-                Some(Err(panic)) => panic.resume(), // into the member's `catch`, as the child's own
-                None => Poll::Pending,
-            },
-        }
-    }
-}
-
 pub(super) type StartResult<'g, R, F, E> = Result<(R, TaskHandle<'g, Value<F, E>>), StartError<E>>;
 
 /// The same with a handle for anywhere.
 pub(super) type StartDetached<R, F, E> = Result<(R, OutcomeHandle<Value<F, E>>), StartError<E>>;
 
-type Starting<F, E> = Member<Started<Pin<Box<F>>>, E>;
+type Starting<F, E> = Member<Pin<Box<F>>, E>;
 
 /// A child that is no task yet. Dropped, it leaves the group as if it had never been there.
 struct Inline<F, E>
@@ -155,9 +131,7 @@ where
     E: Send + 'static,
 {
     let (ready, signal) = Ready::pair();
-    let future = Started::Running {
-        future: Box::pin(child(ready)),
-    };
+    let future = Box::pin(child(ready));
     let (member, serial) = match spawn::admit::<_, E, _>(core, future, &birth) {
         Ok(admitted) => admitted,
         Err(refused) => return Err(StartError::Cancelled(spawn::discard(core, refused))),
@@ -166,7 +140,11 @@ where
         member: Some(member),
         relay: Relay::default(),
     };
-    let value = std::future::poll_fn(|cx| inline.poll_ready(&signal, cx)).await?;
+    let (value, settled) = std::future::poll_fn(|cx| inline.poll_ready(&signal, cx)).await?;
+    if let Some(settled) = settled {
+        let kept = Box::pin(Eager::<Pending<()>, _>::Ended { settled });
+        return Ok((value, TaskHandle::ended(kept, serial, birth.name, core)));
+    }
     let Some(mut member) = inline.member.take() else {
         return Err(StartError::NotReady);
     };
@@ -264,7 +242,7 @@ impl<E: Send + 'static> TaskGroup<E> {
                     if seat.is_none() && !is_observed && core.word().read().is_calm() {
                         let settled = Settled::Completed(Kept::new(value, core));
                         eager.set(Eager::Ended { settled });
-                        return TaskHandle::ended(eager, serial, core);
+                        return TaskHandle::ended(eager, serial, None, core);
                     }
                     Cause::Returned(value)
                 }
@@ -337,7 +315,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         };
         if let Poll::Ready(settled) = settled {
             let kept = Box::pin(Eager::<F, _>::Ended { settled });
-            return TaskHandle::ended(kept, serial, core);
+            return TaskHandle::ended(kept, serial, None, core);
         }
         Pin::new(&mut member).unpark();
         let join = crate::runtime::spawn(self.spawner.runtime.as_ref(), member);
@@ -414,7 +392,7 @@ where
         &mut self,
         signal: &Lock<Signal<R>>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<R, StartError<E>>> {
+    ) -> Poll<Result<(R, Option<Settled<Value<F, E>>>), StartError<E>>> {
         let Some(member) = &mut self.member else {
             return Poll::Ready(Err(StartError::NotReady));
         };
@@ -428,12 +406,21 @@ where
         drop(old);
         let ended = match (polled, said) {
             (Poll::Pending, Said::Nothing) => return Poll::Pending,
-            (Poll::Pending, Said::Ready(value)) => return Poll::Ready(Ok(value)),
+            (Poll::Pending, Said::Ready(value)) => return Poll::Ready(Ok((value, None))),
             (Poll::Ready(Some(result)), Said::Ready(value)) => {
-                // N3. Its future is gone: what that threw is the result.
-                let result = Some(result);
-                Pin::new(member).replace(Started::Ended { result });
-                return Poll::Ready(Ok(value));
+                // N3. It ends here and now: a task might be forced before its first step, and nobody would hear of the result.
+                let why = match result.map(TaskOutput::into_result) {
+                    Ok(Ok(value)) => Cause::Returned(value),
+                    Ok(Err(error)) => Cause::Failed(Box::new(error)),
+                    Err(panic) => Cause::Panicked(panic),
+                };
+                // If it has to wait for scopes that it dropped, it does so as a task.
+                let settled =
+                    match Pin::new(member).settle(why, &Context::from_waker(Waker::noop())) {
+                        Poll::Ready(settled) => Some(settled),
+                        Poll::Pending => None,
+                    };
+                return Poll::Ready(Ok((value, settled)));
             }
             (Poll::Pending, Said::Lost) => Some(None),
             (Poll::Ready(ended), _) => ended.map(Some),

@@ -618,7 +618,10 @@ fn a_started_server_listens_before_its_client_connects() {
 #[test]
 fn outside_a_runtime_a_ready_child_is_refused() {
     let result = scope(async |group: &Group| -> Done {
-        let started = group.start(|ready| async move { ready.set(()) });
+        let started = group.start(|ready| async move {
+            ready.set(());
+            pending::<()>().await
+        });
         started.await.expect("it is ready");
         Ok(())
     });
@@ -724,6 +727,29 @@ fn one_that_is_ready_and_over_and_throws_when_it_is_dropped_is_a_panicked_child(
             assert_eq!(error.len(), 1);
             assert_eq!(notes.ended.entries(), [Ended::Panicked]);
             assert_eq!(notes.displaced.get(), usize::from(answer.is_err()));
+        }
+    });
+}
+
+#[test]
+fn one_that_is_ready_and_over_in_a_group_that_is_cancelled_then_is_heard_of() {
+    paused(async || {
+        for throws in [false, true] {
+            let run = Scope::new().panics_as_errors();
+            let result = run.run(async |group: &Group| -> Done {
+                let started = group.start(|ready| async move {
+                    ready.set(());
+                    assert!(!throws, "thrown");
+                    Err::<(), _>("no".to_owned())
+                });
+                let ((), handle) = started.await.expect("it is ready");
+                group.cancel(); // before a task would have its first turn
+                drop(handle);
+                Ok(())
+            });
+            let error = result.await.expect_err("it failed");
+            assert_eq!(error.len(), 1);
+            assert_eq!(error.iter().any(|it| it.panic().is_some()), throws);
         }
     });
 }
