@@ -1,9 +1,9 @@
 //! What a supervisor is told about a child, and how a run of it ended.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::Location;
-use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::group::error::{BoxError, FailureKind, capped};
@@ -17,7 +17,8 @@ use crate::supervise::keeper::Desk;
 use crate::supervise::restart::{Id, Terms, Verdict};
 use crate::sync::PlainArc;
 
-pub(super) type Made = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+/// A run, as its polls. It stays until the group drops it: what its destructor throws then does not cost it its error.
+type Made = Box<dyn FnMut(&mut Context<'_>) -> Poll<Result<(), BoxError>> + Send>;
 type Make = dyn Fn(Run) -> Made + Send + Sync;
 type Predicate = dyn Fn(&ChildEnd) -> bool + Send + Sync;
 
@@ -114,8 +115,11 @@ impl Child {
             name,
             location: Location::caller(),
             make: PlainArc::new(move |run| {
-                let running = start(run);
-                Box::pin(async move { running.await.into_result().map(drop) })
+                let mut running = Box::pin(start(run));
+                Box::new(move |cx| {
+                    let polled = running.as_mut().poll(cx);
+                    polled.map(|output| output.into_result().map(drop))
+                })
             }),
             restarts_when: PlainArc::new(restarts_when),
             is_critical: false,
@@ -191,7 +195,13 @@ impl Child {
     /// Calls the closure in the task of the child, so that what it throws is the child's.
     pub(super) fn start(&self, run: Run) -> impl Future<Output = Result<(), BoxError>> + use<> {
         let make = self.make.clone();
-        async move { make(run).await }
+        let (mut run, mut made) = (Some(run), None);
+        poll_fn(move |cx| {
+            if let Some(run) = run.take() {
+                made = Some(make(run));
+            }
+            made.as_mut().map_or(Poll::Pending, |poll| poll(cx))
+        })
     }
 
     /// Says what an end means. Runs code of the user's.

@@ -1,6 +1,11 @@
 //! Children, closures and hooks that misbehave.
 
-use std::{future::pending, sync::Arc};
+use std::{
+    future::pending,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use ringfence::{
     BoxError, Displaced, DisplacedWhat, Observer, Scope, TaskGroup,
@@ -52,10 +57,11 @@ struct Hears(Log<String>);
 impl Observer for Hears {
     fn displaced(&self, what: &Displaced) {
         self.0.push(match &what.what {
-            DisplacedWhat::Error(error) => match error.downcast_ref::<Arc<BoxError>>() {
-                Some(error) => error.to_string(),
-                None => "an error of another type".to_owned(),
-            },
+            DisplacedWhat::Error(error) => {
+                let shared = error.downcast_ref::<Arc<BoxError>>().map(|it| &**it);
+                let own = shared.or_else(|| error.downcast_ref::<BoxError>());
+                own.expect("a child's").to_string()
+            }
             DisplacedWhat::Panic(panic) => format!("panicked: {panic}"),
             _ => "something else".to_owned(),
         });
@@ -138,6 +144,39 @@ fn a_destructor_that_panics_is_a_failure_of_that_child_alone() {
         );
         let report = for_a_while(supervisor, 100).await.expect("a shutdown");
         assert_eq!((report.restarts, child.runs(), other.runs()), (1, 2, 1));
+    });
+}
+
+/// Fails at once, and throws when it is dropped; or does neither.
+struct FailsAndThrows(bool);
+
+impl Future for FailsAndThrows {
+    type Output = Result<(), BoxError>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(if self.0 { Err("no".into()) } else { Ok(()) })
+    }
+}
+
+impl Drop for FailsAndThrows {
+    fn drop(&mut self) {
+        assert!(!self.0, "bang");
+    }
+}
+
+#[test]
+fn the_error_of_a_run_whose_destructor_panics_is_observed() {
+    paused(async || {
+        let log = Log::new();
+        let scope = Scope::new().observer(Arc::new(Hears(log.clone())));
+        let ended = scope.run(async |_: &TaskGroup| {
+            let start = |run: Run| FailsAndThrows(run.number() == 1);
+            let child = Child::transient("a", start).backoff(DELAYS);
+            Supervisor::new().child(child).run().await?;
+            Ok(())
+        });
+        ended.await.expect("all is well in the end");
+        assert_eq!(log.entries(), ["no", "panicked: bang"]);
     });
 }
 
