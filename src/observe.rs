@@ -191,7 +191,7 @@ pub enum DisplacedWhat {
     /// A panic: a second one, or one out of a destructor, or one in a scope that nobody waits for.
     Panic(PanicPayload),
     /// An error, type-erased, because a panic took its place, a [join](crate::TaskGroup::try_join) had its answer, or nobody
-    /// waits for its scope.
+    /// waits for its scope or [shared call](crate::SingleFlight).
     Error(Box<dyn std::any::Any + Send>),
     /// An error in a [race](crate::TaskGroup::first_ok) that went on without it, type-erased: an ordinary fail-over, and so no more
     /// than a `debug` event for `tracing`.

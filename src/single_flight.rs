@@ -5,6 +5,7 @@
 //! map before it lands, so a result is given only to who asked before it was there. F5. Keys, results and wakers are dropped outside
 //! the locks; a key is hashed and compared under one. F6. Who waits for a flight from inside another is noted in one
 //! place for the process, since a circle may lead through several maps: it is refused to whoever would close it.
+//! F7. An error or a panic that nobody took is told to the observer when the last who could have is gone.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,8 +25,8 @@ use crate::group::spawn::Birth;
 use crate::observe::{CancelReason, DisplacedWhat, TaskId, displace};
 use crate::panic::{PanicPayload, catch};
 use crate::sorted_map::SortedMap;
-use crate::state::Core;
 use crate::state::word::Kind;
+use crate::state::{Core, Inherited};
 use crate::sync::{Lock, PlainArc, PlainMutex, unique};
 use crate::watched::Watched;
 
@@ -98,13 +99,64 @@ type Landing<T, E> = PlainArc<Result<T, FlightError<E>>>;
 /// One call, and who waits for it.
 pub(crate) struct Flight<T, E> {
     number: u64,
-    landed: Watched<Option<Landing<T, E>>>,
+    landed: Watched<Option<Landed<T, E>>>,
+    displaced: fn(FlightError<E>) -> Option<DisplacedWhat>,
+}
+
+struct Landed<T, E> {
+    landing: Landing<T, E>,
+    is_taken: bool,
+    observed: Option<PlainArc<Inherited>>,
 }
 
 impl<T: Send + Sync, E: Send + Sync> Flight<T, E> {
     pub(crate) async fn landed(&self) -> Landing<T, E> {
-        self.landed.until(|landed| landed.clone()).await
+        let look = |landed: &mut Option<Landed<T, E>>| {
+            let landed = landed.as_mut()?;
+            landed.is_taken = true;
+            Some(landed.landing.clone())
+        };
+        self.landed.until(look).await
     }
+}
+
+impl<T, E> Drop for Flight<T, E> {
+    /// F7.
+    fn drop(&mut self) {
+        let is_lost = |landed: &mut Landed<T, E>| !landed.is_taken && landed.landing.is_err();
+        let lost = self.landed.with(|landed| landed.take_if(is_lost));
+        let Some(Landed {
+            landing, observed, ..
+        }) = lost
+        else {
+            return;
+        };
+        if let Some(Err(error)) = PlainArc::into_inner(landing) {
+            tell_lost(observed.as_deref(), (self.displaced)(error));
+        }
+    }
+}
+
+fn tell_lost(observed: Option<&Inherited>, what: Option<DisplacedWhat>) {
+    if let Some(what) = what {
+        displace(observed.and_then(Inherited::observer), None, what);
+    }
+}
+
+/// What there is to be told of an error that nobody has.
+fn displaced<E: Send + 'static>(error: FlightError<E>) -> Option<DisplacedWhat> {
+    match error {
+        FlightError::Failed(error) => {
+            PlainArc::into_inner(error).map(|error| DisplacedWhat::Error(Box::new(error)))
+        }
+        FlightError::Panicked(panic) => PlainArc::into_inner(panic).map(DisplacedWhat::Panic),
+        FlightError::Cancelled(_) | FlightError::Circle => None,
+    }
+}
+
+/// What leads to the observer of the task that this is called in.
+fn observed_here() -> Option<PlainArc<Inherited>> {
+    crate::context::current().and_then(|(core, _)| core.observed())
 }
 
 /// A flight, and whether the caller is to fly it.
@@ -114,7 +166,7 @@ type Map<K, T, E> = HashMap<K, PlainArc<Flight<T, E>>>;
 
 pub(crate) struct Flights<K, T, E>(Lock<Map<K, T, E>>);
 
-impl<K: Hash + Eq + Clone, T, E> Flights<K, T, E> {
+impl<K: Hash + Eq + Clone, T, E: Send + 'static> Flights<K, T, E> {
     pub(crate) fn new() -> PlainArc<Self> {
         PlainArc::new(Self(Lock::new(HashMap::new())))
     }
@@ -133,6 +185,7 @@ impl<K: Hash + Eq + Clone, T, E> Flights<K, T, E> {
         let flight = PlainArc::new(Flight {
             number: unique(),
             landed: Watched::new(None),
+            displaced,
         });
         let old = map.insert(key, flight.clone());
         drop(map);
@@ -283,8 +336,12 @@ impl<K: Hash + Eq + Clone, T, E> Pilot<K, T, E> {
             let is_own = flying.is_some_and(|flight| PlainArc::ptr_eq(flight, own));
             is_own.then(|| map.remove_entry(&key)) // F4; not one that took its place
         });
-        let landing = PlainArc::new(result);
-        flight.landed.change(|landed| *landed = Some(landing));
+        let landed = Landed {
+            landing: PlainArc::new(result),
+            is_taken: false,
+            observed: observed_here(),
+        };
+        flight.landed.change(|place| *place = Some(landed));
         // The answer, too, if nobody waits for it: what its destructor throws is no other call's business.
         let dropped = catch(|| {
             drop((key, flight));
@@ -316,9 +373,10 @@ impl<K: Hash + Eq + Clone, T, E> Drop for Pilot<K, T, E> {
 /// that is fetched anew: this is no cache.
 ///
 /// The task belongs to this value, not to the caller who came first: that one may be cancelled, and the others still get their answer.
-/// If nobody waits any more, the call is finished all the same. When this is dropped, its calls are cancelled, as those of an
-/// [`OwnedGroup`] are, inside which they run: they have its deadline and names, not those of a caller. Like one it belongs to the group that
-/// it is made in: make the one in a `static` outside of every group, at the beginning of `main`.
+/// If nobody waits any more, the call is finished all the same; an error or a panic of it is [displaced](crate::Displaced) then. When
+/// this is dropped, its calls are cancelled, as those of an [`OwnedGroup`] are, inside which they run: they have its deadline and names,
+/// not those of a caller. Like one it belongs to the group that it is made in: make the one in a `static` outside of every group, at the
+/// beginning of `main`.
 ///
 /// # Examples
 ///
@@ -448,7 +506,7 @@ async fn fly<K, T, E, F, Fut>(mut pilot: Pilot<K, T, E>, call: F)
 where
     K: Hash + Eq + Clone + Send,
     T: Send + Sync,
-    E: Send + Sync,
+    E: Send + Sync + 'static,
     F: FnOnce() -> Fut + Send,
     Fut: Future<Output = Result<T, E>> + Send,
 {
@@ -472,7 +530,12 @@ where
             .await;
             match catch(|| work.set(None)) {
                 Ok(()) => result,
-                Err(panic) => panicked(panic),
+                Err(panic) => {
+                    let lost = catch(|| result.err().and_then(displaced));
+                    let lost = lost.unwrap_or_else(|panic| Some(DisplacedWhat::Panic(panic)));
+                    tell_lost(observed_here().as_deref(), lost);
+                    panicked(panic)
+                }
             }
         }
     };

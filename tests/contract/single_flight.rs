@@ -2,13 +2,16 @@
 
 use std::{
     future::{Future, pending},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use futures::{FutureExt, future::join_all};
 use ringfence::{
-    CancelReason, FlightError, Scope, SingleFlight, TaskGroup, root, scope, timeout, token,
+    CancelReason, Displaced, DisplacedWhat, FlightError, Observer, Scope, SingleFlight, TaskGroup,
+    root, scope, timeout, token,
 };
 use tokio::{
     runtime::Builder,
@@ -17,8 +20,8 @@ use tokio::{
 };
 
 use crate::support::{
-    Count, Drops, PanicOnDrop, cut_at_every_await, every_runtime, every_runtime_in_a_task, paused,
-    single_thread, spawn, until,
+    Count, Drops, Log, PanicOnDrop, cut_at_every_await, every_runtime, every_runtime_in_a_task,
+    paused, single_thread, spawn, until,
 };
 
 type Flights = SingleFlight<u32, u32, String>;
@@ -539,5 +542,91 @@ fn it_goes_by_the_group_that_it_was_made_in() {
         });
         assert!(ended.await.is_err());
         assert_eq!(start.elapsed(), ms(5));
+    });
+}
+
+struct Hears(Log<String>);
+
+impl Observer for Hears {
+    fn displaced(&self, what: &Displaced) {
+        self.0.push(match &what.what {
+            DisplacedWhat::Error(error) => match error.downcast_ref::<String>() {
+                Some(error) => error.clone(),
+                None => "an error of another type".to_owned(),
+            },
+            what => format!("{what:?}"),
+        });
+    }
+}
+
+/// Runs a body that an observer hears of, and returns what it heard.
+async fn heard(body: impl AsyncFnOnce(&Flights)) -> Vec<String> {
+    let log = Log::new();
+    let scope = Scope::new().observer(Arc::new(Hears(log.clone())));
+    let ended = scope.run(async |_: &TaskGroup| {
+        body(&Flights::new()).await;
+        Ok(())
+    });
+    ended.await.expect("nobody in the group fails");
+    log.entries()
+}
+
+#[test]
+fn a_failure_that_nobody_waits_for_any_more_is_observed() {
+    paused(async || {
+        for throws in [false, true] {
+            let call = move || async move {
+                yield_now().await;
+                assert!(!throws, "thrown");
+                Err("no".to_owned())
+            };
+            let told = heard(async |flights| {
+                assert!(flights.run(1, call).now_or_never().is_none());
+                sleep(ms(1)).await;
+                // One who asked, and goes away when it is there.
+                let mut late = Box::pin(flights.run(2, call));
+                assert!((&mut late).now_or_never().is_none());
+                sleep(ms(1)).await;
+                drop(late);
+            });
+            let told = told.await;
+            assert_eq!(told.len(), 2);
+            let text = if throws { "thrown" } else { "no" };
+            assert!(told.iter().all(|it| it.contains(text)), "{told:?}");
+            // Who hears of it is told once.
+            let told = heard(async |flights| {
+                let all = join_all([flights.run(1, call), flights.run(1, call)]).await;
+                assert!(all.iter().all(Result::is_err));
+            });
+            assert_eq!(told.await, [""; 0]);
+        }
+    });
+}
+
+/// Fails at once, and throws when it is dropped.
+struct FailsAndThrows;
+
+impl Future for FailsAndThrows {
+    type Output = Result<u32, String>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Err("no".to_owned()))
+    }
+}
+
+impl Drop for FailsAndThrows {
+    fn drop(&mut self) {
+        panic!("bang");
+    }
+}
+
+#[test]
+fn the_error_of_a_call_whose_destructor_panics_is_observed() {
+    paused(async || {
+        let told = heard(async |flights| {
+            let landed = flights.run(1, || FailsAndThrows).await;
+            assert!(matches!(landed, Err(FlightError::Panicked(_))));
+        });
+        assert_eq!(told.await, ["no"]);
     });
 }
