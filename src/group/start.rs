@@ -95,6 +95,9 @@ pub(super) type StartDetached<R, F, E> = Result<(R, OutcomeHandle<Value<F, E>>),
 
 type Starting<F, E> = Member<Pin<Box<F>>, E>;
 
+/// What a child is ready with, and how it ended, if it is over by then.
+type Begun<R, F, E> = (R, Option<Settled<Value<F, E>>>);
+
 /// A child that is no task yet. Dropped, it leaves the group as if it had never been there.
 struct Inline<F, E>
 where
@@ -392,7 +395,7 @@ where
         &mut self,
         signal: &Lock<Signal<R>>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(R, Option<Settled<Value<F, E>>>), StartError<E>>> {
+    ) -> Poll<Result<Begun<R, F, E>, StartError<E>>> {
         let Some(member) = &mut self.member else {
             return Poll::Ready(Err(StartError::NotReady));
         };

@@ -63,7 +63,8 @@ impl Retry {
     ///
     /// # Panics
     ///
-    /// With what `op` or a closure of an option panics with. Where it has to wait for time outside a tokio runtime, or in one whose
+    /// With what `op` or a closure of an option panics with; so with what an attempt throws when it is dropped, which costs the error
+    /// that it had returned. Where it has to wait for time outside a tokio runtime, or in one whose
     /// time driver is not enabled.
     ///
     /// # Examples

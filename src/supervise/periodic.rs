@@ -162,7 +162,8 @@ impl Periodic {
     ///
     /// # Panics
     ///
-    /// When it has to wait outside a tokio runtime, or in one whose time driver is not enabled.
+    /// With what `work` panics with; so with what a run throws when it is dropped, which costs the error that it had returned. When it
+    /// has to wait outside a tokio runtime, or in one whose time driver is not enabled.
     pub async fn run<E, F, Fut>(self, mut work: F) -> Result<(), E>
     where
         F: FnMut(Tick) -> Fut,

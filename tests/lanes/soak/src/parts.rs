@@ -195,7 +195,6 @@ async fn one_more(
                 let started = async move {
                     work(&mut own).await?;
                     ready.set(7);
-                    yield_now().await; // not in the same step (README.md)
                     work(&mut own).await
                 };
                 held(inside, started)

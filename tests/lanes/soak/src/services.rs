@@ -14,7 +14,6 @@ use crate::ledger::{Census, Fault, Guard, Kind, check, count};
 use crate::parts::{Ctx, any, child, options, ran};
 use crate::witness::{see_end, see_failures, see_flight};
 
-/// Its faults count as seen: where all who waited have gone, nobody is told of them.
 async fn fly(mut rng: Rng, key: u64) -> Result<u64, Fault> {
     for _ in 0..rng.below(8) {
         yield_now().await;
@@ -25,7 +24,6 @@ async fn fly(mut rng: Rng, key: u64) -> Result<u64, Fault> {
         None
     };
     let Some(fault) = fault else { return Ok(key) };
-    fault.see();
     if rng.one_in(2) {
         fault.throw();
     }
@@ -40,7 +38,8 @@ pub async fn flights(ctx: &Ctx, rng: &mut Rng) -> Result<(), Fault> {
             let (ctx, mut rng, inside) = (ctx.clone(), own.split(), inner.enter(false));
             drop(group.spawn(held(inside, async move {
                 let (key, own) = (rng.below(4), rng.split());
-                let call = move || held(Guard::new(), fly(own, key));
+                let guard = Guard::armed(rng.is_due());
+                let call = move || held(guard, fly(own, key));
                 let call = ctx.flights.run(key, call);
                 match cut(thrown(call, &mut rng.split()), &mut rng).await {
                     Some(Ok(found)) => {
@@ -131,8 +130,7 @@ pub async fn supervised(ctx: &Ctx, rng: &mut Rng) -> Result<(), Fault> {
                 count(Kind::Restart);
             }
             let (mut rng, ctx) = (Rng::new(draw.fetch_add(0x51_7cc1, SeqCst)), ctx.clone());
-            // None that throws: the error of that run would be lost (README.md).
-            held(Guard::new(), async move {
+            held(Guard::armed(rng.is_due()), async move {
                 run.ready();
                 for _ in 0..rounds {
                     work(&mut rng).await?;
