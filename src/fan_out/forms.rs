@@ -205,7 +205,7 @@ where
     /// # Errors
     ///
     /// [`GroupError`] with the failures of all items, in the order in which they happened, if none succeeds; or if it was
-    /// cancelled.
+    /// cancelled. Where one succeeds, the failures are [overlooked](crate::DisplacedWhat::Overlooked).
     ///
     /// # Panics
     ///

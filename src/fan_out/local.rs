@@ -238,7 +238,7 @@ where
     /// # Errors
     ///
     /// [`GroupError`] with the failures of all items, in the order in which they happened, if none succeeds; or if its task
-    /// was asked to end.
+    /// was asked to end. Where one succeeds, the failures are dropped: they may borrow, or be not `Send`.
     ///
     /// # Panics
     ///

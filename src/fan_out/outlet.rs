@@ -29,6 +29,11 @@ pub(crate) trait Outlet<V, E>: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Gives away the errors that do not matter, because something else has won.
+    fn overlooked(&self) -> Vec<(usize, E)> {
+        Vec::new()
+    }
+
     /// Gives back the errors it keeps: nobody will take them (Z4).
     fn cut(&self) -> Vec<(usize, E)> {
         Vec::new()
@@ -303,7 +308,7 @@ struct Race<V, E> {
 /// | phase  | a value | an error                 | left when                   |
 /// |--------|---------|--------------------------|-----------------------------|
 /// | open   | wins    | is kept                  | it is won, closed, or cut   |
-/// | won    | late    | is of no interest        |                             |
+/// | won    | late    | is overlooked            |                             |
 /// | closed |         |                          |                             |
 /// | cut    | late    | is the group's           |                             |
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -354,13 +359,12 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for First<V, E> {
             (Ok(value), Phase::Open) => {
                 race.value = Some(value);
                 race.phase = Phase::Won;
-                let (taker, errors) = (race.taker.take(), std::mem::take(&mut race.errors));
+                let taker = race.taker.take();
                 drop(race);
                 wake(taker);
-                calmly(|| drop(errors));
                 None
             }
-            (Err(error), Phase::Open) => {
+            (Err(error), Phase::Open | Phase::Won) => {
                 race.errors.push((index, error));
                 None
             }
@@ -373,12 +377,20 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for First<V, E> {
         }
     }
 
+    fn overlooked(&self) -> Vec<(usize, E)> {
+        let mut race = self.state.lock();
+        if race.phase != Phase::Won {
+            return Vec::new();
+        }
+        std::mem::take(&mut race.errors)
+    }
+
     fn cut(&self) -> Vec<(usize, E)> {
         let mut race = self.state.lock();
-        // A winner that nobody took is dropped with the outlet.
-        if race.phase != Phase::Won {
-            race.phase = Phase::Cut;
+        if race.phase == Phase::Won {
+            return Vec::new(); // a winner that nobody took is dropped with the outlet
         }
+        race.phase = Phase::Cut;
         std::mem::take(&mut race.errors)
     }
 
