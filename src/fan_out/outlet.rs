@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
-use crate::fan_out::calm::calmly;
+use crate::fan_out::calm::{Each, calmly};
 use crate::fan_out::ordered::Ordered;
 use crate::observe::wake;
 use crate::sync::Lock;
@@ -61,8 +61,8 @@ pub(crate) struct InOrder<R> {
 }
 
 struct Sorted<R> {
-    ordered: Ordered<R>,
-    out: Vec<R>,
+    ordered: Each<Ordered<R>>,
+    out: Each<Vec<R>>,
     is_cut: bool,
 }
 
@@ -70,15 +70,15 @@ impl<R> InOrder<R> {
     pub(crate) fn new(hint: (usize, Option<usize>)) -> Self {
         Self {
             state: Lock::new(Sorted {
-                ordered: Ordered::new(),
-                out: with_room(hint),
+                ordered: Each(Ordered::new()),
+                out: Each(with_room(hint)),
                 is_cut: false,
             }),
         }
     }
 
     pub(crate) fn take(&self) -> Vec<R> {
-        std::mem::take(&mut self.state.lock().out)
+        std::mem::take(&mut self.state.lock().out.0)
     }
 
     /// Returns whether it is time to hand over.
@@ -100,7 +100,7 @@ impl<R> InOrder<R> {
         } = &mut *self.state.lock();
         if !*is_cut {
             for (index, result) in kept.drain(..) {
-                ordered.put(index, result, |result| out.push(result));
+                ordered.0.put(index, result, |result| out.0.push(result));
             }
         }
     }
@@ -109,13 +109,10 @@ impl<R> InOrder<R> {
     fn cut(&self) -> Vec<(usize, R)> {
         let mut state = self.state.lock();
         state.is_cut = true;
-        let out = std::mem::take(&mut state.out);
-        let ordered = std::mem::take(&mut state.ordered);
+        let out = std::mem::take(&mut state.out.0);
+        let rest = state.ordered.0.take_rest();
         drop(state);
-        out.into_iter()
-            .enumerate()
-            .chain(ordered.into_rest())
-            .collect()
+        out.into_iter().enumerate().chain(rest).collect()
     }
 }
 
@@ -201,7 +198,7 @@ pub(crate) fn errors<V, E>(
 }
 
 /// The values of all, as they come.
-pub(crate) struct AsFinished<V>(pub(crate) Lock<Vec<V>>);
+pub(crate) struct AsFinished<V>(pub(crate) Lock<Each<Vec<V>>>);
 
 impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for AsFinished<V> {
     type Kept = ();
@@ -210,7 +207,7 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for AsFinished<V> {
     fn put(&self, (): &mut (), _: usize, result: Result<V, E>) -> Option<E> {
         match result {
             Ok(value) => {
-                self.0.lock().push(value);
+                self.0.lock().0.push(value);
                 None
             }
             Err(error) => Some(error),
@@ -224,8 +221,8 @@ pub(crate) struct Channel<V> {
 }
 
 struct Flow<V> {
-    ordered: Option<Ordered<V>>,
-    ready: VecDeque<V>,
+    ordered: Option<Each<Ordered<V>>>,
+    ready: Each<VecDeque<V>>,
     is_closed: bool,
     taker: Option<Waker>,
 }
@@ -234,8 +231,8 @@ impl<V> Channel<V> {
     pub(crate) fn new(is_ordered: bool) -> Self {
         Self {
             state: Lock::new(Flow {
-                ordered: is_ordered.then(Ordered::new),
-                ready: VecDeque::new(),
+                ordered: is_ordered.then(Each::default),
+                ready: Each(VecDeque::new()),
                 is_closed: false,
                 taker: None,
             }),
@@ -246,8 +243,8 @@ impl<V> Channel<V> {
     pub(crate) fn poll_take(&self, into: &mut VecDeque<V>, cx: &mut Context<'_>) -> Poll<bool> {
         let fresh = cx.waker().clone();
         let mut flow = self.state.lock();
-        if !flow.ready.is_empty() {
-            std::mem::swap(&mut flow.ready, into);
+        if !flow.ready.0.is_empty() {
+            std::mem::swap(&mut flow.ready.0, into);
             return Poll::Ready(true);
         }
         if flow.is_closed {
@@ -259,11 +256,20 @@ impl<V> Channel<V> {
         Poll::Pending
     }
 
+    /// Takes what nobody will ask for.
+    pub(crate) fn take_rest(&self) -> impl Iterator<Item = V> + use<V> {
+        let mut flow = self.state.lock();
+        let ready = std::mem::take(&mut flow.ready.0);
+        let rest = flow.ordered.as_mut().map(|ordered| ordered.0.take_rest());
+        let rest = rest.into_iter().flatten().map(|(_, value)| value);
+        ready.into_iter().chain(rest)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Flow<V>)) {
         let waker = {
             let mut flow = self.state.lock();
             change(&mut flow);
-            if flow.ready.is_empty() && !flow.is_closed {
+            if flow.ready.0.is_empty() && !flow.is_closed {
                 None
             } else {
                 flow.taker.take()
@@ -282,8 +288,10 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Channel<V> {
             Err(error) => return Some(error),
         };
         self.change(|flow| match &mut flow.ordered {
-            Some(ordered) => ordered.put(index, value, |value| flow.ready.push_back(value)),
-            None => flow.ready.push_back(value),
+            Some(ordered) => ordered
+                .0
+                .put(index, value, |value| flow.ready.0.push_back(value)),
+            None => flow.ready.0.push_back(value),
         });
         None
     }

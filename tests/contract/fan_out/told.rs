@@ -181,6 +181,36 @@ fn the_failures_beside_a_success_are_overlooked() {
     });
 }
 
+#[test]
+fn a_failure_behind_results_that_nobody_takes_goes_to_the_observer() {
+    struct ThrowsAtTwo(usize);
+    impl Drop for ThrowsAtTwo {
+        fn drop(&mut self) {
+            assert!(self.0 != 2, "two");
+        }
+    }
+    paused(async || {
+        for (is_thrown, told) in [(false, "item 2: lost"), (true, "item 2: panic two")] {
+            let log = Log::new();
+            let fan = fan_out(0..3).scope(observed(&log).panics_as_errors());
+            let mut results = fan.results(move |n| {
+                let held = ThrowsAtTwo(if is_thrown { n } else { 0 });
+                let ended = if n == 2 { bad("lost") } else { good(n) };
+                async move {
+                    drop(held);
+                    ended
+                }
+            });
+            assert_eq!(results.next().await.unwrap().unwrap(), 0);
+            // It has ended, and a value is before its failure.
+            sleep(ms(1)).await;
+            assert_eq!(results.next().await.unwrap().unwrap(), 1);
+            drop(results);
+            assert_eq!(log.entries(), [told]);
+        }
+    });
+}
+
 /// Fails, and throws when it is dropped.
 struct FailsTwice;
 
