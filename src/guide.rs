@@ -27,6 +27,7 @@ macro_rules! links {
 [CONTRIBUTING.md]: crate::guide::contributing
 [decisions/0003-a-scope-is-adopted-when-it-is-dropped.md]: https://github.com/ringfence-rs/ringfence/blob/main/docs/decisions/0003-a-scope-is-adopted-when-it-is-dropped.md
 [decisions/0006-a-queue-is-one-lock.md]: https://github.com/ringfence-rs/ringfence/blob/main/docs/decisions/0006-a-queue-is-one-lock.md
+[decisions/0007-what-it-costs-to-build.md]: https://github.com/ringfence-rs/ringfence/blob/main/docs/decisions/0007-what-it-costs-to-build.md
 [retry.svg]: https://raw.githubusercontent.com/ringfence-rs/ringfence/main/docs/retry.svg
 [service.svg]: https://raw.githubusercontent.com/ringfence-rs/ringfence/main/docs/service.svg
 [performance/groups.svg]: https://raw.githubusercontent.com/ringfence-rs/ringfence/main/docs/performance/groups.svg
