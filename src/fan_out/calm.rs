@@ -1,7 +1,8 @@
 //! What is dropped while a panic may be under way.
 //!
 //! K1. A destructor that throws then would end the process. What is the user's and may be left behind by a panic lies in a
-//! [`Calm`], and what its destructor throws goes to the observer.
+//! [`Calm`], and what its destructor throws goes to the observer. K2. So it is with several that nobody may take, which lie in
+//! an [`Each`]: of two that throw, dropped together, the second would end the process.
 
 use crate::observe::{DisplacedWhat, displace};
 use crate::panic::catch;
@@ -22,6 +23,27 @@ impl<T: Default> Drop for Calm<T> {
         if std::mem::needs_drop::<T>() {
             let value = std::mem::take(&mut self.0);
             calmly(|| drop(value));
+        }
+    }
+}
+
+/// Holds things of the user's, which are dropped one by one.
+#[derive(Debug, Default)]
+pub(crate) struct Each<C: Default + IntoIterator>(pub(crate) C);
+
+impl<C: Default + IntoIterator> Each<C> {
+    #[inline]
+    pub(crate) fn take(mut self) -> C {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl<C: Default + IntoIterator> Drop for Each<C> {
+    fn drop(&mut self) {
+        if std::mem::needs_drop::<C::Item>() {
+            for one in std::mem::take(&mut self.0) {
+                calmly(|| drop(one));
+            }
         }
     }
 }

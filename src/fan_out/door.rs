@@ -19,6 +19,7 @@
 
 use std::task::{Context, Poll, Waker, ready};
 
+use crate::fan_out::calm::Each;
 use crate::fan_out::crew::{Badge, CALL, Crew, INSIDE, KNOCKED, Next, STOPPED};
 use crate::fan_out::hand::{Hand, Pass, Toll};
 use crate::fan_out::input::Input;
@@ -443,7 +444,7 @@ impl<S: Input<Item = T>, T> Door<S, T> {
         }
         let (all, lanes) = self.change(Crew::cut);
         wake(all);
-        drop(lanes);
+        drop(Each(lanes));
     }
 
     fn is_cut(&self) -> bool {

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use crate::fan_out::FanOut;
-use crate::fan_out::calm::{Calm, calmly};
+use crate::fan_out::calm::{Calm, Each, calmly};
 use crate::fan_out::hand::{Hand, Pass, Toll};
 use crate::fan_out::input::Input;
 use crate::fan_out::intake::{Intake, Taken, Ticket};
@@ -76,7 +76,7 @@ impl Wake for Bell {
 struct Steps<T> {
     hand: Hand<T>,
     toll: Toll,
-    lanes: Lanes<Ticket<T>>,
+    lanes: Each<Lanes<Ticket<T>>>,
 }
 
 impl<T> Drop for Steps<T> {
@@ -152,7 +152,7 @@ where
                 Box::new(Steps {
                     hand: Hand::new(),
                     toll,
-                    lanes: Lanes::new(options.limit),
+                    lanes: Each(Lanes::new(options.limit)),
                 })
             }),
             cut: None,
@@ -244,7 +244,7 @@ where
 
     /// Takes nothing more, for this reason if there is anything left.
     pub(crate) fn cut(&mut self, reason: CancelReason) {
-        let is_clear = |steps: &Steps<T>| steps.hand.is_empty() && steps.lanes.is_empty();
+        let is_clear = |steps: &Steps<T>| steps.hand.is_empty() && steps.lanes.0.is_empty();
         let is_over = self.intake.is_over() && self.steps.as_deref().is_none_or(is_clear);
         if !is_over && self.may_have_more {
             self.cut = Some(reason);
@@ -264,7 +264,11 @@ where
             pass.index = self.intake.taken().wrapping_sub(1);
             return polled;
         };
-        let Steps { hand, toll, lanes } = &mut **steps;
+        let Steps {
+            hand,
+            toll,
+            lanes: Each(lanes),
+        } = &mut **steps;
         loop {
             if !hand.is_empty() {
                 return match ready!(hand.poll(toll, pass, cx)) {
@@ -390,7 +394,7 @@ where
                 }
             }
             if let (Some(key), Some(steps)) = (key, &mut self.steps) {
-                steps.lanes.done(key);
+                steps.lanes.0.done(key);
             }
             self.free.push(lane);
             if let Some(progress) = &self.progress {

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use crate::fan_out::FanOut;
-use crate::fan_out::calm::Calm;
+use crate::fan_out::calm::Each;
 use crate::fan_out::door::Door;
 use crate::fan_out::input::Input;
 use crate::fan_out::intake::Intake;
@@ -122,10 +122,10 @@ where
         self.run(
             usize::MAX,
             function,
-            |hint| AsFinished(Lock::new(with_room(hint))),
+            |hint| AsFinished(Lock::new(Each(with_room(hint)))),
             |shared| async move {
                 shared.done().await;
-                std::mem::take(&mut *shared.outlet.0.lock())
+                std::mem::take(&mut shared.outlet.0.lock().0)
             },
         )
     }
@@ -180,7 +180,7 @@ where
             function,
             |_| Channel::new(false),
             |shared| async move {
-                let (mut made, mut ready) = (init, Calm(VecDeque::new()));
+                let (mut made, mut ready) = (init, Each(VecDeque::new()));
                 while poll_fn(|cx| shared.outlet.poll_take(&mut ready.0, cx)).await {
                     let n = ready.0.len();
                     while let Some(value) = ready.0.pop_front() {
@@ -205,7 +205,7 @@ where
     /// # Errors
     ///
     /// [`GroupError`] with the failures of all items, in the order in which they happened, if none succeeds; or if it was
-    /// cancelled.
+    /// cancelled. Where one succeeds, the failures are [overlooked](crate::DisplacedWhat::Overlooked).
     ///
     /// # Panics
     ///

@@ -78,6 +78,27 @@ impl<T> Lanes<T> {
     }
 }
 
+impl<T> Default for Lanes<T> {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+/// All items that wait.
+impl<T> IntoIterator for Lanes<T> {
+    type Item = T;
+    type IntoIter = std::vec::IntoIter<T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        let parked = self.busy.into_values().flatten();
+        self.ready
+            .into_iter()
+            .chain(parked)
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

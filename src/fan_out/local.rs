@@ -6,7 +6,7 @@ use std::panic::Location;
 use std::task::{Context, Poll, Waker};
 
 use crate::fan_out::FanOut;
-use crate::fan_out::calm::Calm;
+use crate::fan_out::calm::{Calm, Each};
 use crate::fan_out::engine::{Engine, Error, Step, Value};
 use crate::fan_out::input::Input;
 use crate::fan_out::ordered::Ordered;
@@ -167,9 +167,11 @@ where
         F: FnMut(T) -> Fut,
         Fut: Future<Output: ItemOutput<Value = V, Error = E>>,
     {
-        let out = with_room(self.options.source.size_hint());
-        let (out, _) = self.all(function, (out, Ordered::new()), sort).await?;
-        Ok(out)
+        let out = Each(with_room(self.options.source.size_hint()));
+        let (out, _) = self
+            .all(function, (out, Each(Ordered::new())), sort)
+            .await?;
+        Ok(out.take())
     }
 
     /// Runs `function` on each item, and collects the values as they come: see [`FanOut::collect_unordered`].
@@ -190,9 +192,9 @@ where
         F: FnMut(T) -> Fut,
         Fut: Future<Output: ItemOutput<Value = V, Error = E>>,
     {
-        let out = with_room(self.options.source.size_hint());
-        self.all(function, out, |out, _, value| out.push(value))
-            .await
+        let out = Each(with_room(self.options.source.size_hint()));
+        let all = self.all(function, out, |out, _, value| out.0.push(value));
+        Ok(all.await?.take())
     }
 
     /// Runs `function` on each item, and makes the values into one with `combine`, as they come: see [`FanOut::fold`].
@@ -238,7 +240,7 @@ where
     /// # Errors
     ///
     /// [`GroupError`] with the failures of all items, in the order in which they happened, if none succeeds; or if its task
-    /// was asked to end.
+    /// was asked to end. Where one succeeds, the failures are dropped: they may borrow, or be not `Send`.
     ///
     /// # Panics
     ///
@@ -249,17 +251,23 @@ where
         Fut: Future<Output: ItemOutput<Value = V, Error = E>>,
     {
         let location = self.location;
-        let run = self.run(function, Vec::new(), |errors, index, result| match result {
-            Ok(value) => Step::Break(value),
-            Err(error) => {
-                errors.push((index, error));
-                Step::Continue(())
-            }
-        });
+        let run = self.run(
+            function,
+            Each(Vec::new()),
+            |errors, index, result| match result {
+                Ok(value) => Step::Break(value),
+                Err(error) => {
+                    errors.0.push((index, error));
+                    Step::Continue(())
+                }
+            },
+        );
         match run.await {
-            (errors, Ok(None)) if !errors.0.is_empty() => Err(failed(errors.take(), location)),
+            (errors, Ok(None)) if !errors.0.0.is_empty() => {
+                Err(failed(errors.take().take(), location))
+            }
             (_, Ok(won)) => Ok(won),
-            (errors, Err(reason)) => Err(cancelled(reason, errors.take(), location)),
+            (errors, Err(reason)) => Err(cancelled(reason, errors.take().take(), location)),
         }
     }
 
@@ -284,18 +292,23 @@ where
         F: FnMut(T) -> Fut,
         Fut: Future<Output: ItemOutput<Value = V, Error = E>>,
     {
-        let out = with_room(self.options.source.size_hint());
+        let out = Each(with_room(self.options.source.size_hint()));
         let location = self.location;
-        let run = self.run(function, (out, Ordered::new()), |kept, index, result| {
-            sort(kept, index, result);
-            Step::<()>::Continue(())
-        });
+        let run = self.run(
+            function,
+            (out, Each(Ordered::new())),
+            |kept, index, result| {
+                sort(kept, index, result);
+                Step::<()>::Continue(())
+            },
+        );
         let (kept, ended) = run.await;
         let (out, ordered) = kept.take();
+        let out = out.take();
         match ended {
             Ok(_) => Ok(out),
             Err(reason) => {
-                let all = out.into_iter().enumerate().chain(ordered.into_rest());
+                let all = out.into_iter().enumerate().chain(ordered.take());
                 Err(cancelled(reason, errors(all), location))
             }
         }
@@ -330,8 +343,8 @@ where
 }
 
 /// Puts a result in its place.
-fn sort<R>((out, ordered): &mut (Vec<R>, Ordered<R>), index: usize, result: R) {
-    ordered.put(index, result, |result| out.push(result));
+fn sort<R>((out, ordered): &mut (Each<Vec<R>>, Each<Ordered<R>>), index: usize, result: R) {
+    ordered.0.put(index, result, |result| out.0.push(result));
 }
 
 fn failed<E>(errors: Vec<Failed<E>>, location: Place) -> GroupError<E> {

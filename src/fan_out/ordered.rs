@@ -54,11 +54,20 @@ impl<R> Ordered<R> {
         self.window.push_back(Some(result));
     }
 
-    /// Returns what waits for its turn.
-    pub(crate) fn into_rest(self) -> impl Iterator<Item = (usize, R)> {
+    /// Takes what waits for its turn.
+    pub(crate) fn take_rest(&mut self) -> impl Iterator<Item = (usize, R)> + use<R> {
         let next = self.next;
-        let rest = self.window.into_iter().enumerate();
+        let rest = std::mem::take(&mut self.window).into_iter().enumerate();
         rest.filter_map(move |(place, result)| Some((next + place, result?)))
+    }
+}
+
+impl<R> IntoIterator for Ordered<R> {
+    type Item = (usize, R);
+    type IntoIter = std::vec::IntoIter<(usize, R)>;
+
+    fn into_iter(mut self) -> Self::IntoIter {
+        self.take_rest().collect::<Vec<_>>().into_iter()
     }
 }
 

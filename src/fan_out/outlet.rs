@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
-use crate::fan_out::calm::calmly;
+use crate::fan_out::calm::{Each, calmly};
 use crate::fan_out::ordered::Ordered;
 use crate::observe::wake;
 use crate::sync::Lock;
@@ -26,6 +26,11 @@ pub(crate) trait Outlet<V, E>: Send + Sync + 'static {
 
     /// Takes what a worker has kept, because it ends or lets others run; gives back errors that are the group's.
     fn flush(&self, _: &mut Self::Kept) -> Vec<(usize, E)> {
+        Vec::new()
+    }
+
+    /// Gives away the errors that do not matter, because something else has won.
+    fn overlooked(&self) -> Vec<(usize, E)> {
         Vec::new()
     }
 
@@ -56,8 +61,8 @@ pub(crate) struct InOrder<R> {
 }
 
 struct Sorted<R> {
-    ordered: Ordered<R>,
-    out: Vec<R>,
+    ordered: Each<Ordered<R>>,
+    out: Each<Vec<R>>,
     is_cut: bool,
 }
 
@@ -65,15 +70,15 @@ impl<R> InOrder<R> {
     pub(crate) fn new(hint: (usize, Option<usize>)) -> Self {
         Self {
             state: Lock::new(Sorted {
-                ordered: Ordered::new(),
-                out: with_room(hint),
+                ordered: Each(Ordered::new()),
+                out: Each(with_room(hint)),
                 is_cut: false,
             }),
         }
     }
 
     pub(crate) fn take(&self) -> Vec<R> {
-        std::mem::take(&mut self.state.lock().out)
+        std::mem::take(&mut self.state.lock().out.0)
     }
 
     /// Returns whether it is time to hand over.
@@ -95,7 +100,7 @@ impl<R> InOrder<R> {
         } = &mut *self.state.lock();
         if !*is_cut {
             for (index, result) in kept.drain(..) {
-                ordered.put(index, result, |result| out.push(result));
+                ordered.0.put(index, result, |result| out.0.push(result));
             }
         }
     }
@@ -104,13 +109,10 @@ impl<R> InOrder<R> {
     fn cut(&self) -> Vec<(usize, R)> {
         let mut state = self.state.lock();
         state.is_cut = true;
-        let out = std::mem::take(&mut state.out);
-        let ordered = std::mem::take(&mut state.ordered);
+        let out = std::mem::take(&mut state.out.0);
+        let rest = state.ordered.0.take_rest();
         drop(state);
-        out.into_iter()
-            .enumerate()
-            .chain(ordered.into_rest())
-            .collect()
+        out.into_iter().enumerate().chain(rest).collect()
     }
 }
 
@@ -196,7 +198,7 @@ pub(crate) fn errors<V, E>(
 }
 
 /// The values of all, as they come.
-pub(crate) struct AsFinished<V>(pub(crate) Lock<Vec<V>>);
+pub(crate) struct AsFinished<V>(pub(crate) Lock<Each<Vec<V>>>);
 
 impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for AsFinished<V> {
     type Kept = ();
@@ -205,7 +207,7 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for AsFinished<V> {
     fn put(&self, (): &mut (), _: usize, result: Result<V, E>) -> Option<E> {
         match result {
             Ok(value) => {
-                self.0.lock().push(value);
+                self.0.lock().0.push(value);
                 None
             }
             Err(error) => Some(error),
@@ -219,8 +221,8 @@ pub(crate) struct Channel<V> {
 }
 
 struct Flow<V> {
-    ordered: Option<Ordered<V>>,
-    ready: VecDeque<V>,
+    ordered: Option<Each<Ordered<V>>>,
+    ready: Each<VecDeque<V>>,
     is_closed: bool,
     taker: Option<Waker>,
 }
@@ -229,8 +231,8 @@ impl<V> Channel<V> {
     pub(crate) fn new(is_ordered: bool) -> Self {
         Self {
             state: Lock::new(Flow {
-                ordered: is_ordered.then(Ordered::new),
-                ready: VecDeque::new(),
+                ordered: is_ordered.then(Each::default),
+                ready: Each(VecDeque::new()),
                 is_closed: false,
                 taker: None,
             }),
@@ -241,8 +243,8 @@ impl<V> Channel<V> {
     pub(crate) fn poll_take(&self, into: &mut VecDeque<V>, cx: &mut Context<'_>) -> Poll<bool> {
         let fresh = cx.waker().clone();
         let mut flow = self.state.lock();
-        if !flow.ready.is_empty() {
-            std::mem::swap(&mut flow.ready, into);
+        if !flow.ready.0.is_empty() {
+            std::mem::swap(&mut flow.ready.0, into);
             return Poll::Ready(true);
         }
         if flow.is_closed {
@@ -254,11 +256,20 @@ impl<V> Channel<V> {
         Poll::Pending
     }
 
+    /// Takes what nobody will ask for.
+    pub(crate) fn take_rest(&self) -> impl Iterator<Item = V> + use<V> {
+        let mut flow = self.state.lock();
+        let ready = std::mem::take(&mut flow.ready.0);
+        let rest = flow.ordered.as_mut().map(|ordered| ordered.0.take_rest());
+        let rest = rest.into_iter().flatten().map(|(_, value)| value);
+        ready.into_iter().chain(rest)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Flow<V>)) {
         let waker = {
             let mut flow = self.state.lock();
             change(&mut flow);
-            if flow.ready.is_empty() && !flow.is_closed {
+            if flow.ready.0.is_empty() && !flow.is_closed {
                 None
             } else {
                 flow.taker.take()
@@ -277,8 +288,10 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Channel<V> {
             Err(error) => return Some(error),
         };
         self.change(|flow| match &mut flow.ordered {
-            Some(ordered) => ordered.put(index, value, |value| flow.ready.push_back(value)),
-            None => flow.ready.push_back(value),
+            Some(ordered) => ordered
+                .0
+                .put(index, value, |value| flow.ready.0.push_back(value)),
+            None => flow.ready.0.push_back(value),
         });
         None
     }
@@ -303,7 +316,7 @@ struct Race<V, E> {
 /// | phase  | a value | an error                 | left when                   |
 /// |--------|---------|--------------------------|-----------------------------|
 /// | open   | wins    | is kept                  | it is won, closed, or cut   |
-/// | won    | late    | is of no interest        |                             |
+/// | won    | late    | is overlooked            |                             |
 /// | closed |         |                          |                             |
 /// | cut    | late    | is the group's           |                             |
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -354,13 +367,12 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for First<V, E> {
             (Ok(value), Phase::Open) => {
                 race.value = Some(value);
                 race.phase = Phase::Won;
-                let (taker, errors) = (race.taker.take(), std::mem::take(&mut race.errors));
+                let taker = race.taker.take();
                 drop(race);
                 wake(taker);
-                calmly(|| drop(errors));
                 None
             }
-            (Err(error), Phase::Open) => {
+            (Err(error), Phase::Open | Phase::Won) => {
                 race.errors.push((index, error));
                 None
             }
@@ -373,12 +385,20 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for First<V, E> {
         }
     }
 
+    fn overlooked(&self) -> Vec<(usize, E)> {
+        let mut race = self.state.lock();
+        if race.phase != Phase::Won {
+            return Vec::new();
+        }
+        std::mem::take(&mut race.errors)
+    }
+
     fn cut(&self) -> Vec<(usize, E)> {
         let mut race = self.state.lock();
-        // A winner that nobody took is dropped with the outlet.
-        if race.phase != Phase::Won {
-            race.phase = Phase::Cut;
+        if race.phase == Phase::Won {
+            return Vec::new(); // a winner that nobody took is dropped with the outlet
         }
+        race.phase = Phase::Cut;
         std::mem::take(&mut race.errors)
     }
 

@@ -9,20 +9,27 @@ use std::task::{Context, Poll, ready};
 use crate::fan_out::input::Input;
 use crate::fan_out::outlet::Channel;
 use crate::fan_out::worker::Shared;
-use crate::group::error::GroupError;
+use crate::group::error::{FailureKind, GroupError};
+use crate::observe::{DisplacedWhat, displace};
+use crate::panic::catch;
 use crate::sync::{Lock, PlainArc};
 
 /// The end of a channel that takes.
-pub(crate) trait Taker<V>: Send + Sync {
+pub(crate) trait Taker<V, E>: Send + Sync {
     fn poll_take(&self, into: &mut VecDeque<V>, cx: &mut Context<'_>) -> Poll<bool>;
     fn deliver(&self);
+
+    /// Drops the values that nobody takes, those `taken` and those that are left, and tells the observer of what they throw, and
+    /// of the failure behind them.
+    fn abandon(&self, taken: VecDeque<V>, error: Option<GroupError<E>>);
 }
 
-impl<S, F, V> Taker<V> for Shared<S, F, Channel<V>>
+impl<S, F, V, E> Taker<V, E> for Shared<S, F, Channel<V>>
 where
     S: Input<Item: Send> + Send,
     F: Send + Sync,
     V: Send,
+    E: Send + 'static,
 {
     fn poll_take(&self, into: &mut VecDeque<V>, cx: &mut Context<'_>) -> Poll<bool> {
         self.outlet.poll_take(into, cx)
@@ -31,26 +38,43 @@ where
     fn deliver(&self) {
         self.door.deliver(1);
     }
+
+    fn abandon(&self, taken: VecDeque<V>, error: Option<GroupError<E>>) {
+        let observer = self.core.observer();
+        for value in taken.into_iter().chain(self.outlet.take_rest()) {
+            if let Err(panic) = catch(|| drop(value)) {
+                displace(observer, None, DisplacedWhat::Panic(panic));
+            }
+        }
+        for failure in error.into_iter().flatten() {
+            let task = failure.task().cloned();
+            let what = match failure.into_kind() {
+                FailureKind::Error(error) => DisplacedWhat::Error(Box::new(error)),
+                FailureKind::Panic(panic) => DisplacedWhat::Panic(panic),
+            };
+            displace(observer, task, what);
+        }
+    }
 }
 
-type Takes<V> = PlainArc<dyn Taker<V>>;
+type Takes<V, E> = PlainArc<dyn Taker<V, E>>;
 
 /// Where the group leaves its taker when it is opened.
-pub(crate) struct Slot<V>(PlainArc<Lock<Option<Takes<V>>>>);
+pub(crate) struct Slot<V, E>(PlainArc<Lock<Option<Takes<V, E>>>>);
 
-impl<V> Slot<V> {
-    pub(crate) fn fill(&self, taker: PlainArc<impl Taker<V> + 'static>) {
+impl<V, E> Slot<V, E> {
+    pub(crate) fn fill(&self, taker: PlainArc<impl Taker<V, E> + 'static>) {
         *self.0.lock() = Some(taker);
     }
 }
 
-impl<V> Default for Slot<V> {
+impl<V, E> Default for Slot<V, E> {
     fn default() -> Self {
         Self(PlainArc::new(Lock::new(None)))
     }
 }
 
-impl<V> Clone for Slot<V> {
+impl<V, E> Clone for Slot<V, E> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
@@ -61,7 +85,8 @@ type Run<E> = Pin<Box<dyn Future<Output = Result<(), GroupError<E>>> + Send>>;
 /// The results of a fan-out, one by one: made by [`FanOut::results`](crate::FanOut::results).
 ///
 /// The work behind it goes on by itself, up to its bound, while nobody asks. Dropping this cancels the work at once, and the task
-/// that drops it does not end until it is gone. With the feature `stream` it is a `Stream`.
+/// that drops it does not end until it is gone. A failure that is behind values which nobody took goes to the observer then, and so
+/// does what their destructors throw. With the feature `stream` it is a `Stream`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -77,8 +102,8 @@ type Run<E> = Pin<Box<dyn Future<Output = Result<(), GroupError<E>>> + Send>>;
 /// ```
 #[must_use = "nothing is done until the first result is asked for"]
 pub struct Results<V, E> {
-    slot: Slot<V>,
-    taker: Option<Takes<V>>,
+    slot: Slot<V, E>,
+    taker: Option<Takes<V, E>>,
     ready: VecDeque<V>,
     /// None once it has ended.
     run: Option<Run<E>>,
@@ -90,7 +115,7 @@ pub struct Results<V, E> {
 impl<V, E> Unpin for Results<V, E> {}
 
 impl<V, E> Results<V, E> {
-    pub(crate) fn new(run: Run<E>, slot: Slot<V>) -> Self {
+    pub(crate) fn new(run: Run<E>, slot: Slot<V, E>) -> Self {
         Self {
             slot,
             taker: None,
@@ -154,6 +179,15 @@ impl<V, E> Results<V, E> {
                 return Poll::Ready(self.error.take().map(Err));
             }
             return Poll::Pending;
+        }
+    }
+}
+
+impl<V, E> Drop for Results<V, E> {
+    fn drop(&mut self) {
+        self.run = None; // nothing more is taken from the input
+        if let Some(taker) = &self.taker {
+            taker.abandon(std::mem::take(&mut self.ready), self.error.take());
         }
     }
 }

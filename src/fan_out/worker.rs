@@ -148,6 +148,10 @@ impl<S: Input, F, O> Shared<S, F, O> {
         O: Outlet<V, E>,
     {
         self.tell(self.outlet.flush(kept));
+        for (index, error) in self.outlet.overlooked() {
+            let what = DisplacedWhat::Overlooked(Box::new(error));
+            displace(self.core.observer(), Some(self.info(index)), what);
+        }
         if self.door.leave(visit) {
             self.outlet.close();
             self.closing.close();

@@ -7,14 +7,16 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use ringfence::{Deadline, Limiter, Scope, TaskGroup, fan_out, scope};
+use ringfence::{
+    Deadline, Displaced, DisplacedWhat, Limiter, Observer, Scope, TaskGroup, fan_out, scope,
+};
 use tokio::{
     task::yield_now,
     time::{sleep, timeout},
 };
 
-use super::{bad, good, ms};
-use crate::support::{PanicOnDrop, caught, paused, settle};
+use super::{Fail, bad, good, ms};
+use crate::support::{Count, PanicOnDrop, caught, paused, settle};
 
 /// A value that throws when it is dropped, at one place.
 fn bomb(is_here: bool) -> Option<PanicOnDrop> {
@@ -160,5 +162,67 @@ fn a_function_without_end_is_one_for_for_each() {
             Ok(())
         });
         ended.await.unwrap();
+    });
+}
+
+/// Counts the panics that are displaced.
+struct Panics(Count);
+
+impl Observer for Panics {
+    fn displaced(&self, displaced: &Displaced) {
+        if matches!(displaced.what, DisplacedWhat::Panic(_)) {
+            self.0.add();
+        }
+    }
+}
+
+#[test]
+fn results_that_nobody_takes_are_dropped_one_by_one() {
+    paused(async || {
+        let panics = Count::new();
+        let observed = || Scope::new().observer(Arc::new(Panics(panics.clone())));
+        let work = async |n| {
+            sleep(ms(1)).await;
+            if n == 3 {
+                bad("three")
+            } else {
+                good(bomb(true))
+            }
+        };
+        let body = async |_: &TaskGroup<Fail>| {
+            let fan = || fan_out(0..4).limit(4);
+            assert!(fan().collect(work).await.is_err());
+            assert!(fan().collect_unordered(work).await.is_err());
+            assert!(fan().local().collect(work).await.is_err());
+            assert!(fan().local().collect_unordered(work).await.is_err());
+            assert_eq!(panics.get(), 4 * 3);
+            // Items that wait for their key.
+            let fail = async |(_, _): (usize, _)| {
+                sleep(ms(1)).await;
+                bad::<()>("first")
+            };
+            let fan = || {
+                fan_out((0..3).map(|n| (n, bomb(n > 0))))
+                    .limit(4)
+                    .key(|_| "one")
+            };
+            assert!(fan().for_each(fail).await.is_err());
+            assert!(fan().local().for_each(fail).await.is_err());
+            assert_eq!(panics.get(), 4 * 3 + 2 * 2);
+            Ok(())
+        };
+        observed().run(body).await.unwrap();
+        // The first is taken; the others are left in order, or wait for one that is missing.
+        for missing in [9, 1] {
+            let work = move |n| async move {
+                sleep(ms(if n == missing { 9 } else { 1 })).await;
+                good(bomb(n > 0 && n != missing))
+            };
+            let mut results = fan_out(0..4).limit(4).scope(observed()).results(work);
+            assert!(results.next().await.unwrap().unwrap().is_none());
+            sleep(ms(1)).await;
+            drop(results);
+        }
+        assert_eq!(panics.get(), 4 * 3 + 2 * 2 + 3 + 2);
     });
 }

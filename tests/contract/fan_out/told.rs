@@ -27,7 +27,10 @@ impl Observer for Displacements {
                 let error = error.downcast_ref::<Fail>();
                 format!("{who}: {}", error.map_or("?".into(), Fail::to_string))
             }
-            _ => unreachable!("there are two kinds"),
+            DisplacedWhat::Overlooked(error) => {
+                format!("{who}: overlooked {}", error.is::<Fail>())
+            }
+            _ => unreachable!("there are three kinds"),
         });
     }
 }
@@ -153,11 +156,58 @@ fn errors_that_are_kept_when_it_is_dropped_or_panics_go_to_the_observer() {
         }));
         assert_eq!(thrown.await.unwrap_err(), "three");
         assert_eq!(sorted(&log), ["item 0: even", "item 2: even"]);
-        // Who has a winner has no use for those who failed.
+    });
+}
+
+#[test]
+fn the_failures_beside_a_success_are_overlooked() {
+    paused(async || {
         let log = Log::new();
-        let fan = fan_out(0..4).limit(4).scope(observed(&log));
-        let won = fan.first_success(async |n| if n == 3 { good(n) } else { bad("lost") });
-        assert_eq!((won.await.unwrap(), log.entries()), (Some(3), vec![]));
+        let fan = fan_out(0..5).limit(5).scope(observed(&log).grace(ms(50)));
+        let won = fan.first_success(async |n| match n {
+            3 => good(n),
+            // On the signal: too late.
+            4 => {
+                token().cancelled().await;
+                bad("late")
+            }
+            _ => bad("lost"),
+        });
+        assert_eq!(won.await.unwrap(), Some(3));
+        let told: Vec<_> = [0, 1, 2, 4]
+            .map(|n| format!("item {n}: overlooked true"))
+            .into();
+        assert_eq!(sorted(&log), told);
+    });
+}
+
+#[test]
+fn a_failure_behind_results_that_nobody_takes_goes_to_the_observer() {
+    struct ThrowsAtTwo(usize);
+    impl Drop for ThrowsAtTwo {
+        fn drop(&mut self) {
+            assert!(self.0 != 2, "two");
+        }
+    }
+    paused(async || {
+        for (is_thrown, told) in [(false, "item 2: lost"), (true, "item 2: panic two")] {
+            let log = Log::new();
+            let fan = fan_out(0..3).scope(observed(&log).panics_as_errors());
+            let mut results = fan.results(move |n| {
+                let held = ThrowsAtTwo(if is_thrown { n } else { 0 });
+                let ended = if n == 2 { bad("lost") } else { good(n) };
+                async move {
+                    drop(held);
+                    ended
+                }
+            });
+            assert_eq!(results.next().await.unwrap().unwrap(), 0);
+            // It has ended, and a value is before its failure.
+            sleep(ms(1)).await;
+            assert_eq!(results.next().await.unwrap().unwrap(), 1);
+            drop(results);
+            assert_eq!(log.entries(), [told]);
+        }
     });
 }
 
