@@ -59,6 +59,7 @@ struct Supervised {
     record: PlainArc<Record>,
 }
 
+#[derive(Clone)]
 struct Ended {
     id: Id,
     run: u64,
@@ -244,7 +245,8 @@ pub(super) struct Driver<'g> {
     pub(super) hook: Option<Hook>,
     runs: SortedMap<Id, Running>,
     report: SupervisorReport,
-    escalated: Option<(Escalation, PlainArc<str>, ChildEnd)>,
+    /// What ends it, and the run that it comes from.
+    escalated: Option<(Escalation, PlainArc<str>, Ended)>,
 }
 
 impl<'g> Driver<'g> {
@@ -339,7 +341,7 @@ impl<'g> Driver<'g> {
         report.restarts = self.desk.restarts();
         match self.escalated.take() {
             None => Ok(report),
-            Some((why, child, end)) => Err(SupervisorError {
+            Some((why, child, Ended { end, .. })) => Err(SupervisorError {
                 inner: Box::new(Inner {
                     child: Some(child),
                     why,
@@ -418,6 +420,7 @@ impl<'g> Driver<'g> {
     }
 
     fn ended(&mut self, mut ended: Ended) {
+        let mut cause = None;
         let (id, run) = (ended.id, ended.run);
         self.report.forced.append(&mut ended.forced);
         let observer = self.group.core().observer();
@@ -450,10 +453,7 @@ impl<'g> Driver<'g> {
             Next::Over => WhatNext::Nothing,
             Next::Again(delay) => WhatNext::Restart(delay),
             Next::Escalates(why) => {
-                let why = self.escalation(why);
-                if self.escalated.is_none() {
-                    self.escalated = Some((why, child.name.clone(), end.clone()));
-                }
+                cause = Some(self.escalation(why));
                 WhatNext::Escalate
             }
         };
@@ -469,9 +469,13 @@ impl<'g> Driver<'g> {
                     displace(observer, None, DisplacedWhat::Panic(panic));
                 }
             }
-            // What escalates is in the error.
-            None if !matches!(next, WhatNext::Escalate) => ended.displace(observer),
-            None => {}
+            // What ends the supervisor is in its error.
+            None if cause.is_some() && self.escalated.is_none() => {}
+            None => ended.displace(observer),
+        }
+        if let Some(why) = cause {
+            let name = child.name.clone();
+            self.escalated.get_or_insert((why, name, ended));
         }
     }
 
@@ -485,6 +489,15 @@ impl<'g> Driver<'g> {
             Why::Critical => Escalation::Critical,
             Why::Start => Escalation::Start,
             Why::RuntimeGone => Escalation::RuntimeGone,
+        }
+    }
+}
+
+impl Drop for Driver<'_> {
+    /// Dropped before it could say why it ends, it tells the observer.
+    fn drop(&mut self) {
+        if let (None, Some((_, _, ended))) = (&self.hook, &self.escalated) {
+            ended.displace(self.group.core().observer());
         }
     }
 }

@@ -8,8 +8,9 @@ use std::{
 };
 
 use ringfence::{
-    BoxError, Displaced, DisplacedWhat, Observer, Scope, TaskGroup,
+    BoxError, Displaced, DisplacedWhat, Observer, Scope, TaskGroup, shield,
     supervise::{Child, ChildEnd, Run, Supervisor, WhatNext},
+    timeout,
 };
 use tokio::{runtime::Builder, time::sleep};
 
@@ -177,6 +178,25 @@ fn the_error_of_a_run_whose_destructor_panics_is_observed() {
         });
         ended.await.expect("all is well in the end");
         assert_eq!(log.entries(), ["no", "panicked: bang"]);
+    });
+}
+
+#[test]
+fn what_ends_a_supervisor_is_observed_if_it_is_dropped_before_it_can_say_so() {
+    paused(async || {
+        let log = Log::new();
+        let scope = Scope::new().observer(Arc::new(Hears(log.clone())));
+        let ended = scope.run(async |_: &TaskGroup| {
+            let slow = Child::permanent("slow", |_| shield(ms(1000), pending::<()>()));
+            let fails = async |_: Run| Err::<(), _>(BoxError::from("no"));
+            let supervisor = Supervisor::new()
+                .child(slow)
+                .child(Child::critical("fails", fails));
+            assert!(timeout(ms(500), supervisor.run()).await.is_err());
+            Ok(())
+        });
+        ended.await.expect("all is well in the end");
+        assert_eq!(log.entries(), ["no"]);
     });
 }
 
