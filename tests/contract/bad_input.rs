@@ -73,6 +73,11 @@ fn spawn_outside_a_runtime_panics_at_the_caller() {
     });
 }
 
+async fn ready_then_waits(it: Ready<()>) {
+    it.set(());
+    yield_now().await;
+}
+
 #[test]
 fn outside_a_runtime_whoever_waits_before_it_spawns_is_told_the_place() {
     let begin = line!();
@@ -82,7 +87,7 @@ fn outside_a_runtime_whoever_waits_before_it_spawns_is_told_the_place() {
                 match which {
                     0 => drop(group.limit(1).spawn(async {}).await),
                     1 => drop(group.limit(1).spawn_blocking(|| {}).await),
-                    2 => drop(group.start(|it: Ready<()>| async { it.set(()) }).await),
+                    2 => drop(group.start(ready_then_waits).await),
                     _ => drop(group.first([async {}]).await),
                 }
                 Ok(())
