@@ -81,7 +81,6 @@ fn a_weighty_item_takes_several_permits_and_the_heaviest_runs_alone() {
         let fan = fan_out(items).limit(64).weighted(&limiter, |item| item.1);
         fan.for_each(work).await.unwrap();
         assert_eq!((gauge.drops.made(), limiter.in_flight()), (200, 0));
-        assert!(gauge.peak() > 1);
     });
 }
 
