@@ -30,7 +30,7 @@ use futures::FutureExt;
 use tokio::runtime::{Builder, Runtime};
 
 /// How long a test may take, in real time, before the watchdog ends the process.
-pub const PATIENCE: Duration = Duration::from_secs(240);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 // ---------------------------------------------------------------------------------------------------------------
 // Runtimes
