@@ -424,7 +424,7 @@ where
 
     /// Returns what the call for `key` returns: one that runs already, or else one that `call` makes.
     ///
-    /// `call` runs in a task of its own, and is dropped unused if there is a call for that key already. The returned future borrows
+    /// `call` runs in a task of its own, and is dropped unused, before the wait, if there is a call for that key already. The returned future borrows
     /// nothing: it may be awaited elsewhere, and hears of it when this value is dropped or shut down.
     ///
     /// # Cancel safety
@@ -452,14 +452,18 @@ where
         let (flights, spawner) = (self.flights.clone(), self.group.spawner());
         async move {
             let (flight, pilot) = Flights::join(&flights, key);
-            if let Some(pilot) = pilot {
-                let birth = Birth {
-                    kind: Kind::Normal,
-                    name: None,
-                    location,
-                };
-                // Refused, it is dropped, and has landed.
-                drop(spawner.launch(fly(pilot, call), birth));
+            match pilot {
+                Some(pilot) => {
+                    let birth = Birth {
+                        kind: Kind::Normal,
+                        name: None,
+                        location,
+                    };
+                    // Refused, it is dropped, and has landed.
+                    drop(spawner.launch(fly(pilot, call), birth));
+                }
+                // Now: thrown at the end, its panic would cost what the flight lands with.
+                None => drop(call),
             }
             let Some(_wait) = Wait::begin(flight.number) else {
                 return Err(FlightError::Circle);

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, pending},
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -628,5 +629,29 @@ fn the_error_of_a_call_whose_destructor_panics_is_observed() {
             assert!(matches!(landed, Err(FlightError::Panicked(_))));
         });
         assert_eq!(told.await, ["no"]);
+    });
+}
+
+#[test]
+fn a_call_that_is_not_needed_is_dropped_before_the_wait() {
+    paused(async || {
+        let told = heard(async |flights| {
+            let fails = async || {
+                sleep(ms(1)).await;
+                Err("no".to_owned())
+            };
+            let mut first = Box::pin(flights.run(1, fails));
+            assert!((&mut first).now_or_never().is_none());
+            let bad = PanicOnDrop("not needed");
+            let second = flights.run(1, move || {
+                let _bad = &bad;
+                async { Ok(1) }
+            });
+            let thrown = AssertUnwindSafe(second).catch_unwind().now_or_never();
+            assert!(matches!(thrown, Some(Err(_))), "it is its caller's");
+            drop(first);
+            sleep(ms(2)).await;
+        });
+        assert_eq!(told.await, ["no"], "nobody has taken it");
     });
 }
