@@ -9,7 +9,7 @@
 //! Further ones, what a dropped handler's destructors throw, and every other failure that there is no hook for, go to the
 //! observer, with the worker's name: no error is lost in a count. W6. Workers are started one by one: whoever takes a delivery and
 //! leaves nobody at the source starts the next; on several threads it lets that run first, which would else be stuck behind a
-//! handler that does not wait. Once all are there, nobody counts any more.
+//! handler that does not wait; forced meanwhile, it puts back what it took. Once all are there, nobody counts any more.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -73,6 +73,13 @@ pub trait Deliverable: Send + 'static {
     ///
     /// If it could not be marked as done; then it may be delivered again.
     fn done(self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Puts it back: the pool ends, and no handler has seen it. The default drops it.
+    fn put_back(self)
+    where
+        Self: Sized,
+    {
+    }
 }
 
 /// Ends when the queue does. Told to stop, it closes the queue.
@@ -99,6 +106,10 @@ impl<T: Send + 'static> Deliverable for Delivery<T> {
     async fn done(self) -> Result<(), Self::Error> {
         Self::done(self);
         Ok(())
+    }
+
+    fn put_back(self) {
+        Self::put_back(self);
     }
 }
 
@@ -207,7 +218,8 @@ impl<E: Send + 'static> Workers<E> {
     /// To stop, close the queue: the workers finish what is in it. If the group around the pool is cancelled with a grace,
     /// the pool does that by itself; a child that sends is refused then, which is its end, and no failure. What is left when the
     /// grace has run out is in the queue, also what was being worked on if it is made with redelivery: keep a receiver and take it
-    /// with [`abort`](Receiver::abort). Without a grace there is no time to drain: everything is dropped where it is.
+    /// with [`abort`](Receiver::abort). Without a grace there is no time to drain: everything is dropped where it is, and what no
+    /// handler has seen is in the queue.
     ///
     /// # In a handler
     ///
@@ -355,12 +367,12 @@ impl<F: Send + Sync + 'static, E: Send + 'static> Pool<F, E> {
         F: Fn(S::Delivery) -> W,
         W: Future<Output = Result<S::Delivery, E>> + Send + 'static,
     {
-        while let Some(delivery) = source.deliver().await? {
+        while let Some(mut delivery) = source.deliver().await? {
             // W6.
             if self.is_starting() && self.at_source.fetch_sub(1, Ordering::Relaxed) == 1 {
                 self.start(&spawner, &source);
                 if runtime::is_parallel(spawner.runtime.as_ref()) {
-                    give_way().await;
+                    delivery = give_way(delivery).await;
                 }
             }
             self.work_on(delivery).await;
@@ -456,17 +468,28 @@ impl<F: Send + Sync + 'static, E: Send + 'static> Pool<F, E> {
     }
 }
 
-/// Lets other tasks run.
-async fn give_way() {
-    let mut has_given_way = false;
+/// Lets other tasks run. Whoever is forced meanwhile puts back what it has.
+async fn give_way<D: Deliverable>(delivery: D) -> D {
+    let (mut unseen, mut has_given_way) = (Unseen(Some(delivery)), false);
     poll_fn(|cx| {
         if std::mem::replace(&mut has_given_way, true) {
-            return Poll::Ready(());
+            return unseen.0.take().map_or(Poll::Pending, Poll::Ready);
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     })
-    .await;
+    .await
+}
+
+/// A delivery that no handler has seen.
+struct Unseen<D: Deliverable>(Option<D>);
+
+impl<D: Deliverable> Drop for Unseen<D> {
+    fn drop(&mut self) {
+        if let Some(delivery) = self.0.take() {
+            delivery.put_back();
+        }
+    }
 }
 
 /// The first panic of a pool that there was no hook for.

@@ -24,7 +24,17 @@ pub struct Delivery<T> {
     /// Out only while it is given away.
     item: Option<T>,
     tag: Tag,
-    is_done: bool,
+    fate: Fate,
+}
+
+/// What its drop means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// What the queue was made for.
+    Open,
+    Done,
+    /// Nobody has looked at it.
+    PutBack,
 }
 
 impl<T> Delivery<T> {
@@ -34,13 +44,13 @@ impl<T> Delivery<T> {
             shared,
             item: Some(item),
             tag,
-            is_done: false,
+            fate: Fate::Open,
         }
     }
 
     /// Finishes it.
     pub fn done(mut self) {
-        self.is_done = true;
+        self.fate = Fate::Done;
     }
 
     /// Finishes it, and returns the item.
@@ -90,6 +100,11 @@ impl<T> Delivery<T> {
         }
     }
 
+    /// Puts it back as if nobody had taken it, also on a queue that does not deliver again.
+    pub(crate) fn put_back(mut self) {
+        self.fate = Fate::PutBack;
+    }
+
     pub(crate) fn comes_back(&self) -> bool {
         self.shared.config.attempts > 0
     }
@@ -97,10 +112,15 @@ impl<T> Delivery<T> {
     #[inline(never)]
     fn give_back(&self, item: T) {
         let (tag, limit) = (self.tag, self.shared.config.attempts);
-        let is_cut = is_cut();
-        let over = self
-            .shared
-            .step(|state, effects| state.give_back(item, tag, limit, is_cut, effects));
+        let is_untouched = self.fate == Fate::PutBack;
+        let is_cut = !is_untouched && is_cut();
+        let over = self.shared.step(|state, effects| {
+            if is_untouched {
+                state.put_back(item, tag, effects)
+            } else {
+                state.give_back(item, tag, limit, is_cut, effects)
+            }
+        });
         if let Some((item, why)) = over {
             // N7: whoever waits for the end is told after the hook.
             let _finish = Finish(&self.shared, tag.weight);
@@ -118,7 +138,12 @@ impl<T> Delivery<T> {
 impl<T> Drop for Delivery<T> {
     #[inline]
     fn drop(&mut self) {
-        if self.comes_back() && !self.is_done {
+        let goes_back = match self.fate {
+            Fate::Open => self.comes_back(),
+            Fate::Done => false,
+            Fate::PutBack => true,
+        };
+        if goes_back {
             if let Some(item) = self.item.take() {
                 self.give_back(item);
                 return;

@@ -70,6 +70,14 @@ impl<T> Store<T> {
         }
     }
 
+    /// Puts an item that was taken back into its place: it is next again, unless others are before it by now.
+    pub(crate) fn put_back(&mut self, item: T, tag: Tag) {
+        match self {
+            Self::Fifo(items) => items.push_front(item),
+            Self::Lifo(_) | Self::Sorted(_) => self.put(item, tag, None),
+        }
+    }
+
     /// Takes the item that is next, and the sender that waits for that.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<(T, Tag, Option<usize>)> {

@@ -12,9 +12,13 @@ use ringfence::{
     BoxError, Cause, Deliverable, Displaced, GroupError, Observer, Rate, RateLimiter, Retry, Scope,
     Source, Tally, TaskGroup, TaskInfo, WorkFailure, Workers, scope, token,
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::oneshot,
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
 
-use crate::support::{Count, OnDrop, every_runtime, paused, settle, single_thread};
+use crate::support::{Count, OnDrop, every_runtime, multi_thread, paused, settle, single_thread};
 
 const fn ms(number: u64) -> Duration {
     Duration::from_millis(number)
@@ -745,4 +749,51 @@ fn handlers_that_do_not_wait_run_on_all_threads() {
         tokio::spawn(pool).await.unwrap().unwrap().done
     });
     assert_eq!(done, 3);
+}
+
+/// A queue whose second consumer has its pool dropped, when it first looks.
+#[derive(Clone)]
+struct Ends(Receiver<u32>, Count, AbortHandle);
+
+impl Source for Ends {
+    type Delivery = Delivery<u32>;
+    type Error = RecvError;
+
+    async fn deliver(&mut self) -> Result<Option<Delivery<u32>>, RecvError> {
+        if self.1.add() == 1 {
+            self.2.abort();
+        }
+        Source::deliver(&mut self.0).await
+    }
+
+    fn stop(&mut self) {}
+}
+
+#[test]
+fn what_no_handler_has_seen_when_the_pool_is_forced_is_in_the_queue() {
+    for queue in [
+        Queue::bounded(3),
+        Queue::bounded(3).lifo(),
+        Queue::bounded(3).weight(|_| 1),
+    ] {
+        let (sender, receiver) = queue.build();
+        (0..3).for_each(|item| sender.try_send(item).unwrap());
+        let (rest, seen) = (receiver.clone(), Count::new());
+        let sees = seen.clone();
+        multi_thread(1).block_on(async {
+            let (tell, own) = oneshot::channel();
+            let pool = tokio::spawn(async move {
+                let source = Ends(receiver, Count::new(), own.await.unwrap());
+                // The first worker starts the second, and lets it run first.
+                let pool = Workers::new(2).run(source, move |_job: Delivery<u32>| {
+                    sees.add();
+                    pending::<Result<_, Infallible>>()
+                });
+                pool.await
+            });
+            tell.send(pool.abort_handle()).unwrap();
+            assert!(pool.await.unwrap_err().is_cancelled());
+        });
+        assert_eq!(seen.get() + rest.abort().len(), 3);
+    }
 }

@@ -192,6 +192,19 @@ impl<T> State<T> {
             let attempts = tag.returns;
             return Some((item, Discarded::Dead { attempts }));
         }
+        let over = self.put_back(item, tag, effects);
+        self.totals.redelivered += u64::from(over.is_none());
+        over
+    }
+
+    /// A delivery goes back to its place in the order, as if it had never been one. If it does not, see
+    /// [`give_back`](Self::give_back).
+    pub(crate) fn put_back(
+        &mut self,
+        item: T,
+        mut tag: Tag,
+        effects: &mut Effects<T>,
+    ) -> Option<(T, Discarded)> {
         let is_outdated = self.capacity == Capacity::Latest && !self.is_newest(tag.place);
         if self.receiver_count == 0 || is_outdated {
             self.totals.discarded += 1;
@@ -209,8 +222,7 @@ impl<T> State<T> {
             self.occupy(1);
         }
         self.in_delivery -= 1;
-        self.totals.redelivered += 1;
-        self.store.put(item, tag, None);
+        self.store.put_back(item, tag);
         self.settle(effects);
         None
     }
