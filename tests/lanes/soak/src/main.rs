@@ -8,6 +8,7 @@
 mod faults;
 mod jobs;
 mod ledger;
+mod memory;
 mod parts;
 mod queues;
 mod services;
@@ -28,6 +29,7 @@ use tokio::time::sleep;
 
 use faults::{RARITY, Rng, cut};
 use ledger::{Census, Fault, KIND_NAMES, KINDS, Kind, check, count};
+use memory::Low;
 use parts::{Ctx, Flights, World, any, options, ran};
 use witness::{Collector, see_payload, settle};
 
@@ -128,7 +130,7 @@ fn world(rng: &mut Rng) -> Arc<World> {
         limiter: Limiter::new(rng.within(2..6) as usize),
         adaptive: Limiter::adaptive(1, 8),
         keyed: KeyedLimiter::new(rng.within(1..3) as usize),
-        rate: RateLimiter::new(Rate::per_second(5000).burst(50)),
+        rate: RateLimiter::new(Rate::per_second(2000).burst(2)), // so that there is a line
         slots: Slots::new(rng.within(1..4) as usize),
         budget: RetryBudget::new(0.2),
     })
@@ -244,21 +246,6 @@ fn balance(world: &World) -> Vec<String> {
     ledger::close()
 }
 
-/// What the process has in memory, in KiB.
-fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse::<u64>().ok())
-        .unwrap_or(0)
-        * 4
-}
-
-fn mean(sizes: &[u64]) -> u64 {
-    sizes.iter().sum::<u64>() / (sizes.len() as u64).max(1)
-}
-
 fn main() -> ExitCode {
     let args = match Args::read() {
         Ok(args) => args,
@@ -276,7 +263,7 @@ fn main() -> ExitCode {
     drop(ringfence::observe(Arc::new(Collector)));
     let (start, runtime) = (Instant::now(), args.runtime());
     watch(args.seed, start);
-    let (mut found, mut sizes, mut number) = (0, Vec::new(), args.first);
+    let (mut found, mut low, mut number) = (0, Low::new(), args.first);
     while number - args.first < args.episodes
         && (ledger::TASKS.load(SeqCst) < args.tasks || ledger::ITEMS.load(SeqCst) < args.items)
         && start.elapsed().as_secs_f64() < args.minutes * 60.0
@@ -305,10 +292,14 @@ fn main() -> ExitCode {
             println!("BROKEN: seed {}, episode {number}: {broken}", args.seed);
             found += 1;
         }
-        sizes.push(resident());
+        drop(world);
+        low.look();
         number += 1;
     }
-    let quarter = sizes.len().div_ceil(4);
+    if let Some(leak) = low.leak() {
+        println!("BROKEN: seed {}: {leak}", args.seed);
+        found += 1;
+    }
     let (tasks, items) = (ledger::TASKS.load(SeqCst), ledger::ITEMS.load(SeqCst));
     println!(
         "episodes  {}, in {:.1} s",
@@ -322,11 +313,7 @@ fn main() -> ExitCode {
     for (name, kind) in KIND_NAMES.iter().zip(&KINDS) {
         println!("{:9} {name}", kind.load(SeqCst));
     }
-    println!(
-        "memory    {} KiB in the first quarter, {} KiB in the last",
-        mean(&sizes[..quarter]),
-        mean(&sizes[sizes.len() - quarter..])
-    );
+    println!("memory    {}", low.report());
     println!("leaked, hanging, lost, doubled, out of order: {found}");
     if found == 0 {
         ExitCode::SUCCESS

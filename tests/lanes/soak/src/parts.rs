@@ -15,7 +15,7 @@ use ringfence::{
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use crate::faults::{Rng, block, cut, held, snap, thrown, trace, work};
+use crate::faults::{RARITY, Rng, block, cut, held, snap, thrown, trace, work};
 use crate::ledger::{Census, Fault, Guard, Inside, Kind, check, count};
 use crate::witness::{see_payload, settle};
 use crate::{jobs, queues, services};
@@ -54,6 +54,7 @@ pub fn any(ctx: &Ctx, rng: &mut Rng) -> Part {
             0..3 => children(&ctx, &mut rng).await,
             3 => joins(&mut rng).await,
             4 => borrowing(&mut rng).await,
+            5 if rng.one_in(3) => services::called_off(&mut rng).await,
             5 => services::flights(&ctx, &mut rng).await,
             6 => services::limits(&ctx, &mut rng).await,
             7 => services::supervised(&ctx, &mut rng).await,
@@ -208,6 +209,28 @@ async fn one_more(
                 Err(_) => {}
             }
         }
+        4 if own.one_in(3) => {
+            // Whoever was to say that the child is ready does not, or does it from elsewhere.
+            let (spawner, is_said) = (group.spawner(), own.one_in(2));
+            let started = group.start(move |ready: ringfence::Ready<u64>| {
+                let says = async move {
+                    yield_now().await;
+                    if is_said {
+                        ready.set(7);
+                    }
+                };
+                drop(spawner.spawn(says));
+                held(inside, serve(own))
+            });
+            match started.await {
+                Ok((_, handle)) => {
+                    check(is_said, || "a child is ready, and nobody said so".into());
+                    handle.cancel();
+                }
+                Err(StartError::Failed(fault)) => fault.see(),
+                Err(_) => {}
+            }
+        }
         4 => drop(limited.spawn(held(inside, once(own))).await),
         5 => drop(limited.try_spawn(held(inside, once(own)))),
         6 => {
@@ -290,6 +313,20 @@ async fn joins(rng: &mut Rng) -> Result<(), Fault> {
         first
             .inspect_err(|all| all.iter().for_each(Fault::see))
             .ok();
+        // All fail in the same moment: those that come too late are told all the same.
+        let fails = || {
+            let (kind, inside) = (Kind::Error, inner.enter(false));
+            held(inside, async move {
+                yield_now().await;
+                Fault::raise(kind).map_or(Ok(1_u64), Err)
+            })
+        };
+        if RARITY.load(SeqCst) > 0 {
+            let joined = group.try_join((fails(), fails(), fails())).await;
+            joined.inspect_err(Fault::see).ok();
+            let joined = group.try_join_all([fails(), fails(), fails()]).await;
+            joined.inspect_err(Fault::see).ok();
+        }
         let mut plain = || {
             let (mut rng, inside) = (own.split(), inner.enter(false));
             held(inside, async move {

@@ -50,18 +50,8 @@ fn make(rng: &mut Rng) -> (Sender<Item>, Receiver<Item>, bool) {
     (sender, receiver, comes_back)
 }
 
-/// Sends items, in all the ways there are. Whose fate is not exact may be gone with the worker that had just taken them.
-async fn produce(
-    sender: Sender<Item>,
-    items: u64,
-    is_exact: bool,
-    mut rng: Rng,
-) -> Result<(), Fault> {
-    let note = |number| {
-        if is_exact {
-            accepted(number)
-        }
-    };
+/// Sends items, in all the ways there are.
+async fn produce(sender: Sender<Item>, items: u64, mut rng: Rng) -> Result<(), Fault> {
     for _ in 0..items {
         let Some(item) = Item::new(rng.below(4) as usize) else {
             break;
@@ -91,7 +81,7 @@ async fn produce(
                 numbers
                     .iter()
                     .filter(|number| !left.contains(number))
-                    .for_each(|number| note(*number));
+                    .for_each(|number| accepted(*number));
                 match sent {
                     Some(Err(error)) if error.is_closed() => break,
                     _ => continue,
@@ -101,7 +91,7 @@ async fn produce(
             _ => sender.send(item).await,
         };
         match sent {
-            Ok(()) => note(number),
+            Ok(()) => accepted(number),
             Err(error) if error.is_closed() => break,
             Err(_) => yield_now().await,
         }
@@ -250,7 +240,7 @@ pub async fn queued(ctx: &Ctx, rng: &mut Rng) -> Result<(), Fault> {
             let inside = inner.enter(own.is_due());
             drop(group.spawn(held(
                 inside,
-                produce(sender.clone(), items / producers, true, own.split()),
+                produce(sender.clone(), items / producers, own.split()),
             )));
         }
         for _ in 0..own.within(1..5) {
@@ -342,7 +332,7 @@ pub async fn pooled(ctx: &Ctx, rng: &mut Rng) -> Result<(), Fault> {
         for _ in 0..2 {
             drop(group.spawn(held(
                 inner.enter(false),
-                produce(sender.clone(), items / 2, comes_back, own.split()),
+                produce(sender.clone(), items / 2, own.split()),
             )));
         }
         drop(sender);

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::faults::{Rng, cut, held, snap, snap_in_hook, thrown, work};
 use crate::ledger::{Census, Fault, Guard, Kind, check, count};
-use crate::parts::{Ctx, any, child, options, ran};
+use crate::parts::{Ctx, Flights, any, child, options, ran};
 use crate::witness::{see_end, see_failures, see_flight};
 
 async fn fly(mut rng: Rng, key: u64) -> Result<u64, Fault> {
@@ -56,6 +56,44 @@ pub async fn flights(ctx: &Ctx, rng: &mut Rng) -> Result<(), Fault> {
     snap(rng)
 }
 
+/// Flights that are called off while they are waited for, by shutting them down or dropping them: everybody hears of it.
+pub async fn called_off(rng: &mut Rng) -> Result<(), Fault> {
+    let (census, mut own) = (Census::default(), rng.split());
+    let inner = census.clone();
+    let scope = options(rng).run(async move |group: &TaskGroup<Fault>| {
+        let flights = Flights::new();
+        for _ in 0..own.within(2..10) {
+            let (key, flown, inside) = (own.below(3), own.split(), inner.enter(false));
+            let is_endless = own.one_in(2);
+            let guard = Guard::armed(own.is_due());
+            let landed = flights.run(key, move || {
+                held(guard, async move {
+                    if is_endless {
+                        std::future::pending::<()>().await;
+                    }
+                    fly(flown, key).await
+                })
+            });
+            drop(group.spawn(held(inside, async move {
+                if let Err(error) = landed.await {
+                    see_flight(&error);
+                }
+                Ok(())
+            })));
+        }
+        sleep(own.millis(0..3)).await;
+        if own.one_in(2) {
+            let report = flights.shutdown(own.millis(0..3)).await;
+            check(report.failures().is_empty(), || {
+                "flights failed their group".into()
+            });
+        }
+        Ok(())
+    });
+    ran("called off", &census, scope, rng).await;
+    snap(rng)
+}
+
 pub async fn limits(ctx: &Ctx, rng: &mut Rng) -> Result<(), Fault> {
     let (census, mut own) = (Census::default(), rng.split());
     let (world, inner) = (ctx.world.clone(), census.clone());
@@ -76,7 +114,10 @@ pub async fn limits(ctx: &Ctx, rng: &mut Rng) -> Result<(), Fault> {
                                 thrown(world.keyed.acquire(rng.below(4)), &mut rng.split()).await;
                             work(&mut rng).await?;
                         }
-                        3 => drop(world.rate.acquire().await),
+                        3 => {
+                            let many = 1 + rng.below(2) as u32;
+                            drop(thrown(world.rate.acquire_many(many), &mut rng).await);
+                        }
                         _ => {
                             let permit = thrown(world.adaptive.acquire(), &mut rng).await;
                             let worked = work(&mut rng).await;
