@@ -32,8 +32,8 @@ unsafe impl GlobalAlloc for Watching {
 
 /// So many episodes are looked at together: after the odd one, a runtime's thread has still to free the last task.
 const WINDOW: u64 = 100;
-/// What the runtime and the ledger may come to need meanwhile.
-const SLACK: i64 = 64 * 1024;
+/// What the runtime and the ledger may come to need meanwhile: room that is used again.
+const SLACK: i64 = 256 * 1024;
 
 /// The least that was allocated after an episode, for each hundred of them.
 pub struct Low {
