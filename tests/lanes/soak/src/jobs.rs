@@ -35,7 +35,9 @@ pub async fn fanned(ctx: &Ctx, rng: &mut Rng) -> Result<(), Fault> {
     );
     let form = rng.below(7);
     trace(|| format!("fan-out {form}"));
+    let own_guard = Guard::armed(rng.is_due());
     let one = move |item: u64| {
+        let _held = &own_guard;
         ITEMS.fetch_add(1, SeqCst);
         let (mut rng, limiter) = (Rng::new(draw ^ item), limiter.clone());
         let is_busy = rng.one_in(32);

@@ -281,8 +281,9 @@ pub async fn pooled(ctx: &Ctx, rng: &mut Rng) -> Result<(), Fault> {
     let auditor = rng.one_in(2).then(|| receiver.clone());
     let mut pool = Workers::new(rng.within(1..9) as usize);
     if rng.one_in(2) {
-        let draw = AtomicU64::new(rng.next());
+        let (draw, held) = (AtomicU64::new(rng.next()), Guard::armed(rng.is_due()));
         pool = pool.on_failure(move |failure| {
+            let _held = &held;
             told(&failure);
             snap_in_hook(&draw);
         });
@@ -291,7 +292,9 @@ pub async fn pooled(ctx: &Ctx, rng: &mut Rng) -> Result<(), Fault> {
         pool = pool.timeout(rng.millis(0..4));
     }
     let (draw, world) = (AtomicU64::new(rng.next()), ctx.world.clone());
+    let own_guard = Guard::armed(rng.is_due());
     let handler = move |delivery: Delivery<Item>| {
+        let _held = &own_guard;
         let (mut rng, world) = (Rng::new(draw.fetch_add(0x9e37_79b9, SeqCst)), world.clone());
         begin(&delivery, comes_back);
         let guard = Guard::armed(rng.is_due());

@@ -157,7 +157,9 @@ pub async fn supervised(ctx: &Ctx, rng: &mut Rng) -> Result<(), Fault> {
     let draw = Arc::new(AtomicU64::new(rng.next()));
     let (is_told, hook_draw) = (rng.one_in(2), draw.clone());
     if is_told {
+        let guard = Guard::armed(rng.is_due());
         supervisor = supervisor.on_end(move |ended| {
+            let _held = &guard;
             see_end(ended.end);
             snap_in_hook(&hook_draw);
         });
