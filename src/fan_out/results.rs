@@ -6,6 +6,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use crate::fan_out::calm::calmly;
 use crate::fan_out::input::Input;
 use crate::fan_out::outlet::Channel;
 use crate::fan_out::worker::Shared;
@@ -162,8 +163,9 @@ impl<V, E> Results<V, E> {
             // The group is driven also while there is always a value: it keeps the deadline, and hears the signal.
             if let Some(run) = &mut self.run {
                 if let Poll::Ready(ended) = run.as_mut().poll(cx) {
-                    self.run = None;
                     self.error = ended.err();
+                    // The function goes with it, and what that throws must not cost the error.
+                    calmly(|| self.run = None);
                 }
             }
             if self.taker.is_none() {
@@ -175,7 +177,7 @@ impl<V, E> Results<V, E> {
                 }
             }
             if self.run.is_none() {
-                self.taker = None;
+                calmly(|| self.taker = None);
                 return Poll::Ready(self.error.take().map(Err));
             }
             return Poll::Pending;
@@ -185,7 +187,7 @@ impl<V, E> Results<V, E> {
 
 impl<V, E> Drop for Results<V, E> {
     fn drop(&mut self) {
-        self.run = None; // nothing more is taken from the input
+        calmly(|| self.run = None); // nothing more is taken from the input
         if let Some(taker) = &self.taker {
             taker.abandon(std::mem::take(&mut self.ready), self.error.take());
         }

@@ -226,3 +226,23 @@ fn results_that_nobody_takes_are_dropped_one_by_one() {
         assert_eq!(panics.get(), 4 * 3 + 2 * 2 + 3 + 2);
     });
 }
+
+#[test]
+fn a_function_that_throws_when_it_goes_costs_no_error_of_results() {
+    paused(async || {
+        let panics = Count::new();
+        let observed = Scope::new().observer(Arc::new(Panics(panics.clone())));
+        let ended = observed.run(async |_: &TaskGroup<Fail>| {
+            let held = PanicOnDrop("function");
+            let mut results = fan_out(0..2).results(move |_: usize| {
+                let _held = &held;
+                async { bad::<()>("no") }
+            });
+            assert!(results.next().await.unwrap().is_err());
+            assert!(results.next().await.is_none());
+            Ok(())
+        });
+        ended.await.unwrap();
+        assert_eq!(panics.get(), 1);
+    });
+}

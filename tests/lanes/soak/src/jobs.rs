@@ -124,6 +124,8 @@ pub async fn fanned(ctx: &Ctx, rng: &mut Rng) -> Result<(), Fault> {
             } else {
                 own.below(items)
             };
+            // Dropped after it: else what that throws would cost the error that is returned.
+            let results = &mut results;
             let taken = async move {
                 for place in 0..enough {
                     match results.next().await {
