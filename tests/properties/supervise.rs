@@ -80,7 +80,7 @@ pub(crate) fn case() -> impl Strategy<Value = (Shape, Vec<Op>)> {
             2 => Just(Kind::Temporary),
             1 => Just(Kind::Critical),
         ];
-        let times = (0..20_u64, 0..20_u64, option::weighted(0.3, 1..20_u64));
+        let times = (0..20_u64, 0..20_u64, option::weighted(0.2, 5..60_u64));
         (kind, times, any::<bool>()).prop_map(|(kind, (grace, delay, ready_within), listens)| {
             Spec {
                 kind,
@@ -96,7 +96,7 @@ pub(crate) fn case() -> impl Strategy<Value = (Shape, Vec<Op>)> {
         Just(Whom::OneForAll),
         Just(Whom::RestForOne)
     ];
-    let intensity = option::weighted(0.7, (0..6_u32, 1..60_u64));
+    let intensity = option::weighted(0.6, (0..8_u32, 1..60_u64));
     let shape = (whom, intensity, 0..40_u64, vec(spec(), 0..5)).prop_map(
         |(whom, intensity, grace, children)| Shape {
             whom,
