@@ -270,6 +270,7 @@ impl Run {
         Some(said(&result))
     }
 
+    #[expect(clippy::future_not_send, reason = "it runs where it is awaited")]
     async fn step(&mut self, op: Op, group: &TaskGroup<String>) -> Result<(), TestCaseError> {
         match op {
             Op::Acquire(n, limit) => {

@@ -2,6 +2,7 @@
 //! by the model.
 //!
 //! Those files name `proptest`; here that is this crate, whose strategies draw from bytes (`drawn`).
+#![cfg(not(test))] // the tests of those files are not for here
 #![allow(
     clippy::allow_attributes,
     dead_code,
