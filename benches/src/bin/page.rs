@@ -329,7 +329,7 @@ fn run(wanted: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         std::fs::write(&path, &page)?; // what is measured is not lost if the next family fails
     }
     if is_wanted("scaling") {
-        for picture in scaling::pictures() {
+        for picture in scaling::pictures(&programs) {
             curves(&pictures.join(format!("{}.svg", picture.file)), &picture)?;
             put(&mut page, picture.file, &format!("\n{}\n", table(&picture)))?;
         }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::thread;
 
 use super::{Parker, explore, run};
@@ -48,15 +49,19 @@ fn at_rest(gate: &Gate) {
 fn give_x_wait() {
     explore(&["at once", "after a wait"], |seen| {
         let gate = Arc::new(Gate::new(1));
+        let guarded = Arc::new(AtomicUsize::new(0));
         assert!(gate.try_take(1));
         let other = thread::spawn({
-            let gate = gate.clone();
+            let (gate, guarded) = (gate.clone(), guarded.clone());
             move || {
                 let ((), polls) = run(taking(&gate, 1));
+                // Relaxed: the permit itself has to bring what its former holder did.
+                assert_eq!(guarded.load(Relaxed), 1);
                 gate.give(1);
                 polls
             }
         });
+        guarded.store(1, Relaxed);
         gate.give(1);
         let polls = other.join().unwrap();
         at_rest(&gate);
