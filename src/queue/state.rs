@@ -217,7 +217,7 @@ impl<T> State<T> {
             store,
             capacity,
             overflow,
-            is_lifo,
+            is_lifo: is_lifo && capacity != Capacity::Latest,
             quick_limit: 0,
             quick_floor: usize::MAX,
             used: 0,
