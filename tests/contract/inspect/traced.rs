@@ -1,7 +1,9 @@
 //! What `tracing` hears of groups.
 
 use std::fmt::Debug;
+use std::future::pending;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use ringfence::inspect::Traced;
 use ringfence::{Ready, Scope, TaskGroup, scope};
@@ -12,7 +14,7 @@ use tracing::subscriber::with_default;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_core::span::Current;
 
-use crate::support::paused;
+use crate::support::{PanicOnDrop, paused};
 
 type Group = TaskGroup<String>;
 
@@ -104,6 +106,32 @@ fn the_birth_and_the_end_of_a_child_are_events() {
             "WARN message=ended group=\"shop\" outcome=\"failed\"",
         ]
     );
+}
+
+#[test]
+fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
+    let ear = Ear::default();
+    with_default(ear.clone(), || {
+        paused(async || {
+            let grace = Duration::from_secs(1);
+            let run = Scope::new().grace(grace).run(async |group: &Group| {
+                group.named("deaf").spawn(async {
+                    let _throws = PanicOnDrop("on the way out");
+                    pending::<()>().await;
+                });
+                yield_now().await;
+                group.cancel();
+                Ok(())
+            });
+            drop(run.await);
+        });
+    });
+    let heard = |level, part| {
+        let is_it = |text: &String| text.starts_with(level) && text.contains(part);
+        ear.told().iter().filter(|text| is_it(text)).count()
+    };
+    assert_eq!(heard("ERROR", "on the way out"), 1);
+    assert_eq!(heard("WARN", "deaf"), 1);
 }
 
 #[test]
