@@ -231,7 +231,7 @@ pub struct Snapshot {
 /// # Examples
 ///
 /// ```
-/// let group = ringfence::OwnedGroup::<std::io::Error>::named("cache");
+/// let group = ringfence::OwnedGroup::<std::io::Error>::with_name("cache");
 /// let seen = ringfence::snapshot().within("cache");
 /// assert!(seen.to_string().contains("`cache`: open, 0 children"));
 /// # drop(group);

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `cargo run --release --manifest-path benches/Cargo.toml --bin report` | every row in one table: ratios of interleaved rounds, exact counts, goals |
 //! | `… --bin report -- void small` | these rows only |
-//! | `… --bin page` | `docs/performance.md` and its charts, measured anew |
+//! | `… --bin page` | `docs/performance.md` and its charts, measured anew; `-- goals`: its last table, from the others |
 //! | `… --bin counts -- void` | instructions and locked operations a unit, through callgrind |
 //! | `… --bin allocs` | allocations and bytes a child, and what is kept of children that have ended |
 //! | `cargo bench --manifest-path benches/Cargo.toml` | the same rows under criterion |
@@ -22,6 +22,7 @@
 pub mod child;
 pub mod exact;
 pub mod gate;
+pub mod goals;
 pub mod measure;
 pub mod row;
 pub mod rows;

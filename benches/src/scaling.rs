@@ -1,6 +1,8 @@
 //! What becomes of the cost of one when there are more of them: the curves of `docs/performance.md`.
 
 use std::hint::black_box;
+use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use crate::measure::Place;
@@ -48,8 +50,6 @@ fn curves(
         let mut taken = vec![Vec::new(); names.len()];
         for _ in 0..ROUNDS {
             for (name, taken) in names.iter().zip(&mut taken) {
-                // Once for the heap, which is not to be as another one has left it.
-                once(name, size);
                 taken.push(once(name, size));
             }
         }
@@ -62,19 +62,24 @@ fn curves(
 }
 
 /// A contender of a row, at several sizes on `current_thread`: small ones are repeated.
-fn of_row(row: &'static str, names: &[&'static str], sizes: &[usize]) -> Vec<Curve> {
-    let place = Place::current_thread();
+///
+/// Each time in a process of its own: ten million tasks leave gigabytes of free chunks behind, and whoever comes next in the
+/// same heap pays for putting them together.
+fn of_row(
+    programs: &Path,
+    row: &'static str,
+    names: &[&'static str],
+    sizes: &[usize],
+) -> Vec<Curve> {
     curves(names, sizes, |name, size| {
-        let Some((row, contender)) =
-            rows::row(row).and_then(|row| Some((row, row.contender(name)?)))
-        else {
-            return f64::NAN;
-        };
         let repeats = AT_LEAST.div_ceil(size);
-        let taken: f64 = (0..repeats)
-            .map(|_| place.once(row, contender, size).cpu.as_nanos() as f64)
-            .sum();
-        taken / (repeats * size) as f64
+        let output = Command::new(programs.join("units"))
+            .args([row, name, &size.to_string(), &repeats.to_string()])
+            .output();
+        let told = output.ok().map(|output| output.stdout);
+        let told = told.and_then(|told| String::from_utf8(told).ok());
+        told.and_then(|told| told.trim().parse().ok())
+            .unwrap_or(f64::NAN)
     })
 }
 
@@ -89,22 +94,25 @@ fn of_producers() -> Vec<Curve> {
     ];
     const ITEMS: usize = 64 * 4_000;
     curves(&names, &[1, 2, 4, 8, 16, 32, 64], |name, producers| {
+        let body = || Box::pin(rows::queue::producers(name, producers, ITEMS));
+        // Once for the heap, which is not to be as another one has left it.
+        black_box(place.run(body()));
         let began = Instant::now();
-        let body = Box::pin(rows::queue::producers(name, producers, ITEMS));
-        black_box(place.run(body));
+        black_box(place.run(body()));
         began.elapsed().as_nanos() as f64 / ITEMS as f64
     })
 }
 
-/// Measures all of them.
+/// Measures all of them, with the small programs of the lane.
 #[must_use]
-pub fn pictures() -> Vec<Picture> {
+pub fn pictures(programs: &Path) -> Vec<Picture> {
     vec![
         Picture {
             file: "children",
             title: "What does a child cost, in a group of so many?",
             axis: "children in the group",
             curves: of_row(
+                programs,
                 "void",
                 &["bare spawn + Vec of handles", "JoinSet", "ringfence"],
                 &[1, 10, 100, 1_000, 10_000, 100_000, 1_000_000],
@@ -115,6 +123,7 @@ pub fn pictures() -> Vec<Picture> {
             title: "What does an item cost in a fan-out of so many, 64 at once?",
             axis: "items",
             curves: of_row(
+                programs,
                 "fan-spawn",
                 &[
                     "64 workers",

@@ -29,7 +29,7 @@ use crate::state::owner::Seat;
 use crate::state::registry::Mark;
 use crate::state::word::Kind;
 use crate::state::{Core, RawFailure, RawKind, Why};
-use crate::sync::{Arc, PlainArc};
+use crate::sync::Arc;
 use crate::trace;
 
 pin_project! {
@@ -83,7 +83,6 @@ pub(super) enum Cause<V> {
 /// How the child ends, and what the observer is told of it when nothing of it is left.
 pub(super) struct End<V> {
     settled: Settled<V>,
-    name: Option<PlainArc<str>>,
     event: Option<Box<(TaskInfo, Ended)>>,
 }
 
@@ -200,15 +199,17 @@ where
         let Some(context) = this.context.as_mut() else {
             return Poll::Ready(Settled::RuntimeGone);
         };
-        let end = record(context, this.location, std::mem::take(this.registered), why);
+        let lingers = context.seat.as_ref().is_some_and(|seat| seat.has_adopted());
+        let registered = std::mem::take(this.registered);
+        let end = record(context, this.location, registered, lingers, why);
         if let Some(seat) = &context.seat {
             if !seat.poll_empty(cx.waker()) {
-                // Whoever looks for those who hold up a shutdown finds it.
-                let registry = context.core.registry();
-                registry.linger(context.serial, end.name.clone(), this.location);
                 seat.keep(Box::new(end));
                 return Poll::Pending;
             }
+        }
+        if lingers {
+            drop(context.core.registry().remove(context.serial));
         }
         let settled = end.tell(&context.core);
         if let Some(context) = this.context.take() {
@@ -389,7 +390,13 @@ where
                 Ok(()) if context.core.is_forced(word, context.serial) => Cause::Cancelled,
                 Ok(()) => Cause::Gone,
             };
-            Some(record::<V>(&context, this.location, *this.registered, why))
+            Some(record::<V>(
+                &context,
+                this.location,
+                *this.registered,
+                false,
+                why,
+            ))
         } else {
             drop(context.core.registry().remove(context.serial));
             let kept = context.seat.as_ref().and_then(|seat| seat.take_kept());
@@ -443,11 +450,12 @@ pub(super) fn note(context: &Context) {
     }
 }
 
-/// Tells the group how a child ended, and takes it out of the registry.
+/// Tells the group how a child ended, and takes it out of the registry, unless it lingers there for what it left behind.
 pub(super) fn record<V>(
     context: &Context,
     location: &'static Location<'static>,
     registered: bool,
+    lingers: bool,
     why: Cause<V>,
 ) -> End<V> {
     let Context { core, serial, seat } = context;
@@ -455,13 +463,15 @@ pub(super) fn record<V>(
     if matches!(why, Cause::Cancelled) && seat.is_none() && core.ends_unseen(word) {
         return End {
             settled: Settled::Cancelled(Why::Group),
-            name: None,
             event: None,
         };
     }
     // One that was singled out before it ever waited has an entry that it does not know of.
     let entry = (registered || seat.is_some() || !word.is_calm())
-        .then(|| core.registry().remove(*serial))
+        .then(|| match lingers {
+            true => core.registry().linger(*serial, location),
+            false => core.registry().remove(*serial),
+        })
         .flatten();
     let mark = entry.as_ref().map_or(Mark::None, |entry| entry.mark);
     let since = entry.as_ref().and_then(|entry| entry.since);
@@ -501,11 +511,7 @@ pub(super) fn record<V>(
         }
     };
     let event = core.observer().map(|_| Box::new((info(), how)));
-    End {
-        settled,
-        name,
-        event,
-    }
+    End { settled, event }
 }
 
 impl<F, E, V> Future for Member<F, E>

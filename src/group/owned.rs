@@ -65,11 +65,9 @@ impl<E: Send + 'static> OwnedGroup<E> {
         Self::make(None)
     }
 
-    /// Makes a group with a name, for errors, events and snapshots.
-    ///
-    /// To name a child, spawn it through a spawner: `group.spawner().named("reader").spawn(…)`.
+    /// Makes a group with a name, for errors, events and snapshots. See [`named`](Self::named) for the name of a child.
     #[must_use]
-    pub fn named(name: impl Into<PlainArc<str>>) -> Self {
+    pub fn with_name(name: impl Into<PlainArc<str>>) -> Self {
         Self::make(Some(name.into()))
     }
 
@@ -154,7 +152,13 @@ impl<E: Send + 'static> OwnedGroup<E> {
         self.group.spawner.start(child)
     }
 
-    /// Returns a spawner, which has all other ways to spawn: with a [name](Spawner::named), on a thread.
+    /// Names the next child, for errors, events and snapshots: `group.named("reader").spawn(…)`.
+    #[must_use]
+    pub fn named(&self, name: impl Into<PlainArc<str>>) -> Spawner<E> {
+        self.group.spawner.named(name)
+    }
+
+    /// Returns a spawner, which has all other ways to spawn: on a thread, from elsewhere.
     #[must_use]
     pub fn spawner(&self) -> Spawner<E> {
         self.group.spawner()

@@ -448,7 +448,7 @@ impl Guard {
         match core.enter(Kind::Normal) {
             Ok(serial) => {
                 // Seen by whoever looks for those who hold up a shutdown.
-                core.registry().linger(serial, name, Location::caller());
+                core.registry().enter(serial, name, Location::caller());
                 Ok(Self {
                     core: core.clone(),
                     serial,

@@ -11,14 +11,14 @@ use std::task::{Context, Poll, Waker, ready};
 
 use crate::cancel::{Cancelled, Token, token};
 use crate::detail::{self, WaitsFor};
-use crate::limit::permits::{Permits, UNLIMITED};
+use crate::limit::permits::{Permits, UNLIMITED, will_do};
 use crate::limit::waiters::{Left, Seat, Waiters};
 use crate::observe::{CancelReason, wake};
-use crate::sync::Lock;
+use crate::sync::ShortLock;
 
 pub(crate) struct Gate {
     permits: Permits,
-    hall: Lock<Hall>,
+    hall: ShortLock<Hall>,
 }
 
 struct Hall {
@@ -45,7 +45,7 @@ impl Gate {
     pub(crate) fn new(limit: u64) -> Self {
         Self {
             permits: Permits::new(limit),
-            hall: Lock::new(Hall {
+            hall: ShortLock::new(Hall {
                 limit,
                 waiters: Waiters::new(),
             }),
@@ -61,20 +61,22 @@ impl Gate {
     #[cold]
     fn try_take_alone(&self, n: u64) -> bool {
         let hall = self.hall.lock();
-        n > hall.limit && hall.waiters.is_empty() && self.permits.take_in_turn(n, hall.limit)
+        n > hall.limit && hall.waiters.is_empty() && self.permits.take_alone(n, hall.limit)
     }
 
     #[inline]
     pub(crate) fn give(&self, n: u32) {
-        if self.permits.give(n.into()) {
-            self.serve();
+        if !self.permits.give(n.into()) {
+            self.serve(n);
         }
     }
 
-    /// Serves those whose turn has come, one at a time, and wakes each outside the lock (L4).
+    /// Serves those whose turn has come, with these permits and what is free besides: one at a time, and wakes each outside
+    /// the lock (L4).
     #[cold]
-    fn serve(&self) {
-        while let Some((waker, may_serve_more)) = self.serve_first() {
+    fn serve(&self, given: u32) {
+        let mut given = i64::from(given);
+        while let Some((waker, may_serve_more)) = self.serve_first(std::mem::take(&mut given)) {
             // It may throw: that must not cost the next one its turn, nor whoever gives a permit back.
             wake(Some(waker));
             if !may_serve_more {
@@ -83,30 +85,28 @@ impl Gate {
         }
     }
 
-    fn serve_first(&self) -> Option<(Waker, bool)> {
+    fn serve_first(&self, given: i64) -> Option<(Waker, bool)> {
         let mut hall = self.hall.lock();
-        let weight = hall.waiters.first()?;
-        if !self.permits.take_in_turn(weight, hall.limit) {
-            return None;
-        }
+        let limit = hall.limit;
+        let free = self.permits.free() + given;
+        let first = hall.waiters.first();
+        let weight = first.filter(|weight| will_do(free, *weight, limit));
+        let taken = weight.unwrap_or(0) as i64;
+        self.permits.shift(given - taken);
+        weight?;
         let waker = hall.waiters.grant()?;
         let next = hall.waiters.first();
         if next.is_none() {
             self.permits.unmark();
         }
-        // Whoever gives permits back from here on serves, too: so this may look without taking.
-        Some((
-            waker,
-            next.is_some_and(|next| self.permits.free() >= next as i64),
-        ))
+        let may_serve_more = next.is_some_and(|next| will_do(free - taken, next, limit));
+        Some((waker, may_serve_more))
     }
 
     /// Takes a seat in the queue; `None` if the permits are there after all.
     fn queue(&self, n: u32, waker: Waker) -> Option<Seat> {
         let mut hall = self.hall.lock();
-        self.permits.mark();
-        if hall.waiters.is_empty() && self.permits.take_in_turn(n.into(), hall.limit) {
-            self.permits.unmark();
+        if hall.waiters.is_empty() && self.permits.take_or_mark(n.into(), hall.limit) {
             drop(hall);
             drop(waker);
             return None;
@@ -154,10 +154,18 @@ impl Gate {
             Left::Waiting { waker, was_first } => {
                 drop(waker);
                 if was_first && !is_last {
-                    self.serve(); // the next may ask for less
+                    self.serve(0); // the next may ask for less
                 }
                 false
             }
+        }
+    }
+
+    /// Gives a seat up, and hands on what it had been granted (L2).
+    #[cold]
+    fn abandon(&self, seat: Seat, n: u32) {
+        if self.leave(seat) {
+            self.give(n);
         }
     }
 
@@ -171,7 +179,7 @@ impl Gate {
 
     /// Serves those whom a higher limit has room for.
     pub(crate) fn wake(&self) {
-        self.serve();
+        self.serve(0);
     }
 
     pub(crate) fn limit(&self) -> u64 {
@@ -292,9 +300,7 @@ impl Wait {
     #[inline]
     pub(crate) fn abandon(&mut self, gate: &Gate, n: u32) {
         if let Some(seat) = self.seat.take() {
-            if gate.leave(seat) {
-                gate.give(n);
-            }
+            gate.abandon(seat, n);
         }
     }
 }

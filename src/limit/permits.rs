@@ -5,14 +5,14 @@
 //! bit  0     somebody waits
 //! ```
 //!
-//! | from            | `take`              | `give`                      | `mark`   | `unmark`  |
-//! |-----------------|---------------------|-----------------------------|----------|-----------|
-//! | nobody waits    | takes, or refuses   | adds                        | waits    |           |
-//! | somebody waits  | refuses: no barging | adds, and says so: serve    | same     | nobody    |
+//! | from            | `take`              | `give`                        | `take_or_mark`      | `shift` | `unmark`  |
+//! |-----------------|---------------------|-------------------------------|---------------------|---------|-----------|
+//! | nobody waits    | takes, or refuses   | adds                          | takes, or now waits | adds    |           |
+//! | somebody waits  | refuses: no barging | refuses: they go hand to hand |                     | adds    | nobody    |
 //!
-//! N1. While the bit is set, only who holds the lock of the waiters takes permits. N2. The bit is set and cleared under
-//! that lock. N3. One who marks and then finds too little free is found by every later `give`, because both are
-//! read-modify-writes of the same word: the give came before, and the mark returns it, or comes after, and sees the bit.
+//! N1. The bit is set and cleared under the lock of the waiters. N2. While it is set, the word changes only under that lock:
+//! who holds it may look first and take then. N3. One who finds too little free sets the bit in the same step: a `give` came
+//! before, and was found, or comes after, and sees the bit.
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -25,6 +25,15 @@ pub(crate) struct Permits(AtomicU64);
 
 const fn free(word: u64) -> i64 {
     (word as i64) >> 1
+}
+
+/// Whether so many free ones will do for who is next: enough, or all.
+pub(crate) const fn will_do(free: i64, n: u64, limit: u64) -> bool {
+    free >= n as i64 || free >= limit as i64
+}
+
+fn less_in_turn(word: u64, n: u64, limit: u64) -> Option<u64> {
+    will_do(free(word), n, limit).then(|| word.wrapping_sub(n << 1))
 }
 
 impl Permits {
@@ -50,31 +59,40 @@ impl Permits {
             .is_ok()
     }
 
-    /// Takes `n` for the one whose turn it is, under the lock of the waiters (N1): if they are free, or all `limit` are.
-    pub(crate) fn take_in_turn(&self, n: u64, limit: u64) -> bool {
-        let less = |word: u64| {
-            let is_free = free(word) >= n as i64 || free(word) >= limit as i64;
-            is_free.then(|| word.wrapping_sub(n << 1))
+    /// Takes `n` for one before whom nobody waits, or notes that somebody waits (N3). Under the lock of the waiters.
+    pub(crate) fn take_or_mark(&self, n: u64, limit: u64) -> bool {
+        let taken_or_marked = |word| match less_in_turn(word, n, limit) {
+            None => Some(word | WAITED_FOR),
+            taken => taken,
         };
+        self.0
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, taken_or_marked)
+            .is_ok_and(|word| less_in_turn(word, n, limit).is_some())
+    }
+
+    /// Takes `n`, more than the limit, if all are free. Under the lock of the waiters, while nobody waits.
+    pub(crate) fn take_alone(&self, n: u64, limit: u64) -> bool {
+        let less = |word| less_in_turn(word, n, limit);
         self.0
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, less)
             .is_ok()
     }
 
-    /// Gives `n` back. Returns whether somebody waits, who is to be served then.
+    /// Gives `n` back, unless somebody waits: they are for who is next then.
     #[inline]
     pub(crate) fn give(&self, n: u64) -> bool {
-        self.0.fetch_add(n << 1, Ordering::AcqRel) & WAITED_FOR != 0
+        let more = |word: u64| (word & WAITED_FOR == 0).then(|| word.wrapping_add(n << 1));
+        // Release pairs with the Acquire of whoever takes them.
+        self.0
+            .fetch_update(Ordering::Release, Ordering::Relaxed, more)
+            .is_ok()
     }
 
-    /// Moves the limit by the difference.
+    /// Adds so many free ones, or takes so many, whether they are free or not.
     pub(crate) fn shift(&self, by: i64) {
-        self.0.fetch_add((by << 1) as u64, Ordering::AcqRel);
-    }
-
-    /// Notes that somebody is about to wait (N3).
-    pub(crate) fn mark(&self) {
-        self.0.fetch_or(WAITED_FOR, Ordering::AcqRel);
+        if by != 0 {
+            self.0.fetch_add((by << 1) as u64, Ordering::AcqRel);
+        }
     }
 
     /// Notes that nobody waits any more.
@@ -88,25 +106,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bit_stops_takers_and_is_told_to_givers() {
+    fn the_bit_stops_takers_and_givers() {
         let permits = Permits::new(2);
         assert!(permits.take(2) && !permits.take(1));
-        permits.mark();
-        assert!(permits.give(1), "somebody waits");
+        assert!(!permits.take_or_mark(1, 2), "none is free: somebody waits");
+        assert!(!permits.give(1), "this one is for who waits");
+        permits.shift(1);
         assert!(!permits.take(1), "no barging");
-        assert!(permits.take_in_turn(1, 2));
         permits.unmark();
-        assert!(!permits.give(2) && permits.take(1));
+        assert!(permits.take_or_mark(1, 2) && permits.give(2) && permits.take(1));
         assert_eq!(permits.free(), 1);
     }
 
     #[test]
     fn the_heavy_one_runs_alone_and_a_lowered_limit_goes_below_zero() {
         let permits = Permits::new(2);
-        assert!(permits.take_in_turn(5, 2));
+        assert!(permits.take_alone(5, 2));
         assert_eq!(permits.free(), -3);
-        assert!(!permits.take_in_turn(1, 2));
-        permits.give(5);
+        assert!(!permits.take_alone(1, 2));
+        assert!(permits.give(5));
         permits.shift(-1);
         assert_eq!(permits.free(), 1);
         assert!(permits.take(1) && !permits.take(1));

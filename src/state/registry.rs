@@ -207,19 +207,42 @@ impl Registry {
         }
     }
 
-    /// Puts a child back that has ended but for the scopes that it dropped.
+    /// Takes a child's entry out that has ended but for what it left behind: whoever looks for those who hold up a shutdown finds
+    /// it all the same, and what it left behind its name.
     pub(crate) fn linger(
+        &self,
+        serial: u64,
+        location: &'static Location<'static>,
+    ) -> Option<Entry> {
+        let mut shard = self.shard(serial).lock();
+        let ended = shard.remove(&serial);
+        let entry = shard.entry(serial).or_default();
+        entry.location = Some(location);
+        if let Some(name) = ended.as_ref().and_then(Entry::name) {
+            entry.rare.get_or_insert_default().name = Some(name.clone());
+        }
+        ended
+    }
+
+    /// Enters somebody who is no task.
+    pub(crate) fn enter(
         &self,
         serial: u64,
         name: Option<PlainArc<str>>,
         location: &'static Location<'static>,
     ) {
-        let mut shard = self.shard(serial).lock();
-        let entry = shard.entry(serial).or_default();
-        entry.location = Some(location);
-        if name.is_some() {
-            entry.rare.get_or_insert_default().name = name;
-        }
+        let rare = name.map(|name| {
+            Box::new(Rare {
+                name: Some(name),
+                ..Rare::default()
+            })
+        });
+        let entry = Entry {
+            location: Some(location),
+            rare,
+            ..Entry::default()
+        };
+        self.shard(serial).lock().insert(serial, entry);
     }
 
     /// Notes a poll of a member, and what it waits for now.

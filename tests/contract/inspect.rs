@@ -213,7 +213,7 @@ fn what_is_over_is_not_shown() {
 #[test]
 fn a_long_lived_group_is_shown_from_its_making_on() {
     paused(async || {
-        let group = OwnedGroup::<String>::named("lasting");
+        let group = OwnedGroup::<String>::with_name("lasting");
         let seen = look("lasting");
         assert!(seen.groups()[0].body.is_none());
         assert_eq!(seen.groups()[0].children, 0);
@@ -228,7 +228,7 @@ fn a_long_lived_group_is_shown_from_its_making_on() {
 #[test]
 fn a_guard_is_shown_with_the_place_where_it_was_made() {
     paused(async || {
-        let group = OwnedGroup::<String>::named("guarded");
+        let group = OwnedGroup::<String>::with_name("guarded");
         let guard = group.guard().expect("it is open");
         let seen = look("guarded");
         let place = seen.groups()[0].tasks[0].spawned_at.expect("known");
@@ -345,7 +345,7 @@ fn any_thread_can_look() {
 #[test]
 fn a_leaked_scope_stays_in_sight() {
     paused(async || {
-        let group = OwnedGroup::<String>::named("lost");
+        let group = OwnedGroup::<String>::with_name("lost");
         group.spawn(async {
             let mut leaked = Box::pin(scope(async |group: &Group| {
                 group.named("orphan").spawn(pending::<()>());
@@ -465,7 +465,7 @@ fn with_details_waits_of_every_room_are_told_apart() {
 fn with_details_a_body_tells_what_it_waits_for() {
     let _details = Details::on();
     paused(async || {
-        let group = OwnedGroup::<String>::named("bodies");
+        let group = OwnedGroup::<String>::with_name("bodies");
         group.spawn(async {
             let waits = scope(async |group: &Group| {
                 let child = group.spawn(sleep(ms(20)));
@@ -527,7 +527,7 @@ fn with_details_a_supervisor_waits_for_no_child_in_particular() {
 fn tasks_that_wait_for_one_another_in_a_circle_are_found() {
     let _details = Details::on();
     paused(async || {
-        let group = OwnedGroup::<String>::named("knot");
+        let group = OwnedGroup::<String>::with_name("knot");
         let (give, take) = tokio::sync::oneshot::channel();
         let first = group.spawn(async move {
             let other: ringfence::OutcomeHandle<()> = take.await.expect("sent");
@@ -552,7 +552,7 @@ fn tasks_that_wait_for_one_another_in_a_circle_are_found() {
 fn a_task_that_waits_for_itself_is_a_circle_of_one() {
     let _details = Details::on();
     paused(async || {
-        let group = OwnedGroup::<String>::named("loop");
+        let group = OwnedGroup::<String>::with_name("loop");
         let (give, take) = tokio::sync::oneshot::channel();
         let own = group.spawn(async move {
             let own: ringfence::OutcomeHandle<()> = take.await.expect("sent");

@@ -90,7 +90,7 @@ fn a_struct_can_own_it_and_move_between_tasks() {
             connections: Owned,
         }
         let server = Server {
-            connections: OwnedGroup::named("connections"),
+            connections: OwnedGroup::with_name("connections"),
         };
         let handle = server.connections.spawn(async { Ok(1) });
         let elsewhere = spawn(async move {
@@ -602,7 +602,7 @@ fn it_inherits_name_and_deadline_where_it_is_made() {
         let at = Deadline::after(ms(50));
         let run = Scope::new().name("outer").deadline(at);
         let result = run.run(async |_: &Group| -> Done {
-            let group = OwnedGroup::<String>::named("inner");
+            let group = OwnedGroup::<String>::with_name("inner");
             let handle = group.spawn(async { Ok(Deadline::current()) });
             assert_eq!(handle.await, Outcome::Completed(at));
             group.spawn(async { Err::<(), _>("no".to_owned()) });
@@ -611,6 +611,19 @@ fn it_inherits_name_and_deadline_where_it_is_made() {
             Ok(())
         });
         result.await.expect("nobody else fails");
+    });
+}
+
+#[test]
+fn its_own_name_is_one_thing_and_that_of_a_child_another() {
+    every_runtime(async || {
+        let group = OwnedGroup::<String>::with_name("pool");
+        let failing = async { Err::<(), _>("no".to_owned()) };
+        group.named("reader").spawn(failing).await;
+        let error = group.wait().await.into_result().expect_err("it failed");
+        assert_eq!(error.group(), Some("pool"));
+        let task = error.iter().next().and_then(|failure| failure.task());
+        assert_eq!(task.and_then(|task| task.name()), Some("reader"));
     });
 }
 

@@ -133,7 +133,7 @@ fn groups_and_what_they_hand_out_show_where_they_are() {
 
         let seven = || ready(Ok::<_, BoxError>(7));
         let one = Slots::new(1);
-        let group = OwnedGroup::<BoxError>::named("kept");
+        let group = OwnedGroup::<BoxError>::with_name("kept");
         shows(&[(&group, "OwnedGroup { name: Some(\"kept\"), state: ")]);
         let limited = group.limit(one);
         let held = limited.try_spawn(pending::<()>()).expect("a slot is free");

@@ -42,7 +42,7 @@ fn what_a_dropped_scope_left_behind_is_waited_for() {
 #[test]
 fn what_nobody_shut_down_is_named() {
     paused(async || {
-        let group = OwnedGroup::<String>::named("forgotten");
+        let group = OwnedGroup::<String>::with_name("forgotten");
         group.spawn(pending::<()>());
         tokio::task::yield_now().await;
         let alive = nothing_alive().await.expect_err("a group");
@@ -82,7 +82,7 @@ fn what_does_not_end_after_its_scope_was_dropped_is_named() {
 #[test]
 fn other_runtimes_are_not_looked_at() {
     let other = crate::support::paused_runtime();
-    let group = other.block_on(async { OwnedGroup::<String>::named("elsewhere") });
+    let group = other.block_on(async { OwnedGroup::<String>::with_name("elsewhere") });
     paused(async || nothing_alive().await.expect("not here"));
     drop(group);
 }

@@ -79,7 +79,7 @@ fn a_runtime_that_wakes_its_tasks_late_is_told_of() {
 fn whoever_holds_up_a_shutdown_is_named() {
     let (watching, told) = start(Watchdog::new().no_progress(ms(10)));
     current_thread().block_on(async {
-        let group = OwnedGroup::<String>::named("slow to end");
+        let group = OwnedGroup::<String>::with_name("slow to end");
         let (found, wait) = channel::<()>();
         let spawner = group.spawner();
         let begun = Count::new();

@@ -434,6 +434,15 @@ fn step() -> impl Strategy<Value = Step> {
     })
 }
 
+pub(crate) fn case() -> impl Strategy<Value = Program> {
+    (any::<bool>(), vec(step(), 1..6)).prop_map(|(has_grace, steps)| Program { has_grace, steps })
+}
+
+/// How often it was cut.
+pub(crate) fn agree(program: &Program) -> Result<usize, TestCaseError> {
+    cut_everywhere(program).map_err(TestCaseError::fail)
+}
+
 #[test]
 fn random_programs_leave_nothing_wherever_they_are_cut() {
     let config = Config {
@@ -442,12 +451,9 @@ fn random_programs_leave_nothing_wherever_they_are_cut() {
         failure_persistence: None,
         ..Config::default()
     };
-    let strategy = (any::<bool>(), vec(step(), 1..6))
-        .prop_map(|(has_grace, steps)| Program { has_grace, steps });
     let all = Cell::new(0);
-    let result = TestRunner::new(config).run(&strategy, |program| {
-        let cuts = cut_everywhere(&program).map_err(TestCaseError::fail)?;
-        all.set(all.get() + cuts);
+    let result = TestRunner::new(config).run(&case(), |program| {
+        all.set(all.get() + agree(&program)?);
         Ok(())
     });
     figures(format_args!(

@@ -21,11 +21,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use self::plain::{CELL, Model, Shape};
-use crate::support::{DropGuard, Drops, caught, paused, settle, spawn};
+use crate::support::{DropGuard, Drops, PATIENCE, Watchdog, caught, paused_runtime, settle, spawn};
 use crate::{cases, figures, seed};
 
 #[derive(Clone, Copy, Debug)]
-enum Op {
+pub(crate) enum Op {
     End(u8, bool),
     Feed(u8),
     SetPermits(u8),
@@ -464,6 +464,15 @@ async fn run(shape: &Shape, ops: &[Op]) -> Result<u64, TestCaseError> {
     Ok(run.steps)
 }
 
+pub(crate) fn case() -> impl Strategy<Value = (Shape, Vec<Op>)> {
+    (shape(), vec(op(), 0..30))
+}
+
+/// How many steps it took.
+pub(crate) fn agree((shape, ops): &(Shape, Vec<Op>)) -> Result<u64, TestCaseError> {
+    paused_runtime().block_on(run(shape, ops))
+}
+
 #[test]
 fn fan_outs_do_what_the_model_does() {
     let config = Config {
@@ -478,11 +487,9 @@ fn fan_outs_do_what_the_model_does() {
         ..Config::default()
     };
     let steps = std::cell::Cell::new(0);
-    let programs = (shape(), vec(op(), 0..30));
-    let result = TestRunner::new(config).run(&programs, |(shape, ops)| {
-        let result = std::cell::Cell::new(None);
-        paused(async || result.set(Some(run(&shape, &ops).await)));
-        steps.set(steps.get() + result.take().unwrap_or(Ok(0))?);
+    let result = TestRunner::new(config).run(&case(), |case| {
+        let _watchdog = Watchdog::start("a fan-out", PATIENCE);
+        steps.set(steps.get() + agree(&case)?);
         Ok(())
     });
     figures(format_args!("{} steps of fan-outs", steps.get()));

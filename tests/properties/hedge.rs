@@ -31,7 +31,7 @@ enum End {
 }
 
 #[derive(Clone, Debug)]
-struct Case {
+pub(crate) struct Case {
     delay: u64,
     /// How long each copy takes, or for ever; and how it ends.
     copies: Vec<(Option<u64>, End)>,
@@ -40,7 +40,7 @@ struct Case {
     signal: Option<u64>,
 }
 
-fn case() -> impl Strategy<Value = Case> {
+pub(crate) fn case() -> impl Strategy<Value = Case> {
     let end = prop_oneof![
         3 => Just(End::Good),
         4 => Just(End::Bad),
@@ -259,6 +259,21 @@ async fn course(case: &Case) -> Course {
     }
 }
 
+/// Why it failed, if it did.
+pub(crate) fn agree(case: &Case) -> Result<Option<RetryReason>, TestCaseError> {
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .map_err(|error| TestCaseError::fail(error.to_string()))?;
+    let (expected, seen) = (model(case), runtime.block_on(course(case)));
+    if seen == expected {
+        return Ok(seen.reason);
+    }
+    let text = format!("{seen:?}\nexpected {expected:?}");
+    Err(TestCaseError::fail(text))
+}
+
 #[test]
 fn every_call_goes_as_the_model_says() {
     let config = Config {
@@ -269,23 +284,9 @@ fn every_call_goes_as_the_model_says() {
     };
     let ends = RefCell::new(BTreeMap::new());
     let result = TestRunner::new(config).run(&case(), |case| {
-        let runtime = Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .map_err(|error| TestCaseError::fail(error.to_string()))?;
-        let (expected, seen) = (model(&case), runtime.block_on(course(&case)));
-        let end = seen
-            .reason
-            .map_or("success".to_owned(), |why| why.to_string());
+        let end = agree(&case)?.map_or("success".to_owned(), |why| why.to_string());
         *ends.borrow_mut().entry(end).or_insert(0) += 1;
-        if seen == expected {
-            Ok(())
-        } else {
-            Err(TestCaseError::fail(format!(
-                "{seen:?}\nexpected {expected:?}"
-            )))
-        }
+        Ok(())
     });
     figures(format_args!("seed {}: {:?}", seed(), ends.borrow()));
     if let Err(error) = result {

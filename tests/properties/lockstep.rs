@@ -1,9 +1,11 @@
 //! Random programs, carried out one operation at a time by the real crate and by the model, on the paused clock.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proptest::prelude::Strategy;
 use proptest::test_runner::{
     Config, FileFailurePersistence, RngAlgorithm, RngSeed, TestCaseError, TestRunner,
 };
@@ -17,7 +19,7 @@ use crate::{cases, figures, seed};
 
 /// How far the runs went, all together.
 #[derive(Clone, Copy, Debug, Default)]
-struct Figures {
+pub(crate) struct Figures {
     programs: usize,
     steps: usize,
     events: usize,
@@ -32,12 +34,19 @@ struct Figures {
 }
 
 impl Figures {
-    fn add(&mut self, run: &Self) {
-        self.steps += run.steps;
-        self.events += run.events;
-        self.circles += run.circles;
-        self.starts += run.starts;
-        self.reports += run.reports;
+    fn and(self, run: Self) -> Self {
+        Self {
+            programs: self.programs + run.programs,
+            steps: self.steps + run.steps,
+            events: self.events + run.events,
+            children: self.children + run.children,
+            scopes: self.scopes + run.scopes,
+            adoptions: self.adoptions + run.adoptions,
+            slots: self.slots + run.slots,
+            circles: self.circles + run.circles,
+            starts: self.starts + run.starts,
+            reports: self.reports + run.reports,
+        }
     }
 
     fn note(&mut self, event: &Event) {
@@ -359,7 +368,11 @@ impl Run {
     }
 }
 
-fn run(program: &Program, figures: &mut Figures) -> Result<(), TestCaseError> {
+pub(crate) fn case() -> impl Strategy<Value = Program> {
+    program(60)
+}
+
+pub(crate) fn agree(program: &Program) -> Result<Figures, TestCaseError> {
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -367,18 +380,19 @@ fn run(program: &Program, figures: &mut Figures) -> Result<(), TestCaseError> {
         .map_err(|error| TestCaseError::fail(error.to_string()))?;
     runtime.block_on(async {
         let mut run = Run::new();
-        let result = run.all(program).await;
-        figures.programs += 1;
-        figures.add(&run.figures);
-        figures.slots += run.model.slots;
-        figures.children += run.model.ended;
-        figures.scopes += run.model.scopes.len();
-        figures.adoptions += run.model.adoptions;
-        result.map_err(|error| {
+        run.all(program).await.map_err(|error| {
             TestCaseError::fail(format!(
                 "{error}\n\nwhat was done, and what happened:\n{}",
                 run.transcript
             ))
+        })?;
+        Ok(Figures {
+            programs: 1,
+            slots: run.model.slots,
+            children: run.model.ended,
+            scopes: run.model.scopes.len(),
+            adoptions: run.model.adoptions,
+            ..run.figures
         })
     })
 }
@@ -393,12 +407,12 @@ fn a_group_behaves_as_the_model_says() {
         failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
         ..Config::default()
     };
-    let mut all = Figures::default();
-    let cell = std::cell::RefCell::new(&mut all);
-    let result = TestRunner::new(config).run(&program(60), |program| {
-        run(&program, &mut cell.borrow_mut())
+    let all = Cell::new(Figures::default());
+    let result = TestRunner::new(config).run(&case(), |program| {
+        all.set(all.get().and(agree(&program)?));
+        Ok(())
     });
-    figures(format_args!("seed {}: {all:?}", seed()));
+    figures(format_args!("seed {}: {:?}", seed(), all.get()));
     if let Err(error) = result {
         panic!("{error}");
     }

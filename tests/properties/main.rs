@@ -6,11 +6,14 @@ mod chaos;
 mod cuts;
 mod fan;
 mod hedge;
+mod limiter;
 mod lockstep;
 mod model;
 mod program;
 mod queue;
+mod rate;
 mod retry;
+mod supervise;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;

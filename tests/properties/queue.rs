@@ -20,7 +20,7 @@ use crate::support::{CountingWaker, DropGuard, Drops};
 use crate::{cases, figures, seed};
 
 #[derive(Clone, Copy, Debug)]
-enum Op {
+pub(crate) enum Op {
     Send(i64),
     TrySend(i64),
     PollSend(u8),
@@ -480,6 +480,20 @@ fn same<T: PartialEq + std::fmt::Debug>(
     Err(TestCaseError::fail(text))
 }
 
+pub(crate) fn case() -> impl Strategy<Value = (Shape, Vec<Op>)> {
+    (shape(), vec(op(), 1..80))
+}
+
+/// How many steps it took.
+pub(crate) fn agree((shape, ops): &(Shape, Vec<Op>)) -> Result<usize, TestCaseError> {
+    let mut run = Run::new(*shape);
+    for op in ops {
+        run.step(*op)?;
+    }
+    run.end()?;
+    Ok(ops.len())
+}
+
 #[test]
 fn random_histories_agree_with_the_plain_queue() {
     let config = Config {
@@ -495,13 +509,9 @@ fn random_histories_agree_with_the_plain_queue() {
     let mut runner = TestRunner::new(config);
     let steps = std::cell::Cell::new(0_usize);
     runner
-        .run(&(shape(), vec(op(), 1..80)), |(shape, ops)| {
-            let mut run = Run::new(shape);
-            for op in ops {
-                run.step(op)?;
-                steps.set(steps.get() + 1);
-            }
-            run.end()
+        .run(&case(), |case| {
+            steps.set(steps.get() + agree(&case)?);
+            Ok(())
         })
         .unwrap();
     figures(format_args!("{} steps of queues", steps.get()));

@@ -37,7 +37,7 @@ enum End {
 type Script = (Option<Half>, End);
 
 #[derive(Clone, Debug)]
-struct Case {
+pub(crate) struct Case {
     policy: Retry,
     /// For each attempt; the last one for all that follow.
     scripts: Vec<Script>,
@@ -48,7 +48,7 @@ struct Case {
     is_lent: bool,
 }
 
-fn case() -> impl Strategy<Value = Case> {
+pub(crate) fn case() -> impl Strategy<Value = Case> {
     let policy = (0..4_u8, 0..60_u64, 1..7_u32, any::<bool>()).prop_map(
         |(shape, base, attempts, pauses)| {
             let policy = match shape {
@@ -291,6 +291,20 @@ fn paused() -> Result<Runtime, TestCaseError> {
     runtime.map_err(|error| TestCaseError::fail(error.to_string()))
 }
 
+/// Why it failed, if it did.
+pub(crate) fn agree(case: &Case) -> Result<Option<RetryReason>, TestCaseError> {
+    let mut expected = model(case);
+    if expected.reason.is_none() {
+        (expected.last, expected.timed_out) = (None, None);
+    }
+    let seen = paused()?.block_on(course(case));
+    if seen == expected {
+        return Ok(seen.reason);
+    }
+    let text = format!("{seen:?}\nexpected {expected:?}");
+    Err(TestCaseError::fail(text))
+}
+
 #[test]
 fn every_run_goes_as_the_model_says() {
     let config = Config {
@@ -301,22 +315,9 @@ fn every_run_goes_as_the_model_says() {
     };
     let ends = RefCell::new(std::collections::BTreeMap::new());
     let result = TestRunner::new(config).run(&case(), |case| {
-        let mut expected = model(&case);
-        if expected.reason.is_none() {
-            (expected.last, expected.timed_out) = (None, None);
-        }
-        let seen = paused()?.block_on(course(&case));
-        let end = seen
-            .reason
-            .map_or("success".to_owned(), |why| why.to_string());
+        let end = agree(&case)?.map_or("success".to_owned(), |why| why.to_string());
         *ends.borrow_mut().entry(end).or_insert(0) += 1;
-        if seen == expected {
-            Ok(())
-        } else {
-            Err(TestCaseError::fail(format!(
-                "{seen:?}\nexpected {expected:?}"
-            )))
-        }
+        Ok(())
     });
     figures(format_args!("seed {}: {:?}", seed(), ends.borrow()));
     if let Err(error) = result {

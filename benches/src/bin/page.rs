@@ -1,4 +1,5 @@
-//! Measures everything anew, and writes the figures of `docs/performance.md` and its charts: `page [family…]`.
+//! Measures everything anew, and writes the figures of `docs/performance.md` and its charts: `page [family…]`. Of `goals`, nothing is
+//! measured: they are held against what the page says.
 //!
 //! What stands between the marks `measured: NAME` and `end` in that page is replaced; the rest is written by hand.
 
@@ -13,7 +14,7 @@ use ringfence_benches::exact::{self, Callgrind, Memory};
 use ringfence_benches::measure::Place;
 use ringfence_benches::scaling::{self, Curve, Picture};
 use ringfence_benches::timing::{ratios, timed};
-use ringfence_benches::{Row, rows};
+use ringfence_benches::{Row, goals, rows};
 
 /// Rows that are shown together.
 struct Family {
@@ -325,15 +326,17 @@ fn run(wanted: &[String]) -> Result<(), Box<dyn std::error::Error>> {
             let _ = write!(text, "\n{}", line.text);
         }
         put(&mut page, family.name, &(text + "\n"))?;
-        std::fs::write(&path, &page)?;
+        std::fs::write(&path, &page)?; // what is measured is not lost if the next family fails
     }
     if is_wanted("scaling") {
-        for picture in scaling::pictures() {
+        for picture in scaling::pictures(&programs) {
             curves(&pictures.join(format!("{}.svg", picture.file)), &picture)?;
             put(&mut page, picture.file, &format!("\n{}\n", table(&picture)))?;
         }
-        std::fs::write(&path, &page)?;
     }
+    let goals = goals::table(&page);
+    put(&mut page, "goals", &goals)?;
+    std::fs::write(&path, &page)?;
     Ok(())
 }
 

@@ -275,7 +275,7 @@ where
     ) -> Poll<()> {
         let mut this = self.project();
         let registered = std::mem::take(this.registered);
-        let end = record(stage.context(), this.location, registered, why);
+        let end = record(stage.context(), this.location, registered, false, why);
         if stage.has_adopted(cx) {
             let end = Some(Box::new(end));
             this.state.set(State::Settling { end });
@@ -385,7 +385,7 @@ where
                     let why = child.as_mut().force(stage);
                     let this = child.as_mut().project();
                     let registered = *this.registered;
-                    let end = record(stage.context(), this.location, registered, why);
+                    let end = record(stage.context(), this.location, registered, false, why);
                     Some(Box::new(end))
                 }
                 StateProj::Settling { end } => end.take(),

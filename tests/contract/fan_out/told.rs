@@ -1,10 +1,11 @@
 //! Errors that somebody has to be told of, whatever ends the fan-out.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures::poll;
 use ringfence::{
     Displaced, DisplacedWhat, GroupError, Observer, Progress, Scope, TaskGroup, fan_out, root,
     token,
@@ -12,7 +13,7 @@ use ringfence::{
 use tokio::time::sleep;
 
 use super::{Fail, bad, good, ms};
-use crate::support::{Log, PATIENCE, caught, every_runtime, paused, spawn, until};
+use crate::support::{Count, Log, PATIENCE, caught, every_runtime, paused, spawn, until};
 
 /// Writes down what is displaced.
 struct Displacements(Log<String>);
@@ -52,6 +53,16 @@ async fn even_fails(n: usize) -> Result<(), Fail> {
     }
     token().cancelled().await;
     bad("late")
+}
+
+/// The same; counts those who wait, once they do: a signal that comes before makes them late, not lost.
+async fn even_fails_odd_waits(n: usize, waiting: Count) -> Result<(), Fail> {
+    let mut end = pin!(even_fails(n));
+    if let Poll::Ready(result) = poll!(end.as_mut()) {
+        return result;
+    }
+    waiting.add();
+    end.await
 }
 
 fn names<E>(error: &GroupError<E>) -> Vec<String> {
@@ -131,14 +142,17 @@ fn errors_that_are_kept_when_it_is_dropped_or_panics_go_to_the_observer() {
             let log = Log::new();
             let progress = Progress::new();
             let fan = fan_out(0..4).scope(observed(&log)).progress(&progress);
+            let waiting = Count::new();
+            let count = waiting.clone();
             let task = spawn(async move {
+                let function = move |n| even_fails_odd_waits(n, count.clone());
                 if is_first {
-                    fan.first_success(even_fails).await.map(drop)
+                    fan.first_success(function).await.map(drop)
                 } else {
-                    fan.outcomes(even_fails).await.map(drop)
+                    fan.outcomes(function).await.map(drop)
                 }
             });
-            until(|| progress.failed() == 2 && progress.in_flight() == 2).await;
+            until(|| progress.failed() == 2 && waiting.get() == 2).await;
             task.abort();
             task.await.unwrap_err();
             root().wait(PATIENCE).await.unwrap();

@@ -20,7 +20,7 @@ use crate::support::Drops;
 
 /// What a program does, step by step: in a scope of its own if it spawns.
 #[derive(Clone)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Yield,
     Sleep(u16),
     /// Spawns so many children that each do this.
@@ -51,7 +51,7 @@ pub(super) enum Step {
 
 /// The rest of what a group can do with a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Helper {
+pub(crate) enum Helper {
     /// Waits for a slot of the budget that all of a run share.
     Limited,
     TryLimited,
@@ -96,7 +96,7 @@ pub(super) const HELPERS: [Helper; 17] = [
 ];
 
 #[derive(Clone)]
-pub(super) struct Program {
+pub(crate) struct Program {
     pub(super) has_grace: bool,
     pub(super) steps: Vec<Step>,
 }

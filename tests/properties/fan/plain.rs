@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What is fixed for a run.
 #[derive(Clone, Debug)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     pub(super) limit: usize,
     pub(super) is_local: bool,
     /// Of the shared limiter, if there is one.
@@ -42,7 +42,7 @@ impl Meter {
 
 /// Who waits for permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Who {
+pub(crate) enum Who {
     Item(usize),
     /// Somebody who has nothing to do with the fan-out.
     Stranger(usize),

@@ -385,8 +385,10 @@ fn run(world: Arc<World>, me: Id, spec: ScopeSpec, times: Times, is_outermost: b
         scope
             .run(async |group: &TaskGroup<String>| {
                 world.tables().spawners.insert(me, group.spawner());
-                let _guard = Guard::new(&world, me, Some(me), spec.body_destructor);
-                live(world.clone(), me, spec.body_listens, Some(group), None).await
+                let guard = Guard::new(&world, me, Some(me), spec.body_destructor);
+                let ended = live(world.clone(), me, spec.body_listens, Some(group), None).await;
+                drop(guard); // not at the end of the block: if it throws there, the compiler leaks what is returned
+                ended
             })
             .await
     })

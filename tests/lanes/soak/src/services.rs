@@ -231,7 +231,7 @@ pub async fn owned(ctx: &Ctx, rng: &mut Rng) -> Result<(), Fault> {
             let group = if own.one_in(2) {
                 OwnedGroup::new()
             } else {
-                OwnedGroup::named("owned")
+                OwnedGroup::with_name("owned")
             };
             for _ in 0..own.below(5) {
                 drop(group.spawn(held(

@@ -1,0 +1,3 @@
+#![cfg_attr(fuzzing, no_main)]
+
+ringfence_lane_fuzz::target!(hedge);
