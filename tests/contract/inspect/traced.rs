@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use ringfence::inspect::Traced;
-use ringfence::{Ready, Scope, TaskGroup, scope};
+use ringfence::{Ready, Scope, TaskGroup, root, scope};
 use tokio::task::yield_now;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -115,15 +115,23 @@ fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
         paused(async || {
             let grace = Duration::from_secs(1);
             let run = Scope::new().grace(grace).run(async |group: &Group| {
-                group.named("deaf").spawn(async {
-                    let _throws = PanicOnDrop("on the way out");
-                    pending::<()>().await;
-                });
+                group.named("deaf").spawn(pending::<()>());
                 yield_now().await;
                 group.cancel();
                 Ok(())
             });
-            drop(run.await);
+            assert!(run.await.is_err());
+            let mut dropped = Box::pin(scope(async |group: &Group| {
+                group.spawn(async {
+                    let _throws = PanicOnDrop("on the way out");
+                    pending::<()>().await;
+                });
+                pending::<Result<(), String>>().await
+            }));
+            assert!(futures::poll!(&mut dropped).is_pending());
+            yield_now().await;
+            drop(dropped);
+            root().wait(grace).await.expect("all are gone");
         });
     });
     let heard = |level, part| {
