@@ -86,6 +86,15 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_less_than_a_nanosecond_ahead_is_now() {
+        for (cell, delay) in [(NANOSECOND - 1, 0), (NANOSECOND, NANOSECOND)] {
+            let mut gcra = Gcra::new(cell, 1);
+            gcra.grant(0, 1);
+            assert_eq!(gcra.delay(0, 0, 1), delay);
+        }
+    }
+
+    #[test]
     fn a_change_keeps_the_debt_in_cells() {
         let mut gcra = Gcra::new(100 * MILLI, 1);
         gcra.grant(0, 1);

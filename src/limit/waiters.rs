@@ -231,6 +231,8 @@ mod tests {
         let seats: Vec<Seat> = (1..=3).map(|weight| list.push(weight, waker())).collect();
         assert_eq!((list.len(), list.weight(), list.first()), (3, 6, Some(1)));
         assert_eq!(list.weight_before(seats[2]), 3);
+        assert!(list.is_first(seats[0]) && !list.is_first(seats[1]));
+        assert!(list.will_wake(seats[0], Waker::noop()));
         assert!(matches!(
             list.leave(seats[1]),
             Left::Waiting {
@@ -259,6 +261,9 @@ mod tests {
         );
         assert!(matches!(list.leave(again), Left::Granted));
         assert!(list.is_empty() && list.grant().is_none());
+        for _ in 0..3 {
+            list.push(1, waker()); // in all three, whichever way they were left
+        }
         assert_eq!(list.slots.len(), 3);
     }
 }

@@ -62,7 +62,7 @@ impl<T> Shared<T> {
 
     #[inline(never)]
     fn carry_out_all(&self, effects: Effects<T>) {
-        for waker in [effects.stale, effects.stale_too].into_iter().flatten() {
+        if let Some(waker) = effects.stale {
             observe(|| drop(waker));
         }
         for waker in effects.wake.into_iter().chain(effects.wake_all) {

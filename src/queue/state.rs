@@ -92,7 +92,6 @@ pub(crate) struct Effects<T> {
     pub(crate) wake_all: Vec<Waker>,
     /// Not to be woken, only to be dropped.
     pub(crate) stale: Option<Waker>,
-    pub(crate) stale_too: Option<Waker>,
     pub(crate) discards: Vec<(T, Discarded)>,
 }
 
@@ -103,7 +102,6 @@ impl<T> Effects<T> {
             wake: None,
             wake_all: Vec::new(),
             stale: None,
-            stale_too: None,
             discards: Vec::new(),
         }
     }
@@ -116,13 +114,13 @@ impl<T> Effects<T> {
             && self.discards.is_empty()
     }
 
-    /// Keeps a waker for the time when the lock is released: its destructor is the user's.
+    /// Keeps a step's one waker for the time when the lock is released: its destructor is the user's.
     #[inline]
     pub(crate) fn retire(&mut self, waker: Option<Waker>) {
         if waker.is_some() {
-            // A step retires two at most: what it came with, and what it finds.
-            debug_assert!(self.stale_too.is_none(), "a third would be dropped here");
-            self.stale_too = std::mem::replace(&mut self.stale, waker);
+            // Either what it came with, or what it finds: who is served has given his waker away when he was woken.
+            debug_assert!(self.stale.is_none(), "another would be dropped here");
+            self.stale = waker;
         }
     }
 
@@ -219,7 +217,7 @@ impl<T> State<T> {
             store,
             capacity,
             overflow,
-            is_lifo,
+            is_lifo: is_lifo && capacity != Capacity::Latest,
             quick_limit: 0,
             quick_floor: usize::MAX,
             used: 0,

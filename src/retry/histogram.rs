@@ -153,6 +153,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_cut_counts_in_the_window_in_which_it_is_cut() {
+        let mut windows = Windows::new();
+        windows.record(0, 100, 7_000);
+        windows.record_cut(150, 100, 9_000, 1.0, 1);
+        windows.record_cut(150, 100, 1_000, 1.0, 1); // below: says nothing
+        assert_eq!(windows.percentile(250, 100, 0.5, 1), Some(9_000));
+        assert_eq!(windows.percentile(250, 100, 0.5, 2), None);
+        windows.record_cut(250, 100, 9_000, 1.0, 1); // as long as the longest: counts
+        windows.record(350, 100, 5_000); // in the next one
+        assert_eq!(windows.percentile(350, 100, 1.0, 2), Some(9_000));
+        assert_eq!(windows.percentile(350, 100, 0.5, 3), None);
+        assert_eq!(windows.percentile(450, 100, 0.5, 2), None);
+        assert_eq!(windows.percentile(450, 100, 0.5, 1), Some(5_000));
+    }
+
+    #[test]
     fn a_percentile_is_that_of_the_sample() {
         let mut windows = Windows::new();
         for millis in 1..=100 {

@@ -742,6 +742,9 @@ fn counters_tell_how_the_children_of_each_path_ended() {
         assert_eq!(inner.failed + inner.panicked + inner.cancelled, 2);
         let total = counters.total();
         assert_eq!((total.spawned, counters.groups().len()), (5, 2));
+        assert_eq!((total.ended(), total.cancelled), (5, 1 + inner.cancelled));
+        assert_eq!(total.forced, outer.forced + inner.forced);
+        assert_eq!(total.displaced, outer.displaced + inner.displaced);
         assert_eq!(counters.of("nobody"), ringfence::inspect::Counts::default());
     });
 }

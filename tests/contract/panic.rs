@@ -437,3 +437,23 @@ fn an_error_of_a_child_whose_destructor_throws_is_observed() {
         assert_eq!(log.entries(), ["error Some(Lost(7))"]);
     });
 }
+
+/// Throws, when it is dropped, what throws when it is dropped.
+struct Twice;
+
+impl Drop for Twice {
+    fn drop(&mut self) {
+        panic_any(PanicOnDrop("the third"));
+    }
+}
+
+#[test]
+fn a_kept_payload_may_throw_what_throws_again() {
+    every_runtime(async || {
+        let ended = Scope::new().panics_as_errors().run(async |group: &Group| {
+            group.spawn(async { panic_any(Twice) });
+            pending::<Result<(), Lost>>().await
+        });
+        assert_eq!(ended.await.unwrap_err().len(), 1, "and is dropped");
+    });
+}

@@ -95,6 +95,9 @@ fn whoever_holds_up_a_shutdown_is_named() {
             };
             let stall = told.iter().find(ours).expect("it is told");
             drop(found);
+            if let Stall::NoProgress { lasted, .. } = &stall {
+                assert!(*lasted >= ms(10), "not before its time");
+            }
             stall.to_string()
         });
         group.shutdown(Duration::ZERO).await;

@@ -13,9 +13,8 @@ impl<T> State<T> {
         (rank, if self.is_lifo { -1 - order } else { order })
     }
 
-    /// Whether no item has come after the one of this place.
+    /// Whether no item has come after the one of this place, where only the latest counts.
     pub(super) fn is_newest(&self, (_, order): Place) -> bool {
-        let order = if self.is_lifo { -1 - order } else { order };
         order + 1 == self.order
     }
 

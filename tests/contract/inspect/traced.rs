@@ -1,10 +1,12 @@
 //! What `tracing` hears of groups.
 
 use std::fmt::Debug;
+use std::future::pending;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use ringfence::inspect::Traced;
-use ringfence::{Ready, Scope, TaskGroup, scope};
+use ringfence::{Ready, Scope, TaskGroup, root, scope};
 use tokio::task::yield_now;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -12,7 +14,7 @@ use tracing::subscriber::with_default;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_core::span::Current;
 
-use crate::support::paused;
+use crate::support::{PanicOnDrop, paused};
 
 type Group = TaskGroup<String>;
 
@@ -104,6 +106,40 @@ fn the_birth_and_the_end_of_a_child_are_events() {
             "WARN message=ended group=\"shop\" outcome=\"failed\"",
         ]
     );
+}
+
+#[test]
+fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
+    let ear = Ear::default();
+    with_default(ear.clone(), || {
+        paused(async || {
+            let grace = Duration::from_secs(1);
+            let run = Scope::new().grace(grace).run(async |group: &Group| {
+                group.named("deaf").spawn(pending::<()>());
+                yield_now().await;
+                group.cancel();
+                Ok(())
+            });
+            assert!(run.await.is_err());
+            let mut dropped = Box::pin(scope(async |group: &Group| {
+                group.spawn(async {
+                    let _throws = PanicOnDrop("on the way out");
+                    pending::<()>().await;
+                });
+                pending::<Result<(), String>>().await
+            }));
+            assert!(futures::poll!(&mut dropped).is_pending());
+            yield_now().await;
+            drop(dropped);
+            root().wait(grace).await.expect("all are gone");
+        });
+    });
+    let heard = |level, part| {
+        let is_it = |text: &String| text.starts_with(level) && text.contains(part);
+        ear.told().iter().filter(|text| is_it(text)).count()
+    };
+    assert_eq!(heard("ERROR", "on the way out"), 1);
+    assert_eq!(heard("WARN", "deaf"), 1);
 }
 
 #[test]

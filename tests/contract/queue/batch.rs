@@ -309,3 +309,91 @@ fn a_batch_does_not_linger_once_the_queue_is_closed() {
         assert_eq!(assert_ready_ok!(batch.poll()), 1);
     });
 }
+
+#[test]
+fn a_batch_that_is_there_does_not_wait() {
+    let (sender, mut receiver) = queue::bounded(4);
+    for item in 1..=3 {
+        sender.try_send(item).unwrap();
+    }
+    let mut items = Vec::new();
+    assert_ready_ok!(spawn(receiver.recv_batch(&mut items, 3, Duration::MAX)).poll());
+    assert_eq!(items, [1, 2, 3]);
+    assert_eq!(sender.stats().received, 3);
+}
+
+#[test]
+fn a_batch_does_not_linger_while_somebody_waits_for_room() {
+    paused(async || {
+        for (weight, reserves) in [(1, false), (2, false), (2, true)] {
+            let (sender, mut receiver) = Queue::bounded(4).weight(|weight| *weight).build();
+            let mut items = Vec::new();
+            let mut batch = spawn(receiver.recv_batch(&mut items, 3, Duration::MAX));
+            assert_pending!(batch.poll());
+            sender.try_send(3).unwrap();
+            let mut send = spawn(sender.send(weight));
+            let mut reserve = spawn(sender.reserve_weight(weight));
+            if reserves {
+                assert_pending!(reserve.poll());
+            } else if weight == 2 {
+                assert_pending!(send.poll()); // not full, but somebody waits
+            } else {
+                assert_ready_ok!(send.poll()); // full, and nobody waits
+            }
+            assert!(batch.is_woken());
+            assert_ready_ok!(batch.poll());
+        }
+    });
+}
+
+#[test]
+fn a_send_of_many_that_fits_does_not_wait() {
+    let (sender, mut receiver) = queue::bounded(4);
+    let mut items = vec![1, 2, 3];
+    assert_ready_ok!(spawn(sender.send_many(&mut items)).poll());
+    assert!(items.is_empty());
+    assert_eq!(sender.stats().sent, 3);
+    assert_eq!(drain(&mut receiver), [1, 2, 3]);
+}
+
+#[test]
+fn a_send_of_many_wakes_as_many() {
+    let (sender, receiver) = queue::bounded(4);
+    let (mut first, mut second) = (receiver.clone(), receiver);
+    let (mut one, mut two) = (spawn(first.recv()), spawn(second.recv()));
+    assert_pending!(one.poll());
+    assert_pending!(two.poll());
+    assert_ready_ok!(spawn(sender.send_many(&mut vec![1, 2])).poll());
+    assert!(one.is_woken() && two.is_woken());
+    assert_eq!(assert_ready_ok!(two.poll()), 1);
+    assert_eq!(assert_ready_ok!(one.poll()), 2);
+}
+
+#[test]
+fn a_send_of_many_does_not_overtake_and_keeps_its_place() {
+    let (sender, mut receiver) = queue::bounded(4);
+    for item in [1, 2] {
+        sender.try_send(item).unwrap();
+    }
+    let mut reserve = spawn(sender.reserve_weight(3));
+    assert_pending!(reserve.poll());
+    let mut items = vec![3];
+    let mut many = spawn(sender.send_many(&mut items));
+    let mut last = spawn(sender.send(4));
+    assert_pending!(many.poll()); // there is room, but not for who came first
+    assert_pending!(last.poll());
+    assert_pending!(many.poll());
+    drop(reserve);
+    assert!(many.is_woken() && last.is_woken());
+    assert_ready_ok!(last.poll());
+    assert_ready_ok!(many.poll());
+    drop(many);
+    let mut items = vec![5, 6];
+    let mut many = spawn(sender.send_many(&mut items));
+    let mut last = spawn(sender.send(7));
+    assert_pending!(many.poll());
+    assert_pending!(last.poll());
+    assert_pending!(many.poll()); // once more, for nothing
+    assert_eq!(receiver.try_recv().unwrap(), 1);
+    assert!(many.is_woken() && !last.is_woken());
+}

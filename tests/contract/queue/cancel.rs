@@ -390,3 +390,34 @@ fn a_rendezvous_forgets_those_who_gave_up() {
     assert_eq!(assert_ready_ok!(second.poll()), 3);
     assert_eq!(drain(&mut receiver), [4]);
 }
+
+/// Its destructor asks the queue something, and counts.
+struct Asking<T>(Sender<T>, Count);
+
+impl<T: Send + 'static> Wake for Asking<T> {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl<T> Drop for Asking<T> {
+    fn drop(&mut self) {
+        assert!(self.0.len() < 9);
+        self.1.add();
+    }
+}
+
+#[test]
+fn wakers_that_are_replaced_or_left_may_use_the_queue_in_their_destructors() {
+    let (sender, _receiver) = queue::bounded(1);
+    sender.try_send('a').unwrap();
+    let dropped = Count::new();
+    let waker = || Waker::from(Arc::new(Asking(sender.clone(), dropped.clone())));
+    {
+        let mut send = Box::pin(sender.send('b'));
+        for round in 0..2 {
+            let poll = send.as_mut().poll(&mut Context::from_waker(&waker()));
+            assert!(poll.is_pending());
+            assert_eq!(dropped.get(), round, "the older one");
+        }
+    }
+    assert_eq!(dropped.get(), 2, "the one that was left");
+}

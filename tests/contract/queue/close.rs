@@ -347,3 +347,23 @@ fn a_reservation_that_a_close_refuses_keeps_no_receiver_waiting() {
         assert!(assert_ready!(waits.poll()).is_err());
     }
 }
+
+#[test]
+fn who_waits_until_all_is_done_hears_of_an_abort_and_of_the_last_receiver() {
+    let (sender, receiver) = queue::bounded(1);
+    sender.try_send('a').unwrap();
+    let mut join = spawn(sender.join());
+    assert_pending!(join.poll());
+    assert_eq!(receiver.abort(), ['a']);
+    assert!(join.is_woken());
+    assert_ready!(join.poll());
+    assert_eq!(sender.stats().used, 0);
+
+    let (sender, receiver) = Queue::rendezvous().build();
+    let (mut send, mut join) = (spawn(sender.send('a')), spawn(sender.join()));
+    assert_pending!(send.poll());
+    assert_pending!(join.poll());
+    drop(receiver); // and the item is its sender's again
+    assert!(join.is_woken());
+    assert_ready!(join.poll());
+}

@@ -300,3 +300,20 @@ fn every_kind_drains_after_a_close_and_can_be_aborted() {
         assert!(matches!(receiver.try_recv(), Err(TryRecvError::Closed(_))));
     }
 }
+
+#[test]
+fn a_receiver_on_a_rendezvous_is_there_for_who_reserved_first() {
+    let (sender, mut receiver) = Queue::rendezvous().build();
+    let mut reserve = spawn(sender.reserve());
+    assert_pending!(reserve.poll());
+    let mut recv = spawn(receiver.recv());
+    assert_pending!(recv.poll());
+    assert!(reserve.is_woken());
+    let mut send = spawn(sender.send(2));
+    assert_pending!(send.poll());
+    assert!(!recv.is_woken(), "it is there for the other");
+    drop(reserve);
+    assert!(recv.is_woken());
+    assert_eq!(assert_ready_ok!(recv.poll()), 2);
+    assert_ready_ok!(send.poll());
+}

@@ -318,3 +318,35 @@ fn nothing_is_over_before_the_hook_has_returned() {
     assert_eq!(*told.lock().unwrap(), [false, false]);
     slot.lock().unwrap().take();
 }
+
+#[test]
+fn what_was_promised_and_gave_way_is_waited_for_again() {
+    let queue = Queue::bounded(2).weight(|weight| *weight);
+    let (sender, receiver) = queue.overflow(Overflow::DropOldest).build();
+    let (mut first, mut second) = (receiver.clone(), receiver);
+    let (mut one, mut two) = (spawn(first.recv()), spawn(second.recv()));
+    assert_pending!(one.poll());
+    assert_pending!(two.poll());
+    sender.try_send(1).unwrap();
+    sender.try_send(1).unwrap();
+    sender.try_send(2).unwrap(); // in place of both
+    assert_pending!(two.poll());
+    assert_eq!(assert_ready_ok!(one.poll()), 2);
+    sender.try_send(1).unwrap();
+    assert!(two.is_woken());
+    assert_eq!(assert_ready_ok!(two.poll()), 1);
+}
+
+#[test]
+fn the_latest_is_the_latest_in_any_order() {
+    let (sender, mut receiver) = Queue::latest().lifo().redeliver(3).build();
+    sender.try_send('a').unwrap();
+    let a = receiver.try_deliver().unwrap();
+    drop(a);
+    assert_eq!(sender.len(), 1, "nothing is newer");
+    let a = receiver.try_deliver().unwrap();
+    sender.try_send('b').unwrap();
+    drop(a);
+    assert_eq!(sender.stats().discarded, 1, "b is newer");
+    assert_eq!(*receiver.try_deliver().unwrap(), 'b');
+}
