@@ -43,6 +43,10 @@ fn stuck(running: &Count, over: &Count) -> (mpsc::Sender<()>, impl FnOnce() + Se
 }
 
 /// Lets go in another thread, so much later.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a thread that is outside every runtime has the real clock alone"
+)]
 fn later(time: Duration, release: mpsc::Sender<()>) {
     thread::spawn(move || {
         thread::sleep(time);

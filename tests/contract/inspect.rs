@@ -43,10 +43,14 @@ struct Details(#[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 impl Details {
     fn on() -> Self {
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Self::off();
         collect_details(true);
-        Self(turn)
+        turn
+    }
+
+    fn off() -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        Self(TURN.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -574,8 +578,7 @@ fn a_task_that_waits_for_itself_is_a_circle_of_one() {
 
 #[test]
 fn without_details_nothing_is_noted() {
-    let details = Details::on();
-    collect_details(false);
+    let details = Details::off();
     paused(async || {
         let run = named("plain").run(async |group: &Group| {
             group.spawn(pending::<()>());
@@ -597,6 +600,7 @@ fn without_details_nothing_is_noted() {
 
 #[test]
 fn the_tree_is_text_and_json_and_mermaid() {
+    let _details = Details::off();
     paused(async || {
         let run = named("tree").run(async |group: &Group| {
             group.named("b\"r").spawn(async {

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use ringfence::{
     BorrowGroup, CancelReason, Cause, Deadline, LocalGroup, Outcome, Scope, TaskGroup,
     borrow_scope, local_scope, move_on_after, scope, timeout, token,
@@ -121,7 +122,8 @@ fn a_collection_fails_with_its_first_error_and_the_group_goes_on() {
                 (start.elapsed(), log.entries(), group.len()),
                 (ms(30), vec![1, 2], 0)
             );
-            Ok(group.spawn(async { Ok(()) }).await)
+            group.spawn(async { Ok(()) }).await;
+            Ok(())
         })
         .await
         .unwrap();
@@ -518,8 +520,7 @@ fn a_success_whose_child_takes_long_to_be_gone_is_not_lost() {
             assert!(move_on_after(ms(10), left).await.is_none());
             Ok(1)
         };
-        let race: Vec<std::pin::Pin<Box<dyn Future<Output = Result<u8, String>> + Send>>> =
-            vec![Box::pin(slow), Box::pin(async { Err("refused".into()) })];
+        let race = [slow.boxed(), async { Err("refused".to_owned()) }.boxed()];
         let won = scope(async |group: &Group| Ok(group.staggered(ms(250), race).await)).await;
         assert_eq!(won.unwrap(), Ok(1));
     });
@@ -555,7 +556,8 @@ fn a_deadline_that_ends_a_join_leaves_what_was_there_by_then() {
             let never = Deadline::NEVER;
             let all = group.settle_all_by(never, [late(5)]).await;
             assert_eq!(all, [Outcome::Completed(5)]);
-            assert_eq!(group.settle_all_by(never, [after(1, 1); 0]).await, []);
+            let none = Vec::<std::future::Ready<Result<u8, String>>>::new();
+            assert_eq!(group.settle_all_by(never, none).await, []);
             assert_eq!(sibling.await, 9);
             Ok(())
         });
@@ -592,7 +594,8 @@ fn as_completed_they_come_in_the_order_in_which_they_end() {
             let ended = [(2, Ok(10)), (0, Err("lost")), (1, Ok(30))];
             assert_eq!(seen, ended.map(|(place, result)| (place, Some(result))));
             assert!(left.next().await.is_none() && left.is_empty());
-            assert!(group.as_completed([after(1, 1); 0]).next().await.is_none());
+            let none = Vec::<std::future::Ready<Result<u8, String>>>::new();
+            assert!(group.as_completed(none).next().await.is_none());
             Ok(())
         });
         result.await.unwrap();

@@ -1,6 +1,8 @@
 //! The contract: one module for each family of `docs/contract.md`, one test for each of its headings, of the same
 //! name. A guard in `tests/house` compares the two both ways.
 
+#[path = "../support/hearing.rs"]
+mod hearing;
 #[path = "../support/mod.rs"]
 mod support;
 

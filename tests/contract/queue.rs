@@ -391,7 +391,7 @@ fn a_permit_may_own_its_queue() {
         assert_eq!(sender.try_send(1), Err(SendError::Full(1)));
         drop(sender);
         assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
-        tokio::spawn(async move { permit.send(2) });
+        crate::support::spawn(async move { permit.send(2) });
         assert_eq!(receiver.recv().await, Ok(2));
         assert!(receiver.recv().await.is_err());
     });

@@ -430,7 +430,7 @@ struct TooLate(Mutex<Option<OutcomeHandle<()>>>);
 
 impl Observer for TooLate {
     fn ended(&self, _: &TaskInfo, _: &Ended) {
-        let handle = self.0.lock().unwrap();
+        let handle = self.0.lock().expect("nobody panics with it");
         handle.iter().for_each(OutcomeHandle::cancel);
     }
 }

@@ -155,7 +155,10 @@ fn sections_one_after_another_do_not_outlast_the_longest_bound() {
         assert_eq!((took, error.forced().len()), (ms(105), 1));
         let scopes = async {
             loop {
-                let section = async |_: &Group| Ok(shield(ms(100), sleep(ms(30))).await);
+                let section = async |_: &Group| {
+                    shield(ms(100), sleep(ms(30))).await;
+                    Ok(())
+                };
                 let _cancelled = scope(section).await;
             }
         };
@@ -562,7 +565,7 @@ fn a_child_spawned_inside_a_section_is_not_shielded() {
                 let _gone = gone;
                 pending::<()>().await;
             };
-            shield(ms(1000), async { group.spawn(child) }).await;
+            shield(ms(1000), async { drop(group.spawn(child)) }).await;
             sleep(ms(5)).await;
             group.cancel();
             Ok(())
@@ -766,7 +769,7 @@ fn a_shield_in_a_child_that_borrows_holds_against_the_cancel_of_the_task_around_
                         steps.slow(1, "after").await;
                     });
                     group.spawn(steps.slow(50, "beside"));
-                    Ok(pending::<()>().await)
+                    pending::<Result<(), _>>().await
                 });
                 if depth == 1 {
                     drop(innermost.await);
@@ -812,7 +815,7 @@ fn a_shield_in_a_child_that_borrows_is_down_when_the_child_is_gone() {
                 // Its own group's cancel, and a panic or a drop of the section, end it.
                 shielded.cancel();
                 group.spawn(timeout(ms(1), shield(ms(100), pending::<()>())).map(drop));
-                Ok(pending::<()>().await)
+                pending::<Result<(), _>>().await
             });
             drop(inner.await);
         };
@@ -833,7 +836,7 @@ fn a_child_that_borrows_and_is_started_eagerly_can_be_shielded() {
             let steps = &steps;
             let inner = borrow_scope(|group: Borrowing<'_>| async move {
                 group.spawn_eager(async { shield(ms(100), steps.slow(20, "inside")).await });
-                Ok(pending::<()>().await)
+                pending::<Result<(), _>>().await
             });
             drop(inner.await);
         };
@@ -854,7 +857,8 @@ fn a_section_that_waits_for_a_lost_value_finishes_what_else_it_does() {
                 shield(ms(50), async { tokio::join!(fails, commit) }).await;
                 unreachable!("there is no such value")
             });
-            let error: GroupError<String> = result.await.map(|()| ()).expect_err("one failed");
+            let result: Result<(), GroupError<String>> = result.await;
+            let error = result.expect_err("one failed");
             assert_eq!(error.first().map(String::as_str), Some("no"));
             assert_eq!(log.entries(), ["committed"]);
             assert_eq!(

@@ -620,7 +620,7 @@ fn outside_a_runtime_a_ready_child_is_refused() {
     let result = scope(async |group: &Group| -> Done {
         let started = group.start(|ready| async move {
             ready.set(());
-            pending::<()>().await
+            pending::<()>().await;
         });
         started.await.expect("it is ready");
         Ok(())

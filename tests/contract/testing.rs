@@ -101,7 +101,7 @@ fn a_future_is_cut_before_it_begins_and_at_each_await_that_waits() {
         };
         let mut seen = Vec::new();
         let cuts = cut_at_every_await(make, async |cut| {
-            seen.push((cut, begun.get(), passed.get()))
+            seen.push((cut, begun.get(), passed.get()));
         })
         .await;
         assert_eq!(cuts, 3);

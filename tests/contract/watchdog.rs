@@ -17,6 +17,11 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+#[expect(clippy::disallowed_methods, reason = "a thread that is really busy")]
+fn block(time: Duration) {
+    thread::sleep(time);
+}
+
 fn start(watchdog: Watchdog) -> (Watching, Receiver<Stall>) {
     let (tell, told) = channel();
     let watching = watchdog.start(move |stall| drop(tell.send(stall.clone())));
@@ -63,7 +68,7 @@ fn a_runtime_that_wakes_its_tasks_late_is_told_of() {
                         .try_iter()
                         .any(|stall| matches!(stall, Stall::Lag { .. }))
                     {
-                        thread::sleep(ms(20));
+                        block(ms(20));
                         yield_now().await;
                     }
                 });

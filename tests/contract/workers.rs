@@ -18,7 +18,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::support::{Count, OnDrop, every_runtime, multi_thread, paused, settle, single_thread};
+use crate::support::{
+    Count, OnDrop, every_runtime, multi_thread, paused, settle, single_thread, spawn,
+};
 
 const fn ms(number: u64) -> Duration {
     Duration::from_millis(number)
@@ -124,7 +126,10 @@ struct Seen(Mutex<Vec<String>>);
 
 impl Observer for Seen {
     fn displaced(&self, what: &Displaced) {
-        self.0.lock().unwrap().push(what.to_string());
+        self.0
+            .lock()
+            .expect("nobody panics with it")
+            .push(what.to_string());
     }
 }
 
@@ -143,13 +148,13 @@ async fn observed<F: Future<Output = Result<Tally, GroupError<RecvError>>>>(
             .unwrap_or("?")
             .to_owned()
     });
-    let told = seen.0.lock().unwrap().clone();
+    let told = seen.0.lock().expect("nobody panics with it").clone();
     (message, told)
 }
 
 fn full(count: u32) -> Receiver<u32> {
     let (sender, receiver) = queue::bounded(count as usize);
-    (0..count).for_each(|job| sender.try_send(job).unwrap());
+    (0..count).for_each(|job| sender.try_send(job).expect("there is room"));
     receiver
 }
 
@@ -399,7 +404,11 @@ fn work_hears_of_no_cancel_while_its_pool_drains() {
                         });
                         flaky.await?;
                         rate.acquire().await?;
-                        scope(async |_: &TaskGroup| Ok(sleep(ms(10)).await)).await?;
+                        scope(async |_: &TaskGroup| {
+                            sleep(ms(10)).await;
+                            Ok(())
+                        })
+                        .await?;
                         assert!(!token().is_cancelled());
                         assert!(*job < 2 || stop.is_cancelled());
                         Ok(job)
@@ -575,7 +584,10 @@ struct Told(Mutex<Vec<String>>);
 
 impl Observer for Told {
     fn displaced(&self, what: &Displaced) {
-        self.0.lock().unwrap().push(what.to_string());
+        self.0
+            .lock()
+            .expect("nobody panics with it")
+            .push(what.to_string());
     }
 }
 
@@ -682,7 +694,7 @@ impl Observer for Spawned {
     fn spawned(&self, task: &TaskInfo) {
         let (name, location) = (task.name().map(str::to_owned), task.location());
         let place = (name, location.file().to_owned(), location.line());
-        self.0.lock().unwrap().push(place);
+        self.0.lock().expect("nobody panics with it").push(place);
     }
 }
 
@@ -709,7 +721,7 @@ fn workers_are_started_as_there_is_work() {
         let (sender, receiver) = queue::bounded(8);
         let stats = receiver.clone();
         let pool = Workers::<Infallible>::new(usize::MAX);
-        let pool = tokio::spawn(pool.run(receiver, |job: Delivery<u32>| async move {
+        let pool = spawn(pool.run(receiver, |job: Delivery<u32>| async move {
             sleep(ms(10)).await;
             Ok(job)
         }));
@@ -746,7 +758,7 @@ fn handlers_that_do_not_wait_run_on_all_threads() {
             all.wait();
             async move { Ok(job) }
         });
-        tokio::spawn(pool).await.unwrap().unwrap().done
+        spawn(pool).await.unwrap().unwrap().done
     });
     assert_eq!(done, 3);
 }
@@ -782,7 +794,7 @@ fn what_no_handler_has_seen_when_the_pool_is_forced_is_in_the_queue() {
         let sees = seen.clone();
         multi_thread(1).block_on(async {
             let (tell, own) = oneshot::channel();
-            let pool = tokio::spawn(async move {
+            let pool = spawn(async move {
                 let source = Ends(receiver, Count::new(), own.await.unwrap());
                 // The first worker starts the second, and lets it run first.
                 let pool = Workers::new(2).run(source, move |_job: Delivery<u32>| {

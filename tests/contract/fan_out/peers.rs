@@ -123,7 +123,7 @@ fn nested(limiter: &Limiter, depth: usize, gauge: &Gauge) -> super::Boxed<usize>
         } else {
             fan.collect(work).await
         };
-        all.unwrap().into_iter().sum()
+        all.expect("no item fails").into_iter().sum()
     })
 }
 
@@ -199,7 +199,7 @@ fn mixed<'a>(
             },
             |sum, n| sum + n,
         );
-        return Box::pin(async { each.await.unwrap() });
+        return Box::pin(async { each.await.expect("no item fails") });
     }
     let each = fan.local().fold(
         0,
@@ -208,11 +208,11 @@ fn mixed<'a>(
                 let inner = group.spawn(async { good(mixed(limiter, rest, gauge).await) });
                 Ok(inner.await)
             });
-            good(child.await.unwrap())
+            good(child.await.expect("nobody fails"))
         },
         |sum, n| sum + n,
     );
-    Box::pin(async { each.await.unwrap() })
+    Box::pin(async { each.await.expect("no item fails") })
 }
 
 #[test]

@@ -10,10 +10,10 @@ use ringfence::{Ready, Scope, TaskGroup, root, scope};
 use tokio::task::yield_now;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::with_default;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_core::span::Current;
 
+use crate::hearing::hearing;
 use crate::support::{PanicOnDrop, paused};
 
 type Group = TaskGroup<String>;
@@ -85,7 +85,7 @@ impl Subscriber for Ear {
 #[test]
 fn the_birth_and_the_end_of_a_child_are_events() {
     let ear = Ear::default();
-    with_default(ear.clone(), || {
+    hearing(&ear, || {
         paused(async || {
             let run = Scope::new().name("shop").observer(Arc::new(Traced));
             let run = run.run(async |group: &Group| {
@@ -111,7 +111,7 @@ fn the_birth_and_the_end_of_a_child_are_events() {
 #[test]
 fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
     let ear = Ear::default();
-    with_default(ear.clone(), || {
+    hearing(&ear, || {
         paused(async || {
             let grace = Duration::from_secs(1);
             let run = Scope::new().grace(grace).run(async |group: &Group| {
@@ -148,7 +148,7 @@ fn a_subscriber_that_throws_harms_no_group() {
         throws: true,
         ..Ear::default()
     };
-    with_default(ear.clone(), || {
+    hearing(&ear, || {
         paused(async || {
             let run = Scope::new()
                 .observer(Arc::new(Traced))
@@ -162,7 +162,7 @@ fn a_subscriber_that_throws_harms_no_group() {
 #[test]
 fn children_are_polled_in_the_span_of_their_scope_if_that_is_wished() {
     let ear = Ear::default();
-    with_default(ear.clone(), || {
+    hearing(&ear, || {
         paused(async || {
             let span = tracing::info_span!("request");
             let plain = {

@@ -99,7 +99,7 @@ where
         Ok(())
     })
     .await
-    .unwrap();
+    .expect("nobody fails");
     spawn(wait)
 }
 

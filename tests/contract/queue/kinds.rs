@@ -70,32 +70,42 @@ impl Drop for Buffer<'_> {
 }
 
 async fn send_all(sender: Sender<usize>, log: &Log) {
-    sender.send(1).await.unwrap();
+    sender.send(1).await.expect("it is open");
     log.sent(1);
     sender
         .send_timeout(2, Duration::from_secs(9))
         .await
-        .unwrap();
+        .expect("it is open");
     log.sent(2);
-    sender.reserve().await.unwrap().send(3).unwrap();
+    sender
+        .reserve()
+        .await
+        .expect("it is open")
+        .send(3)
+        .expect("it is open");
     log.sent(3);
-    sender.reserve_owned(1).await.unwrap().send(4).unwrap();
+    sender
+        .reserve_owned(1)
+        .await
+        .expect("it is open")
+        .send(4)
+        .expect("it is open");
     log.sent(4);
     let mut buffer = Buffer(vec![5, 6, 7], vec![5, 6, 7], log);
-    sender.send_many(&mut buffer.1).await.unwrap();
+    sender.send_many(&mut buffer.1).await.expect("it is open");
     drop(buffer);
     #[cfg(feature = "stream")]
     futures::SinkExt::send(&mut sender.into_sink(), 8)
         .await
-        .unwrap();
+        .expect("it is open");
     #[cfg(not(feature = "stream"))]
-    sender.send(8).await.unwrap();
+    sender.send(8).await.expect("it is open");
     log.sent(8);
 }
 
 async fn take_all(mut receiver: Receiver<usize>, log: &Log, comes_back: bool) {
     log.got(receiver.recv().await);
-    let delivery = receiver.deliver().await.unwrap();
+    let delivery = receiver.deliver().await.expect("it is open");
     let early = (!comes_back).then_some(*delivery);
     log.got(early);
     tokio::task::yield_now().await;
@@ -103,17 +113,23 @@ async fn take_all(mut receiver: Receiver<usize>, log: &Log, comes_back: bool) {
     log.got(late);
     delivery.done();
     let mut items = Vec::new();
-    receiver.recv_many(&mut items, 2).await.unwrap();
+    receiver.recv_many(&mut items, 2).await.expect("it is open");
     log.got(items.drain(..));
-    receiver.recv_batch(&mut items, 2, LINGER).await.unwrap();
+    receiver
+        .recv_batch(&mut items, 2, LINGER)
+        .await
+        .expect("it is open");
     log.got(items);
     let mut deliveries = Vec::new();
-    receiver.deliver_many(&mut deliveries, 1).await.unwrap();
+    receiver
+        .deliver_many(&mut deliveries, 1)
+        .await
+        .expect("it is open");
     log.got(deliveries.drain(..).map(Delivery::into_inner));
     receiver
         .deliver_batch(&mut deliveries, 1, LINGER)
         .await
-        .unwrap();
+        .expect("it is open");
     log.got(deliveries.drain(..).map(Delivery::into_inner));
     while log.count() < ITEMS {
         log.got(receiver.recv().await);

@@ -161,7 +161,7 @@ fn a_stream_of_items_is_forwarded_to_its_end() {
     single_thread(async || {
         let (sender, receiver) = queue::bounded(100);
         let items = futures::stream::iter((0..1_000).map(Ok));
-        let forwards = tokio::spawn(items.forward(sender.into_sink()));
+        let forwards = crate::support::spawn(items.forward(sender.into_sink()));
         let taken: Vec<i32> = receiver.collect().await;
         assert!(taken.into_iter().eq(0..1_000));
         assert_eq!(forwards.await.unwrap(), Ok(()));

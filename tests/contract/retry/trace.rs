@@ -11,10 +11,10 @@ use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
     span::{Attributes, Id, Record},
-    subscriber::with_default,
 };
 
 use super::{Oops, STEADY, ms};
+use crate::hearing::hearing;
 use crate::support::paused;
 
 /// An event: its level and its fields.
@@ -40,7 +40,7 @@ impl Subscriber for Ear {
         event.record(&mut Fields(&mut fields));
         self.0
             .lock()
-            .unwrap()
+            .expect("nobody panics with it")
             .push((*event.metadata().level(), fields));
     }
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -55,8 +55,8 @@ impl Subscriber for Ear {
 /// What was told, one line an event.
 fn told(run: impl AsyncFnOnce()) -> Vec<String> {
     let ear = Ear::default();
-    with_default(ear.clone(), || paused(run));
-    let told = ear.0.lock().unwrap();
+    hearing(&ear, || paused(run));
+    let told = ear.0.lock().expect("nobody panics with it");
     let line = |(level, fields): &Told| {
         let mut text = level.to_string();
         for (name, value) in fields {
