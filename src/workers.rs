@@ -12,7 +12,7 @@
 //! handler that does not wait; forced meanwhile, it puts back what it took. Once all are there, nobody counts any more.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::panic::Location;
 use std::pin::pin;
 use std::task::Poll;
@@ -74,7 +74,7 @@ pub trait Deliverable: Send + 'static {
     /// If it could not be marked as done; then it may be delivered again.
     fn done(self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Puts it back: the pool ends, and no handler has seen it. The default drops it.
+    /// Puts it back: the pool is forced to end, and no handler has seen it, so that this is no attempt. The default drops it.
     fn put_back(self)
     where
         Self: Sized,
@@ -219,7 +219,7 @@ impl<E: Send + 'static> Workers<E> {
     /// the pool does that by itself; a child that sends is refused then, which is its end, and no failure. What is left when the
     /// grace has run out is in the queue, also what was being worked on if it is made with redelivery: keep a receiver and take it
     /// with [`abort`](Receiver::abort). Without a grace there is no time to drain: everything is dropped where it is, and what no
-    /// handler has seen is in the queue.
+    /// handler has seen goes back into the queue, in order.
     ///
     /// # In a handler
     ///
@@ -270,7 +270,8 @@ impl<E: Send + 'static> Workers<E> {
         let around = token();
         let apart = Scope::new().apart();
         let ended = apart.run(async |group: &TaskGroup<S::Error>| {
-            pool.start(&group.spawner(), &source);
+            let unseen = Unseen(PlainArc::new(Lock::new(Vec::new())));
+            pool.start(&group.spawner(), &source, &unseen);
             // W3. With no grace there is no time for it, and everybody is dropped where they are.
             let mut source = source;
             let stop = async move {
@@ -287,8 +288,17 @@ impl<E: Send + 'static> Workers<E> {
             Ok(())
         });
         let ended = ended.await;
+        let panic = pool.panic.take();
+        let tally = Tally {
+            done: pool.done.load(Ordering::Relaxed),
+            failed: pool.failed.load(Ordering::Relaxed),
+        };
+        // The handler goes, and the hook: what they throw must not cost the error, nor meet the panic.
+        if let Err(thrown) = catch(|| drop(pool)) {
+            displace_here(None, DisplacedWhat::Panic(thrown));
+        }
         // W5, G4: it outranks the source's error.
-        if let Some(panic) = pool.panic.take() {
+        if let Some(panic) = panic {
             for failure in ended.err().into_iter().flatten() {
                 let task = failure.task().cloned();
                 if let FailureKind::Error(error) = failure.into_kind() {
@@ -297,11 +307,7 @@ impl<E: Send + 'static> Workers<E> {
             }
             panic.resume();
         }
-        ended?;
-        Ok(Tally {
-            done: pool.done.load(Ordering::Relaxed),
-            failed: pool.failed.load(Ordering::Relaxed),
-        })
+        ended.map(|()| tally)
     }
 }
 
@@ -331,8 +337,12 @@ struct Pool<F, E> {
 
 impl<F: Send + Sync + 'static, E: Send + 'static> Pool<F, E> {
     /// Starts the next worker, if there is one more.
-    fn start<S, W>(self: &PlainArc<Self>, spawner: &Spawner<S::Error>, source: &S)
-    where
+    fn start<S, W>(
+        self: &PlainArc<Self>,
+        spawner: &Spawner<S::Error>,
+        source: &S,
+        unseen: &Unseen<S::Delivery>,
+    ) where
         S: Source,
         F: Fn(S::Delivery) -> W,
         W: Future<Output = Result<S::Delivery, E>> + Send + 'static,
@@ -343,7 +353,7 @@ impl<F: Send + Sync + 'static, E: Send + 'static> Pool<F, E> {
             return;
         };
         self.at_source.fetch_add(1, Ordering::Relaxed);
-        let work = self.clone().work(spawner.clone(), source.clone());
+        let work = (self.clone()).work(before, spawner.clone(), source.clone(), unseen.clone());
         let birth = Birth {
             kind: Kind::Normal,
             name: Some(format!("worker {}", before + 1).into()),
@@ -359,8 +369,10 @@ impl<F: Send + Sync + 'static, E: Send + 'static> Pool<F, E> {
 
     async fn work<S, W>(
         self: PlainArc<Self>,
+        number: u64,
         spawner: Spawner<S::Error>,
         mut source: S,
+        unseen: Unseen<S::Delivery>,
     ) -> Result<(), S::Error>
     where
         S: Source,
@@ -370,10 +382,15 @@ impl<F: Send + Sync + 'static, E: Send + 'static> Pool<F, E> {
         while let Some(mut delivery) = source.deliver().await? {
             // W6.
             if self.is_starting() && self.at_source.fetch_sub(1, Ordering::Relaxed) == 1 {
-                self.start(&spawner, &source);
+                let held = unseen.hold(number, delivery);
+                self.start(&spawner, &source, &unseen);
                 if runtime::is_parallel(spawner.runtime.as_ref()) {
-                    delivery = give_way(delivery).await;
+                    give_way().await;
                 }
+                delivery = match held.take() {
+                    Some(delivery) => delivery,
+                    None => pending().await, // forced, as those are who put it back
+                };
             }
             self.work_on(delivery).await;
             if self.is_starting() {
@@ -468,26 +485,55 @@ impl<F: Send + Sync + 'static, E: Send + 'static> Pool<F, E> {
     }
 }
 
-/// Lets other tasks run. Whoever is forced meanwhile puts back what it has.
-async fn give_way<D: Deliverable>(delivery: D) -> D {
-    let (mut unseen, mut has_given_way) = (Unseen(Some(delivery)), false);
+/// Lets other tasks run.
+async fn give_way() {
+    let mut has_given_way = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut has_given_way, true) {
-            return unseen.0.take().map_or(Poll::Pending, Poll::Ready);
+            return Poll::Ready(());
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     })
-    .await
+    .await;
 }
 
-/// A delivery that no handler has seen.
-struct Unseen<D: Deliverable>(Option<D>);
+/// The deliveries that no handler has seen, each with the number of its worker, in the order in which they were taken: while
+/// workers are started, one at a time is at the source. Forced workers end in any order. So each of them puts back the last one.
+struct Unseen<D>(PlainArc<Lock<Vec<(u64, D)>>>);
 
-impl<D: Deliverable> Drop for Unseen<D> {
+impl<D> Clone for Unseen<D> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<D: Deliverable> Unseen<D> {
+    fn hold(&self, number: u64, delivery: D) -> Held<'_, D> {
+        self.0.lock().push((number, delivery));
+        Held(self, Some(number))
+    }
+}
+
+/// What a worker has among them, until it is taken.
+struct Held<'u, D: Deliverable>(&'u Unseen<D>, Option<u64>);
+
+impl<D: Deliverable> Held<'_, D> {
+    fn take(mut self) -> Option<D> {
+        let own = self.1.take()?;
+        let mut unseen = self.0.0.lock();
+        let at = unseen.iter().position(|(number, _)| *number == own)?;
+        Some(unseen.remove(at).1)
+    }
+}
+
+impl<D: Deliverable> Drop for Held<'_, D> {
     fn drop(&mut self) {
-        if let Some(delivery) = self.0.take() {
-            delivery.put_back();
+        let last = self.1.take().and_then(|_| self.0.0.lock().pop());
+        if let Some((_, delivery)) = last {
+            if let Err(panic) = catch(|| delivery.put_back()) {
+                displace_here(None, DisplacedWhat::Panic(panic));
+            }
         }
     }
 }

@@ -188,8 +188,9 @@ impl<V, E> Results<V, E> {
 impl<V, E> Drop for Results<V, E> {
     fn drop(&mut self) {
         calmly(|| self.run = None); // nothing more is taken from the input
-        if let Some(taker) = &self.taker {
+        if let Some(taker) = self.taker.take() {
             taker.abandon(std::mem::take(&mut self.ready), self.error.take());
+            calmly(|| drop(taker)); // the function goes with it, perhaps while a panic is under way (K1)
         }
     }
 }

@@ -70,7 +70,7 @@ impl<T> Store<T> {
         }
     }
 
-    /// Puts an item that was taken back into its place: it is next again, unless others are before it by now.
+    /// Puts an item that was taken back into its place, or in a ring where the next one is taken.
     pub(crate) fn put_back(&mut self, item: T, tag: Tag) {
         match self {
             Self::Fifo(items) => items.push_front(item),

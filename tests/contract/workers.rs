@@ -19,7 +19,8 @@ use tokio::{
 };
 
 use crate::support::{
-    Count, OnDrop, every_runtime, multi_thread, paused, settle, single_thread, spawn,
+    Count, Log, OnDrop, PanicOnDrop, every_runtime, multi_thread, paused, settle, single_thread,
+    spawn,
 };
 
 const fn ms(number: u64) -> Duration {
@@ -763,17 +764,17 @@ fn handlers_that_do_not_wait_run_on_all_threads() {
     assert_eq!(done, 3);
 }
 
-/// A queue whose second consumer has its pool dropped, when it first looks.
+/// A queue that has its pool dropped when it is looked at so often.
 #[derive(Clone)]
-struct Ends(Receiver<u32>, Count, AbortHandle);
+struct Ends(Receiver<u32>, Count, usize, AbortHandle);
 
 impl Source for Ends {
     type Delivery = Delivery<u32>;
     type Error = RecvError;
 
     async fn deliver(&mut self) -> Result<Option<Delivery<u32>>, RecvError> {
-        if self.1.add() == 1 {
-            self.2.abort();
+        if self.1.add() == self.2 {
+            self.3.abort();
         }
         Source::deliver(&mut self.0).await
     }
@@ -783,22 +784,26 @@ impl Source for Ends {
 
 #[test]
 fn what_no_handler_has_seen_when_the_pool_is_forced_is_in_the_queue() {
-    for queue in [
-        Queue::bounded(3),
-        Queue::bounded(3).lifo(),
-        Queue::bounded(3).weight(|_| 1),
-    ] {
-        let (sender, receiver) = queue.build();
-        (0..3).for_each(|item| sender.try_send(item).unwrap());
-        let (rest, seen) = (receiver.clone(), Count::new());
+    let kinds = [
+        || Queue::bounded(8),
+        || Queue::bounded(8).lifo(),
+        || Queue::bounded(8).weight(|_| 1),
+    ];
+    for (kind, looks) in kinds
+        .iter()
+        .flat_map(|kind| [1, 2, 4].map(|looks| (kind, looks)))
+    {
+        let (sender, receiver) = kind().build();
+        (0..8).for_each(|item| sender.try_send(item).unwrap());
+        let (rest, seen) = (receiver.clone(), Log::new());
         let sees = seen.clone();
         multi_thread(1).block_on(async {
             let (tell, own) = oneshot::channel();
             let pool = spawn(async move {
-                let source = Ends(receiver, Count::new(), own.await.unwrap());
-                // The first worker starts the second, and lets it run first.
-                let pool = Workers::new(2).run(source, move |_job: Delivery<u32>| {
-                    sees.add();
+                let source = Ends(receiver, Count::new(), looks, own.await.unwrap());
+                // Each worker starts the next one, and lets it run first.
+                let pool = Workers::new(6).run(source, move |job: Delivery<u32>| {
+                    sees.push(*job);
                     pending::<Result<_, Infallible>>()
                 });
                 pool.await
@@ -806,6 +811,28 @@ fn what_no_handler_has_seen_when_the_pool_is_forced_is_in_the_queue() {
             tell.send(pool.abort_handle()).unwrap();
             assert!(pool.await.unwrap_err().is_cancelled());
         });
-        assert_eq!(seen.get() + rest.abort().len(), 3);
+        let (seen, rest) = (seen.entries(), rest.abort());
+        assert!(
+            rest.is_sorted() || rest.is_sorted_by(|a, b| a > b),
+            "{rest:?}"
+        );
+        assert_eq!(seen.len() + rest.len(), 8, "{seen:?}, {rest:?}");
     }
+}
+
+#[test]
+fn a_handler_that_throws_when_it_goes_costs_no_error_and_meets_no_panic() {
+    paused(async || {
+        let handler = || {
+            let held = PanicOnDrop("handler");
+            move |_: Delivery<u32>| {
+                let _held = &held;
+                async { panic!("work") }
+            }
+        };
+        let pool = Workers::<Infallible>::new(1).run(full(1), handler());
+        let (thrown, told) = observed(pool).await;
+        assert_eq!(thrown.as_deref(), Some("work"));
+        assert_eq!(told, ["panicked: handler"]);
+    });
 }

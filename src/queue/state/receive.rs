@@ -192,12 +192,10 @@ impl<T> State<T> {
             let attempts = tag.returns;
             return Some((item, Discarded::Dead { attempts }));
         }
-        let over = self.put_back(item, tag, effects);
-        self.totals.redelivered += u64::from(over.is_none());
-        over
+        self.put_back(item, tag, effects)
     }
 
-    /// A delivery goes back to its place in the order, as if it had never been one. If it does not, see
+    /// A delivery goes back, and is no attempt: to its place in the order, or in a ring to be the next. If it does not, see
     /// [`give_back`](Self::give_back).
     pub(crate) fn put_back(
         &mut self,
@@ -222,6 +220,7 @@ impl<T> State<T> {
             self.occupy(1);
         }
         self.in_delivery -= 1;
+        self.totals.redelivered += 1;
         self.store.put_back(item, tag);
         self.settle(effects);
         None

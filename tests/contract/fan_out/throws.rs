@@ -246,3 +246,25 @@ fn a_function_that_throws_when_it_goes_costs_no_error_of_results() {
         assert_eq!(panics.get(), 1);
     });
 }
+
+#[test]
+fn results_that_are_dropped_by_a_panic_of_their_own_do_not_end_the_process() {
+    paused(async || {
+        let panics = Count::new();
+        let observed = Scope::new().observer(Arc::new(Panics(panics.clone())));
+        let ended = observed.run(async |_: &TaskGroup<Fail>| {
+            let held = PanicOnDrop("function");
+            let mut results = fan_out(0..2).results(move |n: usize| {
+                let _held = &held;
+                async move {
+                    assert!(n != 0, "item");
+                    bad::<()>("no")
+                }
+            });
+            drop(results.next().await);
+            Ok(())
+        });
+        assert_eq!(caught(ended).await.unwrap_err(), "item");
+        assert_eq!(panics.get(), 1);
+    });
+}
