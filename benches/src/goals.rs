@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 
 use crate::rows;
 
+/// Where the goals begin.
+const MARK: &str = "<!-- measured: goals -->";
+
 /// What a table of the page has on a contender: time ct, time mt, instructions.
 type Measured = [Option<f64>; 3];
 
@@ -18,7 +21,8 @@ fn measured(page: &str) -> HashMap<(&str, &str), Measured> {
         };
         Some(((row, who), [ct, mt, instructions].map(figure)))
     };
-    page.lines().filter_map(line).collect()
+    let tables = page.split(MARK).next().unwrap_or(page); // the goals themselves are no measure
+    tables.lines().filter_map(line).collect()
 }
 
 /// Each goal in a line: what the tables of the page give for it, in bold where it is reached.
@@ -61,7 +65,7 @@ mod tests {
     fn a_goal_stands_beside_the_ratio_of_the_two_lines() {
         let page = "| tree | spawn both + handles | 1.00 (1.00–1.00) | 1.00 (1.00–1.00) | 4000 | 4.00 | 320 |\n\
                     | tree | ringfence | 2.50 (2.00–3.00) | 0.75 (0.50–1.00) | 9000 | 5.50 | 1450 |\n";
-        let table = table(page);
+        let table = table(&format!("{page}{}\n{}", super::MARK, table(page)));
         let line = "| tree | ringfence | spawn both + handles | 2.50 > 1 | **0.75 ≤ 1** | 2.25 |";
         assert!(table.lines().any(|found| found == line), "{table}");
         assert!(!table.contains("JoinSet"), "it was not measured: {table}");
