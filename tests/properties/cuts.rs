@@ -12,14 +12,14 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::sample::select;
-use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+use proptest::test_runner::TestCaseError;
 use ringfence::{TaskGroup, root, scope, timeout, token};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 use self::steps::{HELPERS, Program, Running, Step, Tally, ms, run};
 use crate::support::spawn;
-use crate::{cases, figures, seed};
+use crate::{cases, figures, seed, try_cases};
 
 /// Polls a future until it has been pending so many times; then drops it in the same poll, or says so and leaves it.
 struct CutAt {
@@ -445,14 +445,8 @@ pub(crate) fn agree(program: &Program) -> Result<usize, TestCaseError> {
 
 #[test]
 fn random_programs_leave_nothing_wherever_they_are_cut() {
-    let config = Config {
-        cases: cases(600) / 4,
-        rng_seed: RngSeed::Fixed(seed()),
-        failure_persistence: None,
-        ..Config::default()
-    };
     let all = Cell::new(0);
-    let result = TestRunner::new(config).run(&case(), |program| {
+    try_cases(cases(600) / 4, &case(), |program| {
         all.set(all.get() + agree(&program)?);
         Ok(())
     });
@@ -461,7 +455,4 @@ fn random_programs_leave_nothing_wherever_they_are_cut() {
         seed(),
         all.get()
     ));
-    if let Err(error) = result {
-        panic!("{error}");
-    }
 }

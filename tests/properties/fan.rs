@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
-use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+use proptest::test_runner::TestCaseError;
 use ringfence::{
     GroupError, Input, IntoInput, Limiter, OwnedPermit, Progress, Rate, RateLimiter, Scope,
     TaskGroup, fan_out,
@@ -21,8 +21,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use self::plain::{CELL, Model, Shape};
+use crate::agreement::same;
 use crate::support::{DropGuard, Drops, PATIENCE, Watchdog, caught, paused_runtime, settle, spawn};
-use crate::{cases, figures, seed};
+use crate::{cases, figures, try_cases};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
@@ -203,19 +204,6 @@ struct Run {
 
 fn at<T: Copy>(list: &[T], number: u8) -> Option<T> {
     list.get(usize::from(number) % list.len().max(1)).copied()
-}
-
-fn same<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    model: &T,
-    real: &T,
-) -> Result<(), TestCaseError> {
-    if model == real {
-        return Ok(());
-    }
-    Err(TestCaseError::fail(format!(
-        "{what}: {model:?} expected, {real:?} found"
-    )))
 }
 
 impl Run {
@@ -475,25 +463,19 @@ pub(crate) fn agree((shape, ops): &(Shape, Vec<Op>)) -> Result<u64, TestCaseErro
 
 #[test]
 fn fan_outs_do_what_the_model_does() {
-    let config = Config {
-        cases: cases(if cfg!(debug_assertions) {
+    let steps = std::cell::Cell::new(0);
+    try_cases(
+        cases(if cfg!(debug_assertions) {
             1_000
         } else {
             10_000
         }),
-        rng_seed: RngSeed::Fixed(seed()),
-        failure_persistence: None,
-        max_shrink_iters: 20_000,
-        ..Config::default()
-    };
-    let steps = std::cell::Cell::new(0);
-    let result = TestRunner::new(config).run(&case(), |case| {
-        let _watchdog = Watchdog::start("a fan-out", PATIENCE);
-        steps.set(steps.get() + agree(&case)?);
-        Ok(())
-    });
+        &case(),
+        |case| {
+            let _watchdog = Watchdog::start("a fan-out", PATIENCE);
+            steps.set(steps.get() + agree(&case)?);
+            Ok(())
+        },
+    );
     figures(format_args!("{} steps of fan-outs", steps.get()));
-    if let Err(error) = result {
-        panic!("{error}");
-    }
 }

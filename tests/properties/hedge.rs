@@ -9,13 +9,13 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::{Just, Strategy, prop_oneof};
-use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+use proptest::test_runner::TestCaseError;
 use ringfence::retry::HedgeReport;
 use ringfence::{Deadline, Hedge, RetryBudget, RetryReason, Scope, TaskGroup, Verdict};
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep};
 
-use crate::{cases, figures, seed};
+use crate::{cases, figures, seed, try_cases};
 
 /// All times are even but for that of the signal, so that it never comes at the same one.
 fn ms(half: u64) -> Duration {
@@ -276,21 +276,12 @@ pub(crate) fn agree(case: &Case) -> Result<Option<RetryReason>, TestCaseError> {
 
 #[test]
 fn every_call_goes_as_the_model_says() {
-    let config = Config {
-        cases: cases(4_000),
-        rng_seed: RngSeed::Fixed(seed()),
-        failure_persistence: None,
-        ..Config::default()
-    };
     let ends = RefCell::new(BTreeMap::new());
-    let result = TestRunner::new(config).run(&case(), |case| {
+    try_cases(cases(4_000), &case(), |case| {
         let end = agree(&case)?.map_or("success".to_owned(), |why| why.to_string());
         *ends.borrow_mut().entry(end).or_insert(0) += 1;
         Ok(())
     });
     figures(format_args!("seed {}: {:?}", seed(), ends.borrow()));
-    if let Err(error) = result {
-        panic!("{error}");
-    }
     assert_eq!(ends.borrow().len(), 6, "each end is reached: {ends:?}");
 }

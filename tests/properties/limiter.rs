@@ -14,12 +14,13 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
-use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+use proptest::test_runner::TestCaseError;
 use ringfence::{Limiter, OwnedPermit, Scope, TaskGroup};
 use tokio::task::yield_now;
 
+use crate::agreement::{at, same};
 use crate::support::{CountingWaker, paused_runtime};
-use crate::{cases, figures, seed};
+use crate::{cases, figures, try_cases};
 
 /// How a permit comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,22 +221,6 @@ struct Run {
     next: usize,
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    model: &T,
-    real: &T,
-) -> Result<(), TestCaseError> {
-    if model == real {
-        return Ok(());
-    }
-    let text = format!("{what}: the model says {model:?}, the limiter {real:?}");
-    Err(TestCaseError::fail(text))
-}
-
-fn at<T>(list: &[T], number: u8) -> Option<usize> {
-    (!list.is_empty()).then(|| usize::from(number) % list.len())
-}
-
 impl Run {
     fn new(shape: Shape) -> Self {
         let limit = shape.limit as usize;
@@ -373,19 +358,10 @@ pub(crate) fn agree((shape, ops): &(Shape, Vec<Op>)) -> Result<usize, TestCaseEr
 
 #[test]
 fn random_histories_agree_with_the_plain_limiter() {
-    let config = Config {
-        cases: cases(2_000),
-        rng_seed: RngSeed::Fixed(seed()),
-        failure_persistence: None,
-        ..Config::default()
-    };
     let steps = std::cell::Cell::new(0);
-    let result = TestRunner::new(config).run(&case(), |case| {
+    try_cases(cases(2_000), &case(), |case| {
         steps.set(steps.get() + agree(&case)?);
         Ok(())
     });
     figures(format_args!("{} steps of limiters", steps.get()));
-    if let Err(error) = result {
-        panic!("{error}");
-    }
 }

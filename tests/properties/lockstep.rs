@@ -6,16 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::Strategy;
-use proptest::test_runner::{
-    Config, FileFailurePersistence, RngAlgorithm, RngSeed, TestCaseError, TestRunner,
-};
+use proptest::test_runner::TestCaseError;
 use ringfence::root;
 use tokio::runtime::Builder;
 
 use crate::model::{Kind, Model};
 use crate::program::{BUDGETS, Op, Program, ScopeSpec, Shut, Wrap, program};
 use crate::world::{Action, Command, Event, Id, MOST_TIMERS, Returned, STEP, Times, World};
-use crate::{cases, figures, seed};
+use crate::{cases, figures, seed, try_cases};
 
 /// How far the runs went, all together.
 #[derive(Clone, Copy, Debug, Default)]
@@ -399,21 +397,10 @@ pub(crate) fn agree(program: &Program) -> Result<Figures, TestCaseError> {
 
 #[test]
 fn a_group_behaves_as_the_model_says() {
-    let config = Config {
-        cases: cases(600),
-        rng_seed: RngSeed::Fixed(seed()),
-        rng_algorithm: RngAlgorithm::ChaCha,
-        max_shrink_iters: 20_000,
-        failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
-        ..Config::default()
-    };
     let all = Cell::new(Figures::default());
-    let result = TestRunner::new(config).run(&case(), |program| {
+    try_cases(cases(600), &case(), |program| {
         all.set(all.get().and(agree(&program)?));
         Ok(())
     });
     figures(format_args!("seed {}: {:?}", seed(), all.get()));
-    if let Err(error) = result {
-        panic!("{error}");
-    }
 }

@@ -12,12 +12,13 @@ use std::task::{Context, Poll, Waker};
 
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
-use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+use proptest::test_runner::TestCaseError;
 use ringfence::queue::{Delivery, Overflow, OwnedPermit, Queue, Receiver, SendError, Sender};
 
 use self::plain::{Given, Item, Model, Shape};
+use crate::agreement::{at, same};
 use crate::support::{CountingWaker, DropGuard, Drops};
-use crate::{cases, figures, seed};
+use crate::{cases, figures, try_cases};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
@@ -141,10 +142,6 @@ struct Run {
     discards: Arc<Mutex<Vec<u64>>>,
     drops: Drops,
     next: usize,
-}
-
-fn at<T>(list: &[T], number: u8) -> Option<usize> {
-    (!list.is_empty()).then(|| usize::from(number) % list.len())
 }
 
 impl Run {
@@ -468,18 +465,6 @@ impl Run {
     }
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    model: &T,
-    real: &T,
-) -> Result<(), TestCaseError> {
-    if model == real {
-        return Ok(());
-    }
-    let text = format!("{what}: the model says {model:?}, the queue {real:?}");
-    Err(TestCaseError::fail(text))
-}
-
 pub(crate) fn case() -> impl Strategy<Value = (Shape, Vec<Op>)> {
     (shape(), vec(op(), 1..80))
 }
@@ -496,23 +481,18 @@ pub(crate) fn agree((shape, ops): &(Shape, Vec<Op>)) -> Result<usize, TestCaseEr
 
 #[test]
 fn random_histories_agree_with_the_plain_queue() {
-    let config = Config {
-        cases: cases(if cfg!(debug_assertions) {
+    let steps = std::cell::Cell::new(0_usize);
+    try_cases(
+        cases(if cfg!(debug_assertions) {
             2_000
         } else {
             10_000
         }),
-        rng_seed: RngSeed::Fixed(seed()),
-        failure_persistence: None,
-        ..Config::default()
-    };
-    let mut runner = TestRunner::new(config);
-    let steps = std::cell::Cell::new(0_usize);
-    runner
-        .run(&case(), |case| {
+        &case(),
+        |case| {
             steps.set(steps.get() + agree(&case)?);
             Ok(())
-        })
-        .unwrap();
+        },
+    );
     figures(format_args!("{} steps of queues", steps.get()));
 }

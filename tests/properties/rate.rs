@@ -14,13 +14,14 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
-use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+use proptest::test_runner::TestCaseError;
 use ringfence::{Deadline, Rate, RateError, RateLimiter, Scope, TaskGroup};
 use tokio::task::yield_now;
 use tokio::time::{Instant, advance};
 
+use crate::agreement::{at, same};
 use crate::support::{CountingWaker, paused_runtime};
-use crate::{cases, figures, seed};
+use crate::{cases, figures, try_cases};
 
 /// One in so many milliseconds, a power of two, and how many at once: so all times are whole in 64ths of one.
 #[derive(Clone, Copy, Debug)]
@@ -224,22 +225,6 @@ struct Run {
     next: usize,
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    model: &T,
-    real: &T,
-) -> Result<(), TestCaseError> {
-    if model == real {
-        return Ok(());
-    }
-    let text = format!("{what}: the model says {model:?}, the rate {real:?}");
-    Err(TestCaseError::fail(text))
-}
-
-fn at<T>(list: &[T], number: u8) -> Option<usize> {
-    (!list.is_empty()).then(|| usize::from(number) % list.len())
-}
-
 impl Run {
     fn new(pace: Pace) -> Self {
         Self {
@@ -363,19 +348,10 @@ pub(crate) fn agree((pace, ops): &(Pace, Vec<Op>)) -> Result<usize, TestCaseErro
 
 #[test]
 fn random_histories_agree_with_the_plain_rate() {
-    let config = Config {
-        cases: cases(2_000),
-        rng_seed: RngSeed::Fixed(seed()),
-        failure_persistence: None,
-        ..Config::default()
-    };
     let steps = std::cell::Cell::new(0);
-    let result = TestRunner::new(config).run(&case(), |case| {
+    try_cases(cases(2_000), &case(), |case| {
         steps.set(steps.get() + agree(&case)?);
         Ok(())
     });
     figures(format_args!("{} steps of rates", steps.get()));
-    if let Err(error) = result {
-        panic!("{error}");
-    }
 }

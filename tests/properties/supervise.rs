@@ -15,7 +15,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
-use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+use proptest::test_runner::TestCaseError;
 use ringfence::supervise::{
     Child, ChildHandle, ChildState, Run, RunEnded, Strategy as Whom, Supervisor, SupervisorHandle,
     WhatNext,
@@ -24,7 +24,7 @@ use ringfence::{BoxError, Jitter, Retry, token};
 use tokio::time::{Instant, advance};
 
 use crate::support::{DropGuard, Drops, paused_runtime, settle, spawn};
-use crate::{cases, figures, seed};
+use crate::{cases, figures, try_cases};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -491,19 +491,10 @@ pub(crate) fn agree((shape, ops): &(Shape, Vec<Op>)) -> Result<usize, TestCaseEr
 
 #[test]
 fn whatever_happens_a_supervisor_keeps_its_promises() {
-    let config = Config {
-        cases: cases(1_000),
-        rng_seed: RngSeed::Fixed(seed()),
-        failure_persistence: None,
-        ..Config::default()
-    };
     let steps = std::cell::Cell::new(0);
-    let result = TestRunner::new(config).run(&case(), |case| {
+    try_cases(cases(1_000), &case(), |case| {
         steps.set(steps.get() + agree(&case)?);
         Ok(())
     });
     figures(format_args!("{} steps of supervisors", steps.get()));
-    if let Err(error) = result {
-        panic!("{error}");
-    }
 }

@@ -294,11 +294,4 @@ pub(crate) mod test_runner {
             f.write_str(&self.0)
         }
     }
-
-    // Named by those files, and used by their tests alone.
-    pub(crate) struct Config;
-    pub(crate) struct FileFailurePersistence;
-    pub(crate) struct RngAlgorithm;
-    pub(crate) struct RngSeed;
-    pub(crate) struct TestRunner;
 }

@@ -18,6 +18,7 @@ use drawn::{collection, option, prelude, sample, test_runner};
 
 #[path = "../../../properties"]
 mod properties {
+    pub(crate) mod agreement;
     pub(crate) mod cuts;
     pub(crate) mod fan;
     pub(crate) mod hedge;
@@ -35,7 +36,8 @@ mod properties {
 mod support;
 
 use properties::{
-    cuts, fan, hedge, limiter, lockstep, model, program, queue, rate, retry, supervise, world,
+    agreement, cuts, fan, hedge, limiter, lockstep, model, program, queue, rate, retry, supervise,
+    world,
 };
 
 use std::fmt::Debug;
@@ -127,3 +129,5 @@ fn cases(otherwise: u32) -> u32 {
 fn seed() -> u64 {
     1
 }
+
+fn try_cases() {}
