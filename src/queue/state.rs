@@ -25,6 +25,8 @@
 
 mod receive;
 mod send;
+#[cfg(all(test, not(any(ringfence_loom, ringfence_shuttle))))]
+mod tests;
 
 use std::error::Error;
 use std::task::Waker;
@@ -396,10 +398,8 @@ impl<T> State<T> {
     #[inline]
     fn settle_receivers(&mut self, effects: &mut Effects<T>) {
         let items = self.receivable();
-        let promised = self.receivers.reserved();
-        if promised > items {
-            self.receivers.revoke(promised - items);
-        }
+        self.receivers
+            .revoke(self.receivers.reserved().saturating_sub(items));
         while let Some((key, lacks)) = self.receivers.first() {
             let free = items.saturating_sub(self.receivers.reserved());
             if free == 0 {
@@ -430,13 +430,8 @@ impl<T> State<T> {
             let earlier = state.permits + alone + before + state.parked.older(arrival);
             earlier < state.receivers.len()
         };
-        while let Some(last) = self.senders.last_arrival() {
-            let granted = self.senders.reserved();
-            if granted == 0 || is_next(self, last, granted - 1) {
-                break;
-            }
-            self.senders.revoke(1);
-        }
+        // Those whose turn it still is get it back at once, and are not woken again.
+        self.senders.revoke(self.senders.reserved());
         while let Some(first) = self.senders.first_arrival() {
             if !is_next(self, first, self.senders.reserved()) {
                 break;

@@ -95,7 +95,7 @@ impl<T> Store<T> {
             Self::Sorted(items) => {
                 let (rank, last) = *items.last_key_value()?.0;
                 // Orders count down where the newest is first (LIFO): there the last place is the oldest.
-                let oldest = if last < 0 {
+                let oldest = if last.is_negative() {
                     (rank, last)
                 } else {
                     *items.range((rank, i64::MIN)..).next()?.0

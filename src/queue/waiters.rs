@@ -161,11 +161,6 @@ impl Waiters {
         self.places.get(self.line).map(|place| place.arrival)
     }
 
-    /// When the last to whom anything was granted came.
-    pub(crate) fn last_arrival(&self) -> Option<u64> {
-        self.places.get(self.last()).map(|place| place.arrival)
-    }
-
     /// How many that wait came before `arrival`.
     pub(crate) fn older(&self, arrival: u64) -> usize {
         let mut key = self.line;
@@ -276,5 +271,69 @@ impl Waiters {
             Some(place) => place.before = before,
             None => self.tail = before,
         }
+    }
+}
+
+#[cfg(all(test, not(any(ringfence_loom, ringfence_shuttle))))]
+mod tests {
+    use super::*;
+
+    fn join(waiters: &mut Waiters, want: usize) -> usize {
+        waiters.join(want, 0, Waker::noop().clone())
+    }
+
+    #[test]
+    fn what_is_taken_back_is_taken_from_the_last() {
+        let mut waiters = Waiters::new();
+        let (one, batch) = (join(&mut waiters, 1), join(&mut waiters, 3));
+        assert!(waiters.grant(one, 1).is_some());
+        assert!(waiters.grant(batch, 2).is_some());
+        assert_eq!(waiters.first(), Some((batch, 1)));
+        waiters.revoke(1);
+        assert_eq!((waiters.have(one), waiters.have(batch)), (1, 1));
+        waiters.revoke(2);
+        assert_eq!((waiters.have(one), waiters.have(batch)), (0, 0));
+        assert_eq!(waiters.first(), Some((one, 1)));
+        assert_eq!((waiters.waiting(), waiters.lacking()), (2, 4));
+    }
+
+    #[test]
+    fn a_batch_that_is_content_lacks_nothing() {
+        let mut waiters = Waiters::new();
+        let batch = join(&mut waiters, 5);
+        join(&mut waiters, 3);
+        assert!(waiters.content().is_none(), "it has nothing yet");
+        waiters.grant(batch, 2);
+        assert_eq!(waiters.lacking(), 6);
+        waiters.content();
+        assert!(waiters.is_granted(batch));
+        assert_eq!((waiters.waiting(), waiters.lacking()), (1, 3));
+    }
+
+    #[test]
+    fn who_is_served_out_of_turn_waits_no_more() {
+        let mut waiters = Waiters::new();
+        let [first, second, last] = [1; 3].map(|want| join(&mut waiters, want));
+        assert!(waiters.grant(last, 1).is_some());
+        assert_eq!(waiters.first(), Some((first, 1)));
+        waiters.leave(first);
+        waiters.leave(second);
+        assert_eq!(waiters.first(), None);
+        waiters.revoke(1);
+        assert_eq!(waiters.first(), Some((last, 1)));
+    }
+
+    #[test]
+    fn a_waker_that_is_known_need_not_be_cloned() {
+        struct Other;
+        impl std::task::Wake for Other {
+            fn wake(self: std::sync::Arc<Self>) {}
+        }
+        let mut waiters = Waiters::new();
+        let key = join(&mut waiters, 1);
+        assert!(waiters.would_wake(key, Waker::noop()));
+        assert!(!waiters.would_wake(key, &std::sync::Arc::new(Other).into()));
+        waiters.grant(key, 1);
+        assert!(!waiters.would_wake(key, Waker::noop()), "it was woken");
     }
 }

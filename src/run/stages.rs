@@ -228,6 +228,8 @@ mod tests {
         assert_eq!(stages.time(s(105)), [Force(0)]);
         assert_eq!(stages.time(s(106)), [Nag]);
         assert_eq!(stages.time(s(110)), [Exit]);
+        assert_eq!(stages.time(s(200)), NOTHING, "it is over");
+        assert_eq!(stages.next(), None);
     }
 
     #[test]

@@ -34,12 +34,7 @@ impl<T> State<T> {
         // One whose sender waits is sent when it is taken.
         self.totals.sent += u64::from(sender.is_none());
         self.store.put(item, tag, sender);
-        if self.capacity == Capacity::Rendezvous {
-            self.settle(effects);
-        } else if self.receivers.waiting() > 0 {
-            self.settle_receivers(effects);
-            self.complete_batches(effects);
-        }
+        self.settle(effects);
     }
 
     /// A place for an item in the store.
@@ -120,7 +115,6 @@ impl<T> State<T> {
                 self.discard(item, Discarded::Overflow, effects);
             }
         }
-        self.settle(effects);
         Ok(())
     }
 
