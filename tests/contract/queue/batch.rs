@@ -92,6 +92,25 @@ fn a_batch_is_ready_when_full_or_after_its_linger() {
 }
 
 #[test]
+fn a_batch_that_is_polled_for_nothing_does_not_linger_yet() {
+    paused(async || {
+        let (sender, mut receiver) = queue::bounded(4);
+        let mut items = Vec::new();
+        let mut batch = spawn(receiver.recv_batch(&mut items, 3, ms(10)));
+        for _ in 0..3 {
+            assert_pending!(batch.poll());
+            sleep(ms(100)).await;
+        }
+        sender.try_send(1).unwrap();
+        assert_pending!(batch.poll(), "from now on it lingers");
+        sleep(ms(9)).await;
+        assert_pending!(batch.poll());
+        sleep(ms(1)).await;
+        assert_eq!(assert_ready_ok!(batch.poll()), 1);
+    });
+}
+
+#[test]
 fn a_batch_wants_no_more_than_there_is_room_for() {
     paused(async || {
         let start = Instant::now();

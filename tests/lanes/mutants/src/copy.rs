@@ -270,22 +270,49 @@ impl Copy {
     pub fn build(&self) -> Vec<PathBuf> {
         let mut arguments = vec!["test", "--locked", "--no-run"];
         arguments.extend(TARGETS);
-        let out = self.cargo(&arguments).output().expect("cargo");
-        let text = String::from_utf8_lossy(&out.stderr);
-        assert!(out.status.success(), "{text}");
-        let found: Vec<_> = text
-            .lines()
-            .filter(|line| line.trim_start().starts_with("Executable"))
-            .filter_map(|line| line.rsplit_once('(')?.1.strip_suffix(')'))
-            .map(|path| self.folder.join(path))
-            .collect();
-        assert_eq!(found.len(), 3, "{text}");
+        let found = built(self.cargo(&arguments));
+        assert_eq!(found.len(), TARGETS.len() - 2, "{found:?}");
         found
+    }
+
+    /// Builds the loom lane over the copy's sources, and says where its models are.
+    pub fn build_models(&self) -> Vec<PathBuf> {
+        // As deep in the copy as it is in the project: it names its sources by a way up.
+        let from = self.folder.join("tests/lanes/loom");
+        let lane = self.folder.join("target/lanes/loom");
+        let mut paths = Vec::new();
+        sources(&from.join("models"), &mut paths);
+        paths.extend(
+            ["Cargo.toml", "Cargo.lock", "build.rs", "models.rs"].map(|name| from.join(name)),
+        );
+        for path in paths {
+            let (name, text) = read(&from, &path);
+            write(&lane.join(name), &text);
+        }
+        let mut command = Command::new("cargo");
+        command
+            .args(["test", "--release", "--locked", "--lib", "--no-run"])
+            .env("CARGO_TARGET_DIR", self.build.join("loom"))
+            .current_dir(&lane);
+        built(command)
     }
 
     pub fn folder(&self) -> &Path {
         &self.folder
     }
+}
+
+/// Has cargo build tests, and finds in what it says where they are.
+fn built(mut cargo: Command) -> Vec<PathBuf> {
+    let out = cargo.output().expect("cargo");
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{text}");
+    let folder = cargo.get_current_dir().expect("a folder");
+    text.lines()
+        .filter(|line| line.trim_start().starts_with("Executable"))
+        .filter_map(|line| line.rsplit_once('(')?.1.strip_suffix(')'))
+        .map(|path| folder.join(path))
+        .collect()
 }
 
 fn id_at(text: &str, from: usize) -> Option<usize> {

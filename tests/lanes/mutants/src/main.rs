@@ -118,6 +118,34 @@ fn caught_before(path: &Path) -> HashMap<String, Outcome> {
     caught
 }
 
+/// What mutants are shown to: built, and run once, unless that is done.
+fn suite(
+    name: &str,
+    part: &str,
+    build: fn(&Copy) -> Vec<PathBuf>,
+    copy: &Copy,
+    project: &Path,
+    options: &Options,
+) -> Suite {
+    let folder = project.join("target/mutants");
+    let [binaries, seen] = ["binaries", "seen"].map(|what| folder.join(format!("{name}.{what}")));
+    if !options.as_built || !binaries.exists() {
+        let _ = fs::remove_file(&seen);
+        let built = build(copy);
+        let built = built.iter().map(|path| format!("{}\n", path.display()));
+        fs::write(&binaries, built.collect::<String>()).expect("a list");
+    }
+    let binaries = fs::read_to_string(binaries).expect("what was built");
+    let binaries = binaries.lines().map(PathBuf::from).collect();
+    let suite = Suite::new(copy.folder(), binaries, part, options.jobs, &seen);
+    println!(
+        "{name}: {} of them; not used, as they fail in the copy: {:?}",
+        suite.len(),
+        suite.failing
+    );
+    suite
+}
+
 fn main() -> ExitCode {
     let options = options();
     let began = Instant::now();
@@ -139,37 +167,21 @@ fn main() -> ExitCode {
         copy.excluded.len(),
         copy.skipped
     );
-    let (binaries, seen) = (
-        project.join("target/mutants/binaries"),
-        project.join("target/mutants/seen"),
+    let tests = suite("tests", "", Copy::build, &copy, &project, &options);
+    // Who is found by no test is shown to them.
+    let models = suite(
+        "models",
+        "loom_models",
+        Copy::build_models,
+        &copy,
+        &project,
+        &options,
     );
-    if !options.as_built {
-        let _ = fs::remove_file(&seen);
-        let built = copy
-            .build()
-            .iter()
-            .map(|path| format!("{}\n", path.display()))
-            .collect::<String>();
-        fs::write(&binaries, built).expect("a list");
-        println!("built after {} s", began.elapsed().as_secs());
-    }
-    let binaries = fs::read_to_string(binaries).expect("what was built");
-    let suite = Suite::new(
-        copy.folder(),
-        binaries.lines().map(PathBuf::from).collect(),
-        options.jobs,
-        &seen,
-    );
-    println!(
-        "{} tests run after {} s; not used, as they fail in the copy: {:?}",
-        suite.len(),
-        began.elapsed().as_secs(),
-        suite.failing
-    );
+    println!("{} s", began.elapsed().as_secs());
 
     let keys = keys(&copy.mutants);
     let before = caught_before(&known);
-    let reaching = suite.reaching();
+    let (reaching, reaching_models) = (tests.reaching(), models.reaching());
     let mut chosen: Vec<usize> = (0..copy.mutants.len())
         .filter(|id| !copy.excluded.contains(id))
         .enumerate()
@@ -195,10 +207,14 @@ fn main() -> ExitCode {
         let id = chosen[index];
         let outcome = match (before.get(&keys[id]), reaching.get(&id)) {
             (Some(outcome), _) if options.again => outcome.clone(),
-            (_, Some(tests)) => suite.judge(id, tests),
+            (_, Some(reaching)) => tests.judge(id, reaching),
             (_, None) => Outcome::NotReached,
         };
-        if matches!(outcome, Outcome::Missed(_) | Outcome::NotReached) {
+        let outcome = match reaching_models.get(&id) {
+            Some(reaching) if outcome.is_survivor() => models.judge(id, reaching).or(outcome),
+            _ => outcome,
+        };
+        if outcome.is_survivor() {
             println!("{} {}", shown(&outcome), place(&copy.mutants[id]));
         }
         let line = format!("{}\t{}\n", shown(&outcome), keys[id]);

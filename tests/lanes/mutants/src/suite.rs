@@ -10,7 +10,8 @@ use std::sync::{Mutex, atomic::AtomicUsize, atomic::Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a test may say nothing before it is put aside, besides ten times what it takes else.
+/// How long a test may say nothing before it is put aside, besides what it takes else: ten times that, or a minute if that is
+/// less, or twice that.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// How long it may say nothing before it is said to hang, as nothing else has found the mutant.
 const LONG_PATIENCE: Duration = Duration::from_secs(20);
@@ -34,6 +35,17 @@ pub enum Outcome {
     NotReached,
 }
 
+impl Outcome {
+    pub fn is_survivor(&self) -> bool {
+        matches!(self, Self::Missed(_) | Self::NotReached)
+    }
+
+    /// What was seen here, or else before.
+    pub fn or(self, before: Self) -> Self {
+        if self.is_survivor() { before } else { self }
+    }
+}
+
 pub struct Suite {
     folder: PathBuf,
     binaries: Vec<PathBuf>,
@@ -48,8 +60,14 @@ enum Run {
 }
 
 impl Suite {
-    /// Runs each test alone, with no mutant on, and notes which ones it asks for.
-    pub fn new(folder: &Path, binaries: Vec<PathBuf>, jobs: usize, seen: &Path) -> Self {
+    /// Runs each test whose name has `part` alone, with no mutant on, and notes which ones it asks for.
+    pub fn new(
+        folder: &Path,
+        binaries: Vec<PathBuf>,
+        part: &str,
+        jobs: usize,
+        seen: &Path,
+    ) -> Self {
         let mut tests = Vec::new();
         for (binary, path) in binaries.iter().enumerate() {
             let out = Command::new(path)
@@ -60,6 +78,7 @@ impl Suite {
             tests.extend(
                 text.lines()
                     .filter_map(|line| line.strip_suffix(": test"))
+                    .filter(|name| name.contains(part))
                     .map(|name| Test {
                         binary,
                         name: name.to_owned(),
@@ -101,7 +120,7 @@ impl Suite {
         let run = self.run(
             self.tests[index].binary,
             &[index],
-            LONG_PATIENCE * 3,
+            LONG_PATIENCE * 15,
             |command| {
                 command.env("RINGFENCE_REACHED", &file);
             },
@@ -195,7 +214,7 @@ impl Suite {
             .args(["--test-threads=1", "--exact"])
             .args(tests.iter().map(|index| &self.tests[*index].name))
             .current_dir(&self.folder)
-            .env("RINGFENCE_CASES", "32")
+            .env("RINGFENCE_CASES", "64")
             .env("RINGFENCE_SEED", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -229,7 +248,8 @@ impl Suite {
             let (name, time) = pending
                 .first_key_value()
                 .map_or(("", Duration::ZERO), |(name, time)| (*name, *time));
-            match told.recv_timeout(patience + time * 10) {
+            let usual = (time * 10).min(LONG_PATIENCE * 3).max(time * 2);
+            match told.recv_timeout(patience + usual) {
                 Ok(bytes) => text.push_str(&String::from_utf8_lossy(&bytes)),
                 Err(mpsc::RecvTimeoutError::Timeout) => return Run::Silent(name.to_owned()),
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
