@@ -56,9 +56,7 @@ impl<T> Delivery<T> {
     /// Finishes it, and returns the item.
     #[must_use = "use `done` to drop the item"]
     pub fn into_inner(mut self) -> T {
-        let item = self.item.take();
-        drop(self);
-        match item {
+        match self.item.take() {
             Some(item) => item,
             None => unreachable!("a delivery has its item until it ends"),
         }

@@ -500,22 +500,26 @@ fn eight_by_eight_share_equally() {
 #[test]
 fn a_long_drain_lets_others_run() {
     single_thread(async || {
-        let (sender, mut receiver) = queue::unbounded();
-        let mut items = vec![0_u8; 2_000_000];
-        sender.send_many(&mut items).await.unwrap();
-        drop(sender);
-        let turns = scope(async |group: &TaskGroup| {
-            let drained = group.spawn(async move { while receiver.recv().await.is_ok() {} });
-            let mut turns = 0_usize;
-            while !drained.is_finished() {
-                turns += 1;
-                tokio::task::yield_now().await;
-            }
-            Ok(turns)
-        })
-        .await
-        .unwrap();
-        assert!(turns > 2_000_000 / 200, "{turns} turns");
+        let ring = (Queue::unbounded(), 2_000_000);
+        let ranked = (Queue::unbounded().rank(|_| 0), 20_000);
+        for (queue, count) in [ring, ranked] {
+            let (sender, mut receiver) = queue.build();
+            let mut items = vec![0_u8; count];
+            sender.send_many(&mut items).await.unwrap();
+            drop(sender);
+            let turns = scope(async |group: &TaskGroup| {
+                let drained = group.spawn(async move { while receiver.recv().await.is_ok() {} });
+                let mut turns = 0_usize;
+                while !drained.is_finished() {
+                    turns += 1;
+                    tokio::task::yield_now().await;
+                }
+                Ok(turns)
+            })
+            .await
+            .unwrap();
+            assert!(turns > count / 200, "{turns} turns");
+        }
     });
 }
 
@@ -577,6 +581,7 @@ fn len_and_is_empty_count_the_items_and_nothing_else() {
         for sent in 1..=100 {
             sender.try_send(sent).unwrap();
             assert_eq!((receiver.len(), receiver.is_empty()), (sent, false));
+            assert_eq!((sender.len(), sender.is_empty()), (sent, false));
         }
         assert_eq!(
             sender.try_send(101).is_err(),

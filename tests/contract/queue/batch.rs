@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringfence::queue::{self, Queue, SendError};
+use ringfence::queue::{self, Overflow, Queue, SendError};
 use ringfence::timeout;
 use tokio::time::{Instant, sleep};
 use tokio_test::task::spawn;
@@ -151,6 +151,11 @@ fn a_batch_dropped_half_way_leaves_everything_in_the_queue() {
         let late = timeout(ms(10), receiver.recv_batch(&mut batch, 9, ms(100))).await;
         assert!(late.is_err() && batch.is_empty());
         assert_eq!(drain(&mut receiver), [0, 1, 2]);
+        let mut half = spawn(receiver.recv_batch(&mut batch, 9, ms(100)));
+        assert_pending!(half.poll());
+        sender.try_send(3).unwrap();
+        drop(half);
+        assert_eq!(sender.stats().waiting_receivers, 0);
     });
 }
 
@@ -205,6 +210,11 @@ fn send_many_keeps_what_it_could_not_send() {
         assert_eq!(items, [3, 4]);
         assert_eq!(drain(&mut receiver), [1, 2]);
     }
+    let (sender, mut receiver) = Queue::bounded(2).overflow(Overflow::Refuse).build();
+    let mut items = vec![1, 2, 3, 4];
+    let refused = assert_ready!(spawn(sender.send_many(&mut items)).poll());
+    assert_eq!((refused, items), (Err(SendError::Full(())), vec![3, 4]));
+    assert_eq!(drain(&mut receiver), [1, 2]);
 }
 
 #[test]
@@ -335,9 +345,10 @@ fn a_batch_that_is_there_does_not_wait() {
     for item in 1..=3 {
         sender.try_send(item).unwrap();
     }
-    let mut items = Vec::new();
-    assert_ready_ok!(spawn(receiver.recv_batch(&mut items, 3, Duration::MAX)).poll());
-    assert_eq!(items, [1, 2, 3]);
+    let mut items = vec![0];
+    let batch = spawn(receiver.recv_batch(&mut items, 3, Duration::MAX)).poll();
+    assert_eq!(assert_ready_ok!(batch), 3);
+    assert_eq!(items, [0, 1, 2, 3]);
     assert_eq!(sender.stats().received, 3);
 }
 

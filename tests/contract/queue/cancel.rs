@@ -113,6 +113,14 @@ fn cancelled_waiters_leave_no_trace() {
     }
     let mut join = spawn(sender.join());
     assert_ready!(join.poll());
+    sender.try_send(1).unwrap();
+    let task = waker.waker();
+    for _ in 0..100 {
+        let mut cx = Context::from_waker(&task);
+        assert!(std::pin::pin!(sender.join()).poll(&mut cx).is_pending());
+        assert!(std::pin::pin!(sender.closed()).poll(&mut cx).is_pending());
+    }
+    drop(task);
     assert_eq!(Arc::strong_count(&waker), 1);
     assert_eq!(receiver.stats().waiting_receivers, 0);
 }

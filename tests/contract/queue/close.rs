@@ -112,7 +112,9 @@ fn the_last_receiver_gone_gives_senders_their_items_back() {
 #[test]
 fn closing_twice_is_the_same_as_closing_once() {
     let (sender, receiver) = queue::bounded::<u8>(1);
+    assert!(!sender.is_closed());
     assert!(sender.close());
+    assert!(sender.is_closed());
     assert!(!sender.close());
     assert!(!receiver.close());
 }

@@ -11,7 +11,7 @@ use ringfence::{BorrowGroup, Outcome, TaskGroup, borrow_scope, fan_out, scope, t
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
 
-use crate::support::{Count, Log, caught, every_runtime, settle, single_thread};
+use crate::support::{Count, Log, OnDrop, caught, every_runtime, settle, single_thread};
 
 #[test]
 fn join_of_an_empty_queue_is_ready() {
@@ -226,31 +226,51 @@ fn after_an_abort_join_waits_for_deliveries_alone() {
 
 #[test]
 fn a_delivery_cut_short_by_a_cancel_is_never_the_last() {
-    every_runtime(async || {
-        let (sender, receiver) = Queue::bounded(4).redeliver(1).build();
-        sender.try_send(1).unwrap();
-        let mut worker = receiver.clone();
-        let ended = scope(async |group: &TaskGroup| {
-            let working = group.spawn(async move {
-                let _delivery = worker.deliver().await;
-                pending::<()>().await;
-            });
-            while sender.stats().in_delivery == 0 {
-                tokio::task::yield_now().await;
-            }
+    for is_alone in [false, true] {
+        every_runtime(async || cut_short(is_alone).await);
+    }
+}
+
+/// With its whole group, or alone.
+async fn cut_short(is_alone: bool) {
+    let (sender, receiver) = Queue::bounded(4).redeliver(1).build();
+    sender.try_send(1).unwrap();
+    let mut worker = receiver.clone();
+    let ended = scope(async |group: &TaskGroup| {
+        let working = group.spawn(async move {
+            let _delivery = worker.deliver().await;
+            pending::<()>().await;
+        });
+        while sender.stats().in_delivery == 0 {
+            tokio::task::yield_now().await;
+        }
+        if is_alone {
+            drop(working.cancel_and_wait().await);
+        } else {
             group.cancel();
             working.await;
-            Ok(())
-        });
-        assert!(ended.await.is_err());
-        let stats = sender.stats();
-        assert_eq!((stats.redelivered, stats.dead), (1, 0));
-        let mut other = receiver.clone();
-        let again = other.try_deliver().unwrap();
-        assert_eq!(again.attempt(), 2);
-        drop(again); // by itself: that was the last
-        assert_eq!(sender.stats().dead, 1);
+        }
+        Ok(())
     });
+    assert_eq!(ended.await.is_err(), !is_alone);
+    let stats = sender.stats();
+    assert_eq!((stats.redelivered, stats.dead), (1, 0));
+    let mut other = receiver.clone();
+    let again = other.try_deliver().unwrap();
+    assert_eq!(again.attempt(), 2);
+    drop(again); // by itself: that was the last
+    assert_eq!(sender.stats().dead, 1);
+}
+
+#[test]
+fn an_item_is_gone_before_its_delivery_is_finished() {
+    let (sender, mut receiver) = queue::bounded::<Box<dyn Send>>(1);
+    let (log, stats) = (Log::new(), sender.clone());
+    let seen = log.clone();
+    let item = OnDrop::new(move || seen.push(stats.stats().in_delivery));
+    sender.try_send(Box::new(item)).ok().unwrap();
+    receiver.try_deliver().unwrap().done();
+    assert_eq!((log.entries(), sender.stats().in_delivery), (vec![1], 0));
 }
 
 #[test]

@@ -50,9 +50,14 @@ fn a_sender_makes_a_sink() {
         let (sender, mut receiver) = queue::bounded(1);
         {
             let mut sink = spawn(sender.clone().into_sink());
-            assert_ready_ok!(sink.enter(|cx, sink| sink.poll_ready(cx)));
-            assert_eq!(sender.try_send(1), Err(SendError::Full(1)));
+            for _ in 0..2 {
+                assert_ready_ok!(sink.enter(|cx, sink| sink.poll_ready(cx)));
+                assert_eq!(sender.try_send(1), Err(SendError::Full(1)));
+            }
+            assert_ready_ok!(sink.enter(|cx, sink| sink.poll_close(cx)));
+            assert!(sender.try_send(0).is_ok(), "it needs no room any more");
         }
+        assert_eq!(receiver.try_recv().unwrap(), 0);
         assert!(sender.try_send(1).is_ok());
         let mut sink = sender.into_sink();
         let sends = async {
@@ -154,6 +159,9 @@ fn a_stream_that_waits_is_woken_once_and_passes_on_what_it_does_not_take() {
         sender.try_send(item).unwrap();
     }
     assert_eq!(waker.wakes(), 2, "once for all three");
+    // Nor does what asks once keep the place.
+    assert_eq!(*other.try_deliver().unwrap(), 2);
+    assert_eq!(sender.stats().waiting_receivers, 0);
 }
 
 #[test]
