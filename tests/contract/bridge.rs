@@ -6,7 +6,7 @@ use ringfence::{Cause, Outcome, OutcomeHandle, OwnedGroup, Scope, Spawn, TaskGro
 use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Count, Drops, every_runtime, paused};
+use crate::support::{Count, Drops, every_runtime, paused, settle};
 
 #[test]
 fn a_group_is_spawned_into_as_an_object() {
@@ -133,6 +133,7 @@ fn a_group_follows_a_token_of_tokio_util() {
         let quiet = CancellationToken::new();
         let ended = scope(async |group: &TaskGroup<String>| {
             group.spawner().cancel_on(&quiet);
+            settle().await;
             Ok(())
         });
         assert!(ended.await.is_ok());

@@ -388,6 +388,8 @@ fn with_details_a_task_tells_its_age_its_polls_and_what_it_waits_for() {
                 (Some(ms(40)), Some(2), None)
             );
             assert_eq!(waiter.waits_for, Some(WaitsFor::Child(id)));
+            assert!(slow.to_string().ends_with(", 40.0ms, 2 polls"), "{slow}");
+            assert!(waiter.to_string().contains(", 1 poll, "), "{waiter}");
             Ok(())
         });
         run.await.expect("nobody fails");
@@ -663,7 +665,7 @@ fn the_tree_is_text_and_json_and_mermaid() {
 #[test]
 fn a_name_means_nothing_to_the_format_that_it_is_written_in() {
     paused(async || {
-        let name = "\\\"<#>\u{1}";
+        let name = "\\\" <#>\u{1}";
         let run = named("escaped").deadline(Deadline::after(ms(9)));
         let run = run.run(async |group: &Group| {
             let child = group.named(name).spawn(shield(ms(9), sleep(ms(5))));
@@ -672,9 +674,9 @@ fn a_name_means_nothing_to_the_format_that_it_is_written_in() {
             let seen = look("escaped");
             assert!(seen.to_string().contains("9.0ms left"), "{seen}");
             let json = seen.to_json();
-            assert!(json.contains(r#""\\\"<#>\u0001""#), "{json}");
+            assert!(json.contains(r#""\\\" <#>\u0001""#), "{json}");
             let mermaid = seen.to_mermaid();
-            let label = "[\"\\#quot;#lt;#35;#gt; <br/>";
+            let label = "[\"\\#quot; #lt;#35;#gt; <br/>";
             assert!(mermaid.contains(label), "{mermaid}");
             Ok(())
         });

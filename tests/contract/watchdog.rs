@@ -9,7 +9,7 @@ use ringfence::inspect::{Stall, Watchdog, Watching};
 use ringfence::{OwnedGroup, Scope, TaskGroup, scope};
 use tokio::task::yield_now;
 
-use crate::support::{Count, current_thread, multi_thread, single_thread, until};
+use crate::support::{Count, current_thread, multi_thread, settle, single_thread, until};
 
 type Group = TaskGroup<String>;
 
@@ -47,6 +47,7 @@ fn a_task_that_does_not_come_back_is_named_while_it_lasts_and_when_it_is_over() 
                 // Never awaits, until it was found.
                 let told = told.lock().expect("nobody panics");
                 assert!(!about(&told, "greedy").next().expect("it is told"));
+                block(ms(20)); // it is looked at again, and is no news
             });
             Ok(())
         });
@@ -111,6 +112,23 @@ fn whoever_holds_up_a_shutdown_is_named() {
         assert!(text.contains("`slow to end`: closing") && text.contains("watchdog.rs"), "{text}");
     });
     drop(watching);
+}
+
+#[test]
+fn a_watchdog_that_is_dropped_tells_nothing_any_more() {
+    current_thread().block_on(async {
+        let (watching, told) = start(Watchdog::new().slow_poll(ms(1)).lag(ms(1)));
+        drop(watching);
+        let _before = told.try_iter().count();
+        let run = scope(async |group: &Group| {
+            group.spawn(async { block(ms(20)) });
+            settle().await; // the runtime is late
+            settle().await;
+            Ok(())
+        });
+        run.await.expect("nobody fails");
+        assert_eq!(told.try_iter().count(), 0);
+    });
 }
 
 #[test]
