@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use ringfence::{
     Process, RunReport, Scope, StopSignal, TaskGroup, root,
     supervise::{Child as Service, Supervisor},
@@ -161,12 +162,14 @@ fn a_signal_stops_it_in_order_and_it_exits_with_zero() {
                         assert!(group.try_spawn(async {}).is_err());
                         Ok(())
                     })
+                    .inspect(|report| say(report.signal().expect("a signal")))
                     .await
             },
         );
         program.expect("ready");
         program.signal(name);
         program.expect(&format!("on request: SIG{name}"));
+        program.expect(&format!("SIG{name}"));
         program.expect("0, 1 finished");
         let told = format!("ringfence: stopped by SIG{name}: 1 finished, 0 forced\n");
         assert_eq!(program.end(), (Some(0), told));
@@ -804,6 +807,20 @@ fn exit_codes_of_signals_are_those_of_a_shell() {
         (130, 143)
     );
     assert_eq!(StopSignal::Terminate.to_string(), "SIGTERM");
+}
+
+#[test]
+fn each_setting_leaves_the_others_as_they_are() {
+    let process = Process::new().name("app").grace(ms(1)).bound(ms(2));
+    let shown = format!("{:?}", process.nag_every(ms(3)));
+    for setting in [
+        "name: Some(\"app\")",
+        "grace: 1ms",
+        "bound: 2ms",
+        "nag: 3ms",
+    ] {
+        assert!(shown.contains(setting), "{shown}");
+    }
 }
 
 #[test]

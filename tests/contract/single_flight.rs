@@ -98,7 +98,7 @@ fn an_error_is_shared_as_it_is() {
         };
         let (a, b) = tokio::join!(flights.run(7, fail), flights.run(7, fail));
         let (a, b) = (a.expect_err("no"), b.expect_err("no"));
-        assert_eq!(a.to_string(), "no");
+        assert_eq!((a.to_string(), a.is_lost()), ("no".to_owned(), false));
         let (Some(a), Some(b)) = (a.error(), b.error()) else {
             panic!("an error");
         };
@@ -130,7 +130,7 @@ fn a_call_that_nobody_waits_for_is_finished_and_can_be_joined() {
             flights.run(7, move || counted(&calls))
         };
         assert!(timeout(ms(5), run()).await.is_err());
-        assert_eq!(flights.len(), 1);
+        assert_eq!((flights.len(), flights.is_empty()), (1, false));
         assert_eq!(run().await.ok(), Some(1));
         assert!(timeout(ms(5), run()).await.is_err());
         sleep(ms(6)).await;
@@ -395,6 +395,27 @@ fn a_circle_of_calls_is_refused_to_whoever_would_close_it() {
             }
         });
         assert_eq!(landed.await.ok(), Some(1));
+    });
+}
+
+#[test]
+fn a_wait_that_was_given_up_closes_no_circle() {
+    paused(async || {
+        let flights = Arc::new(Flights::new());
+        let (one, two) = (flights.clone(), flights.clone());
+        let wanted = flights.run(2, move || async move {
+            sleep(ms(8)).await;
+            let other = two.run(1, async || Ok(0)).await;
+            other.map(|one| one + 10).map_err(|error| error.to_string())
+        });
+        let impatient = flights.run(1, move || async move {
+            let other = timeout(ms(5), one.run(2, async || Ok(0))).await;
+            assert!(other.is_err(), "it takes longer");
+            sleep(ms(10)).await;
+            Ok(1)
+        });
+        let (two, one) = tokio::join!(wanted, impatient);
+        assert_eq!((one.ok(), two.ok()), (Some(1), Some(11)));
     });
 }
 

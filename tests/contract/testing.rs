@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ringfence::testing::{Smallest, cut_at_every_await, nothing_alive};
 use ringfence::{OwnedGroup, Scope, Slots, TaskGroup, fan_out, queue, scope, shield, timeout};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::support::{Count, every_runtime, paused};
 
@@ -99,12 +99,13 @@ fn a_future_is_cut_before_it_begins_and_at_each_await_that_waits() {
             sleep(ms(1)).await;
             passed.add();
         };
-        let mut seen = Vec::new();
+        let (mut seen, start) = (Vec::new(), Instant::now());
         let cuts = cut_at_every_await(make, async |cut| {
             seen.push((cut, begun.get(), passed.get()));
         })
         .await;
         assert_eq!(cuts, 3);
+        assert_eq!(start.elapsed(), ms(3), "what is cut is not waited for");
         assert_eq!(seen, [(0, 0, 0), (1, 1, 0), (2, 2, 1), (3, 3, 3)]);
     });
 }
