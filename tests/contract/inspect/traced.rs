@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use ringfence::inspect::Traced;
-use ringfence::{Ready, Scope, TaskGroup, root, scope};
+use ringfence::{Ready, Scope, TaskGroup, fan_out, root, scope};
 use tokio::task::yield_now;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -14,7 +14,7 @@ use tracing::{Event, Metadata, Subscriber};
 use tracing_core::span::Current;
 
 use crate::hearing::hearing;
-use crate::support::{PanicOnDrop, paused};
+use crate::support::{Count, PanicOnDrop, paused, single_thread, until};
 
 type Group = TaskGroup<String>;
 
@@ -140,6 +140,45 @@ fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
     };
     assert_eq!(heard("ERROR", "on the way out"), 1);
     assert_eq!(heard("WARN", "deaf"), 1);
+}
+
+#[test]
+fn what_is_given_up_and_what_does_not_matter_are_events_too() {
+    let ear = Ear::default();
+    hearing(&ear, || {
+        single_thread(async || {
+            let (release, blocked) = std::sync::mpsc::channel::<()>();
+            let running = Count::new();
+            let begun = running.clone();
+            let run = Scope::new().give_up_blocking_after(Duration::ZERO);
+            let run = run.run(async |group: &Group| {
+                group.named("stuck").spawn_blocking(move || {
+                    begun.add();
+                    let _ = blocked.recv();
+                });
+                until(|| running.get() == 1).await;
+                group.cancel();
+                Ok(())
+            });
+            assert_eq!(run.await.expect_err("cancelled").abandoned().len(), 1);
+            drop(release);
+            let first = fan_out(0..2).first_success(|number| async move {
+                match number {
+                    0 => Err("the loser".to_owned()),
+                    other => Ok(other),
+                }
+            });
+            assert_eq!(first.await.expect("one is good"), Some(1));
+        });
+    });
+    let told = ear.told();
+    let heard = |level, part| {
+        let is_it = |text: &&String| text.starts_with(level) && text.contains(part);
+        told.iter().filter(is_it).count()
+    };
+    assert_eq!(heard("WARN", "`stuck`"), 1, "{told:?}");
+    assert_eq!(heard("WARN", ", and was given up"), 1, "{told:?}");
+    assert_eq!(heard("DEBUG", "was overlooked"), 1, "{told:?}");
 }
 
 #[test]
