@@ -189,6 +189,7 @@ where
                     shared.door.deliver(n);
                 }
                 shared.done().await;
+                drop(combine); // as at the end of `run`
                 made
             },
         )
@@ -395,7 +396,10 @@ where
                 });
                 Worker::start(shared.clone());
                 let on_signal = |reason| shared.door.stop(Some(reason));
-                Ok(until_signalled(on_signal, drive(shared.clone())).await)
+                let ended = until_signalled(on_signal, drive(shared.clone())).await;
+                // While the result is in a variable: what a destructor throws once it is returned would leak it (rust-lang/rust#47949).
+                drop(shared);
+                Ok(ended)
             })
     }
 }

@@ -271,7 +271,7 @@ impl<'g> Driver<'g> {
         }
         let mut around = pin!(heed(self.desk.clone(), around));
         let mut is_heard = false;
-        loop {
+        let ended = loop {
             step().await; // also for the sake of runs that cannot be looked at when the budget is spent
             let (rung, ready) = self.desk.tray.with(|tray| {
                 tray.has_news = false;
@@ -295,7 +295,7 @@ impl<'g> Driver<'g> {
             let is_at_rest = steps.is_empty();
             steps.into_iter().for_each(|step| self.step(step));
             if is_over {
-                return self.finish();
+                break self.finish();
             }
             if !is_at_rest {
                 continue;
@@ -308,7 +308,11 @@ impl<'g> Driver<'g> {
                 Pin::new(&mut news).poll(cx)
             });
             let _elapsed = timeout_at(deadline, news).await;
-        }
+        };
+        // The hook is dropped while the report is in a variable: what that throws once it is returned would leak it
+        // (rust-lang/rust#47949).
+        drop(self);
+        ended
     }
 
     /// Looks whether a run has ended, and is gone (K3).
@@ -336,7 +340,7 @@ impl<'g> Driver<'g> {
         });
     }
 
-    fn finish(mut self) -> Result<SupervisorReport, SupervisorError> {
+    fn finish(&mut self) -> Result<SupervisorReport, SupervisorError> {
         let mut report = std::mem::take(&mut self.report);
         report.restarts = self.desk.restarts();
         match self.escalated.take() {

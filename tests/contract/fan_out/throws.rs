@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{Fail, bad, good, ms};
-use crate::support::{Count, PanicOnDrop, caught, paused, settle};
+use crate::support::{Count, Drops, PanicOnDrop, caught, paused, settle};
 
 /// A value that throws when it is dropped, at one place.
 fn bomb(is_here: bool) -> Option<PanicOnDrop> {
@@ -113,6 +113,47 @@ fn a_value_that_throws_costs_no_error_and_no_winner() {
         };
         assert_eq!(fan().first_success(work).await.unwrap(), Some(1));
         assert_eq!(fan().local().first_success(work).await.unwrap(), Some(1));
+    });
+}
+
+#[test]
+fn values_are_dropped_although_what_made_them_throws_when_it_goes() {
+    paused(async || {
+        let drops = Drops::new();
+        let fan = || fan_out(0..8).limit(2);
+        let work = |held: Option<PanicOnDrop>| {
+            let drops = drops.clone();
+            move |_: i32| {
+                let (_held, value) = (&held, drops.guard());
+                async { good(value) }
+            }
+        };
+        let bomb = || Some(PanicOnDrop("function"));
+        let ends = [
+            caught(fan().collect(work(bomb()))).await.map(drop),
+            caught(fan().collect_unordered(work(bomb())))
+                .await
+                .map(drop),
+            caught(fan().outcomes(work(bomb()))).await.map(drop),
+            caught(fan().first_success(work(bomb()))).await.map(drop),
+        ];
+        assert!(
+            ends.iter()
+                .all(|end| end.as_ref().is_err_and(|text| text == "function")),
+            "{ends:?}"
+        );
+        let push = |held: Option<PanicOnDrop>| {
+            move |mut all: Vec<_>, value| {
+                let _held = &held;
+                all.push(value);
+                all
+            }
+        };
+        for (throws, also) in [(bomb(), None), (None, bomb())] {
+            let fold = fan().fold(Vec::new(), work(throws), push(also));
+            assert_eq!(caught(fold).await.map(drop).unwrap_err(), "function");
+        }
+        assert_eq!((drops.alive(), drops.made() >= 41), (0, true));
     });
 }
 

@@ -15,7 +15,7 @@ use ringfence::{
 use tokio::{runtime::Builder, time::sleep};
 
 use super::{DELAYS, Diary, for_a_while, idle, ms};
-use crate::support::{Log, PanicOnDrop, paused, single_thread};
+use crate::support::{DropGuard, Drops, Log, PanicOnDrop, caught, paused, single_thread};
 
 #[test]
 fn each_end_of_a_run_goes_to_the_hook() {
@@ -52,6 +52,11 @@ fn each_end_of_a_run_goes_to_the_hook() {
         );
     });
 }
+
+/// An error that is seen when it is dropped.
+#[derive(Debug, thiserror::Error)]
+#[error("held")]
+struct Held(DropGuard);
 
 struct Hears(Log<String>);
 
@@ -211,6 +216,27 @@ fn a_closure_whose_destructor_panics_harms_nobody() {
             })
         });
         for_a_while(supervisor, 100).await.expect("a shutdown");
+    });
+}
+
+#[test]
+fn what_ends_a_supervisor_is_dropped_although_its_hook_throws_when_it_goes() {
+    paused(async || {
+        let drops = Drops::new();
+        let bomb = PanicOnDrop("hook");
+        let mut supervisor = Supervisor::new().on_end(move |_| {
+            let _held = &bomb;
+        });
+        let made = drops.clone();
+        supervisor.add(Child::critical("c", move |_| {
+            let guard = made.guard();
+            async { Err::<(), _>(BoxError::from(Held(guard))) }
+        }));
+        assert_eq!(
+            caught(supervisor.run()).await.map(drop).unwrap_err(),
+            "hook"
+        );
+        assert_eq!((drops.made(), drops.alive()), (1, 0));
     });
 }
 
