@@ -1,6 +1,6 @@
 //! Mutants of our source, all in one build: what is planted, how, and who survives is in `README.md`.
 //!
-//! `mutants [--files PART]... [--again] [--as-built] [--every N] [--jobs N]`
+//! `mutants [--files PART]... [--again] [--models] [--as-built] [--every N] [--jobs N]`
 
 mod copy;
 mod kinds;
@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
 struct Options {
     files: Vec<String>,
     again: bool,
+    models: bool,
     as_built: bool,
     every: usize,
     jobs: usize,
@@ -52,6 +53,7 @@ fn options() -> Options {
     let mut options = Options {
         files: Vec::new(),
         again: false,
+        models: false,
         as_built: false,
         every: 1,
         jobs: std::thread::available_parallelism().map_or(1, usize::from),
@@ -61,6 +63,7 @@ fn options() -> Options {
         match argument.as_str() {
             "--files" => options.files.extend(arguments.next()),
             "--again" => options.again = true,
+            "--models" => options.models = true,
             "--as-built" => options.as_built = true,
             "--every" => {
                 options.every = arguments
@@ -75,7 +78,7 @@ fn options() -> Options {
                     .unwrap_or(options.jobs)
             }
             other => panic!(
-                "{other}: mutants [--files PART]... [--again] [--as-built] [--every N] [--jobs N]"
+                "{other}: mutants [--files PART]... [--again] [--models] [--as-built] [--every N] [--jobs N]"
             ),
         }
     }
@@ -207,6 +210,7 @@ fn main() -> ExitCode {
         let id = chosen[index];
         let outcome = match (before.get(&keys[id]), reaching.get(&id)) {
             (Some(outcome), _) if options.again => outcome.clone(),
+            (_, Some(reaching)) if options.models => Outcome::Missed(reaching.len()),
             (_, Some(reaching)) => tests.judge(id, reaching),
             (_, None) => Outcome::NotReached,
         };
