@@ -2,19 +2,19 @@
 
 use std::fmt::Debug;
 use std::future::pending;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use ringfence::inspect::Traced;
 use ringfence::{Ready, Scope, TaskGroup, root, scope};
-use tokio::task::yield_now;
+use tokio::{sync::oneshot, task::yield_now};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use tracing_core::span::Current;
 
 use crate::hearing::hearing;
-use crate::support::{PanicOnDrop, paused};
+use crate::support::{PanicOnDrop, paused, single_thread};
 
 type Group = TaskGroup<String>;
 
@@ -133,6 +133,22 @@ fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
             drop(dropped);
             root().wait(grace).await.expect("all are gone");
         });
+        single_thread(async || {
+            let (release, gate) = mpsc::channel::<()>();
+            let (begin, begun) = oneshot::channel::<()>();
+            let run = Scope::new().give_up_blocking_after(Duration::ZERO);
+            let run = run.run(async |group: &Group| {
+                group.named("blocked").spawn_blocking(move || {
+                    drop(begin);
+                    drop(gate.recv());
+                });
+                assert!(begun.await.is_err(), "it runs");
+                group.cancel();
+                Ok(())
+            });
+            assert!(run.await.is_err());
+            drop(release);
+        });
     });
     let heard = |level, part| {
         let is_it = |text: &String| text.starts_with(level) && text.contains(part);
@@ -140,6 +156,8 @@ fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
     };
     assert_eq!(heard("ERROR", "on the way out"), 1);
     assert_eq!(heard("WARN", "deaf"), 1);
+    assert_eq!(heard("WARN", "blocked"), 1);
+    assert_eq!(heard("WARN", "given up"), 1);
 }
 
 #[test]
