@@ -171,7 +171,7 @@ impl Core {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(ringfence_loom, ringfence_shuttle))))]
 mod tests {
     use std::sync::Weak;
 
@@ -194,8 +194,8 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_call_that_is_over_is_forgotten_by_every_group_around_that_has_a_bound() {
+    #[test]
+    fn a_call_that_is_over_is_forgotten_by_every_group_around_that_has_a_bound() {
         let with = |gives_up, parent: Option<&Arc<Core>>| {
             let settings = Settings {
                 gives_up,
