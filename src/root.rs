@@ -7,8 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::observe::{DisplacedWhat, displace};
-use crate::panic::catch;
+use crate::observe::wake;
 use crate::sync::Lock;
 use crate::time::{Elapsed, timeout};
 
@@ -49,12 +48,8 @@ impl RootState {
             }
             std::mem::take(&mut orphans.waiters)
         };
-        for waiter in waiters.into_values() {
-            // A waker may throw: that must not cost the others their turn.
-            if let Err(panic) = catch(|| waiter.wake()) {
-                displace(None, None, DisplacedWhat::Panic(panic));
-            }
-        }
+        // A waker may throw: that must not cost the others their turn.
+        waiters.into_values().for_each(|waiter| wake(Some(waiter)));
     }
 }
 

@@ -59,8 +59,7 @@ impl Lender {
 
 impl Drop for Lender {
     fn drop(&mut self) {
-        let loan = self.of.lenders.0.lock().remove(self.task);
-        drop(loan);
+        let _loan = self.of.lenders.0.lock().remove(self.task);
     }
 }
 

@@ -45,6 +45,7 @@ fn a_fresh_budget_pays_for_its_capacity() {
             let budget = RetryBudget::new(0.1).capacity(capacity).reserve(0);
             assert_eq!(spend(&budget).await, capacity);
             assert_eq!((budget.available(), budget.refused()), (0.0, 1));
+            assert_eq!((spend(&budget).await, budget.refused()), (0, 2));
         }
     });
 }

@@ -806,7 +806,7 @@ fn two_observers_hear_everything_and_one_that_throws_costs_the_other_nothing() {
             (thrown.get(), log.entries()),
             (2, vec!["spawned".to_owned(), "Completed".to_owned()])
         );
-        let both = (Throws(thrown.clone()), Hears(log.clone()));
+        let both = (Throws(thrown.clone()), Arc::new(Hears(log.clone())));
         let run = Scope::new().grace(ms(5)).observer(Arc::new(both));
         let run = run.run(async |group: &Group| {
             group.spawn(pending::<()>());

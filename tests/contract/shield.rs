@@ -3,6 +3,7 @@
 use std::{
     future::{Future, pending, poll_fn},
     pin::pin,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -17,7 +18,9 @@ use tokio::{
     time::{Instant, advance, sleep},
 };
 
-use crate::support::{Count, Log, caught, current_thread, every_runtime_in_a_task, paused, settle};
+use crate::support::{
+    Count, Log, OnDrop, caught, current_thread, every_runtime_in_a_task, paused, settle,
+};
 
 type Group = TaskGroup<String>;
 type Borrowing<'env> = BorrowGroup<'env, String>;
@@ -140,6 +143,26 @@ fn a_section_that_nobody_polls_any_more_has_its_bound_all_the_same() {
         };
         let (took, error) = cancelled_at_5(Scope::new(), inside).await;
         assert_eq!((took, error.forced().len()), (ms(105), 1));
+        // The task around is not held up either, when its body has outlasted the bound and the section is kept elsewhere.
+        let kept = Arc::new(Mutex::new(None));
+        let (elsewhere, gone) = (kept.clone(), Log::new());
+        let (began, log) = (Instant::now(), gone.clone());
+        let inside = async move {
+            let _gone = OnDrop::new(move || log.push(began.elapsed()));
+            let inner = scope(async |group: &Group| -> Done {
+                let mut section = Box::pin(shield(ms(30), pending::<()>()));
+                assert!(futures::poll!(section.as_mut()).is_pending());
+                *elsewhere.lock().unwrap() = Some(section);
+                group.spawn(shield(ms(500), sleep(ms(200))));
+                yield_now().await;
+                group.cancel();
+                pending().await
+            });
+            drop(inner.await);
+        };
+        let (took, _) = cancelled_at_5(Scope::new(), inside).await;
+        assert_eq!((gone.entries(), took), (vec![ms(30)], ms(200)));
+        drop(kept);
     });
 }
 

@@ -1,12 +1,14 @@
 //! What `tracing` hears of groups.
 
 use std::fmt::Debug;
-use std::future::pending;
+use std::future::{Future, pending};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use ringfence::inspect::Traced;
-use ringfence::{Ready, Scope, TaskGroup, root, scope};
+use ringfence::{Limiter, Ready, Scope, TaskGroup, root, scope};
 use tokio::{sync::oneshot, task::yield_now};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -108,6 +110,14 @@ fn the_birth_and_the_end_of_a_child_are_events() {
     );
 }
 
+struct Bomb;
+
+impl Wake for Bomb {
+    fn wake(self: Arc<Self>) {
+        panic!("thrown by a waker");
+    }
+}
+
 #[test]
 fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
     let ear = Ear::default();
@@ -133,6 +143,15 @@ fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
             drop(dropped);
             root().wait(grace).await.expect("all are gone");
         });
+        paused(async || {
+            let limiter = Limiter::new(1);
+            let held = limiter.try_acquire();
+            let mut wait = pin!(limiter.acquire());
+            let bomb = Waker::from(Arc::new(Bomb));
+            let polled = wait.as_mut().poll(&mut Context::from_waker(&bomb));
+            assert!(polled.is_pending());
+            drop(held);
+        });
         single_thread(async || {
             let (release, gate) = mpsc::channel::<()>();
             let (begin, begun) = oneshot::channel::<()>();
@@ -140,7 +159,7 @@ fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
             let run = run.run(async |group: &Group| {
                 group.named("blocked").spawn_blocking(move || {
                     drop(begin);
-                    drop(gate.recv());
+                    assert!(gate.recv().is_err());
                 });
                 assert!(begun.await.is_err(), "it runs");
                 group.cancel();
@@ -155,6 +174,7 @@ fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
         ear.told().iter().filter(|text| is_it(text)).count()
     };
     assert_eq!(heard("ERROR", "on the way out"), 1);
+    assert_eq!(heard("ERROR", "thrown by a waker"), 1);
     assert_eq!(heard("WARN", "deaf"), 1);
     assert_eq!(heard("WARN", "blocked"), 1);
     assert_eq!(heard("WARN", "given up"), 1);

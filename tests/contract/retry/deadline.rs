@@ -152,6 +152,16 @@ fn the_earlier_of_timeout_and_deadline_ends_an_attempt() {
             (error.reason(), error.attempt_timed_out()),
             (RetryReason::Deadline, None)
         );
+        // At the same instant it is the deadline.
+        let run = STEADY
+            .retry(|_| pending::<Result<(), Oops>>())
+            .attempt_timeout(ms(300))
+            .deadline(Deadline::after(ms(300)));
+        let error = run.await.unwrap_err();
+        assert_eq!(
+            (error.reason(), error.attempt_timed_out()),
+            (RetryReason::Deadline, None)
+        );
         let run = STEADY
             .retry(|_| pending::<Result<(), Oops>>())
             .attempt_timeout(ms(300));
