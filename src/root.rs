@@ -64,17 +64,17 @@ impl Future for Waiting<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
-        let mut orphans = self.state.0.lock();
-        if orphans.scopes == 0 {
-            drop(orphans);
-            return Poll::Ready(());
-        }
-        let number = self.number.unwrap_or(orphans.next_waiter);
-        orphans.next_waiter = orphans.next_waiter.max(number + 1);
-        let old = orphans.waiters.insert(number, waker);
-        drop(orphans);
+        // Wakers are dropped outside the lock.
+        let (number, _old) = {
+            let mut orphans = self.state.0.lock();
+            if orphans.scopes == 0 {
+                return Poll::Ready(());
+            }
+            let number = self.number.unwrap_or(orphans.next_waiter);
+            orphans.next_waiter = orphans.next_waiter.max(number + 1);
+            (number, orphans.waiters.insert(number, waker))
+        };
         self.number = Some(number);
-        drop(old);
         Poll::Pending
     }
 }
@@ -82,8 +82,7 @@ impl Future for Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            let old = self.state.0.lock().waiters.remove(&number);
-            drop(old);
+            let _old = self.state.0.lock().waiters.remove(&number);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     future::{Future, pending},
     pin::{Pin, pin},
     sync::{Arc, Mutex, mpsc},
+    task::Context,
     thread,
     time::Duration,
 };
@@ -22,8 +23,8 @@ use tokio::{
 };
 
 use crate::support::{
-    Count, Drops, Log, OnDrop, PATIENCE, PanicOnDrop, Watchdog, current_thread, every_runtime,
-    multi_thread, paused, spawn, until,
+    Count, CountingWaker, Drops, Log, OnDrop, PATIENCE, PanicOnDrop, Watchdog, current_thread,
+    every_runtime, multi_thread, paused, spawn, until,
 };
 
 /// Not the default error: a scope of boxed errors cannot be awaited inside a task, where its future has to be `Send`.
@@ -622,6 +623,38 @@ async fn with_a_section_of_20() {
         pending().await
     });
     assert!(never.await.is_ok(), "it ended by itself");
+}
+
+#[test]
+fn who_waits_for_the_root_is_woken_by_its_last_orphan_and_leaves_no_waker() {
+    paused(async || {
+        let orphan = async |time| {
+            let section = shield(Duration::MAX, sleep(Duration::from_millis(time)));
+            let mut dropped = Box::pin(scope(async |group: &Group| -> Done {
+                group.spawn(section);
+                pending().await
+            }));
+            assert!(poll!(&mut dropped).is_pending());
+            yield_now().await;
+        };
+        orphan(10).await;
+        orphan(20).await;
+        let [waits, leaves] = [(); 2].map(|()| CountingWaker::new());
+        let root = root();
+        let mut wait = Box::pin(root.wait(Duration::MAX));
+        let mut left = Box::pin(root.wait(Duration::MAX));
+        for (wait, waker) in [(&mut wait, &waits), (&mut left, &leaves)] {
+            let polled = wait.as_mut().poll(&mut Context::from_waker(&waker.waker()));
+            assert!(polled.is_pending());
+        }
+        drop(left);
+        assert_eq!(Arc::strong_count(&leaves), 1);
+        sleep(Duration::from_millis(15)).await;
+        assert_eq!((root.orphans(), waits.wakes()), (1, 0));
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!((root.orphans(), waits.wakes(), leaves.wakes()), (0, 1, 0));
+        wait.await.expect("nobody is left");
+    });
 }
 
 #[test]
