@@ -89,13 +89,17 @@ impl Drop for Waiting<'_> {
 
 type Roots = HashMap<Option<tokio::runtime::Id>, std::sync::Weak<RootState>>;
 
-/// Finds or makes the root of a runtime. Only the adoption of an orphan and [`root`] come here, so one lock will do.
-pub(crate) fn of(runtime: Option<tokio::runtime::Id>) -> Arc<RootState> {
+fn roots() -> std::sync::MutexGuard<'static, Roots> {
     static ROOTS: OnceLock<crate::sync::PlainMutex<Roots>> = OnceLock::new();
-    let mut roots = ROOTS
+    ROOTS
         .get_or_init(Default::default)
         .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Finds or makes the root of a runtime. Only the adoption of an orphan and [`root`] come here, so one lock will do.
+pub(crate) fn of(runtime: Option<tokio::runtime::Id>) -> Arc<RootState> {
+    let mut roots = roots();
     if let Some(root) = roots.get(&runtime).and_then(std::sync::Weak::upgrade) {
         return root;
     }
@@ -172,5 +176,28 @@ impl std::fmt::Debug for Root {
         f.debug_struct("Root")
             .field("orphans", &self.orphans())
             .finish()
+    }
+}
+
+#[cfg(all(test, not(any(ringfence_loom, ringfence_shuttle))))]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::{of, roots};
+
+    #[test]
+    fn a_root_that_nobody_holds_is_forgotten_when_the_next_one_is_made() {
+        let runtimes = [(); 3].map(|()| Builder::new_current_thread().build().expect("a runtime"));
+        let [first, second, third] = runtimes
+            .each_ref()
+            .map(|runtime: &Runtime| Some(runtime.handle().id()));
+        drop(of(first));
+        let held = of(second);
+        assert!(!roots().contains_key(&first));
+        let _next = of(third);
+        assert!(roots().contains_key(&second), "somebody holds it");
+        assert!(Arc::ptr_eq(&held, &of(second)));
     }
 }
