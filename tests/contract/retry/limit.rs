@@ -32,10 +32,10 @@ fn a_signal_ends_a_pause() {
                 .run(async |group: &TaskGroup<Oops>| {
                     let log = log.clone();
                     let run = async move {
-                        let error = SLOW
-                            .retry(|_| async { Err::<(), _>(Oops(4)) })
-                            .await
-                            .unwrap_err();
+                        let run = SLOW.retry(|_| async { Err::<(), _>(Oops(4)) });
+                        let report = run.report().await;
+                        assert_eq!(report.slept, ms(50), "as long as the pause lasted");
+                        let error = report.result.unwrap_err();
                         log.push((error.reason(), error.last_error().copied(), start.elapsed()));
                         Ok::<_, Oops>(())
                     };
