@@ -8,6 +8,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use ringfence::inspect::Traced;
+use ringfence::supervise::{Child, Supervisor};
 use ringfence::{Limiter, Ready, Scope, TaskGroup, root, scope};
 use tokio::{sync::oneshot, task::yield_now};
 use tracing::field::{Field, Visit};
@@ -152,6 +153,18 @@ fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
             assert!(polled.is_pending());
             drop(held);
         });
+        paused(async || {
+            let child = |throws| {
+                let bad = PanicOnDrop(throws);
+                Child::temporary("t", move |_| {
+                    let _inside = &bad;
+                    async {}
+                })
+            };
+            let over = Supervisor::new().child(child("a closure that is done with"));
+            assert!(over.run().await.is_ok());
+            drop(Supervisor::new().child(child("a closure of no use")));
+        });
         single_thread(async || {
             let (release, gate) = mpsc::channel::<()>();
             let (begin, begun) = oneshot::channel::<()>();
@@ -175,6 +188,8 @@ fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
     };
     assert_eq!(heard("ERROR", "on the way out"), 1);
     assert_eq!(heard("ERROR", "thrown by a waker"), 1);
+    assert_eq!(heard("ERROR", "a closure that is done with"), 1);
+    assert_eq!(heard("ERROR", "a closure of no use"), 1);
     assert_eq!(heard("WARN", "deaf"), 1);
     assert_eq!(heard("WARN", "blocked"), 1);
     assert_eq!(heard("WARN", "given up"), 1);
