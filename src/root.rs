@@ -7,8 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::observe::{DisplacedWhat, displace};
-use crate::panic::catch;
+use crate::observe::wake;
 use crate::sync::Lock;
 use crate::time::{Elapsed, timeout};
 
@@ -49,12 +48,8 @@ impl RootState {
             }
             std::mem::take(&mut orphans.waiters)
         };
-        for waiter in waiters.into_values() {
-            // A waker may throw: that must not cost the others their turn.
-            if let Err(panic) = catch(|| waiter.wake()) {
-                displace(None, None, DisplacedWhat::Panic(panic));
-            }
-        }
+        // A waker may throw: that must not cost the others their turn.
+        waiters.into_values().for_each(|waiter| wake(Some(waiter)));
     }
 }
 
@@ -69,17 +64,17 @@ impl Future for Waiting<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
-        let mut orphans = self.state.0.lock();
-        if orphans.scopes == 0 {
-            drop(orphans);
-            return Poll::Ready(());
-        }
-        let number = self.number.unwrap_or(orphans.next_waiter);
-        orphans.next_waiter = orphans.next_waiter.max(number + 1);
-        let old = orphans.waiters.insert(number, waker);
-        drop(orphans);
+        // Wakers are dropped outside the lock.
+        let (number, _old) = {
+            let mut orphans = self.state.0.lock();
+            if orphans.scopes == 0 {
+                return Poll::Ready(());
+            }
+            let number = self.number.unwrap_or(orphans.next_waiter);
+            orphans.next_waiter = orphans.next_waiter.max(number + 1);
+            (number, orphans.waiters.insert(number, waker))
+        };
         self.number = Some(number);
-        drop(old);
         Poll::Pending
     }
 }
@@ -87,21 +82,24 @@ impl Future for Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            let old = self.state.0.lock().waiters.remove(&number);
-            drop(old);
+            let _old = self.state.0.lock().waiters.remove(&number);
         }
     }
 }
 
 type Roots = HashMap<Option<tokio::runtime::Id>, std::sync::Weak<RootState>>;
 
-/// Finds or makes the root of a runtime. Only the adoption of an orphan and [`root`] come here, so one lock will do.
-pub(crate) fn of(runtime: Option<tokio::runtime::Id>) -> Arc<RootState> {
+fn roots() -> std::sync::MutexGuard<'static, Roots> {
     static ROOTS: OnceLock<crate::sync::PlainMutex<Roots>> = OnceLock::new();
-    let mut roots = ROOTS
+    ROOTS
         .get_or_init(Default::default)
         .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Finds or makes the root of a runtime. Only the adoption of an orphan and [`root`] come here, so one lock will do.
+pub(crate) fn of(runtime: Option<tokio::runtime::Id>) -> Arc<RootState> {
+    let mut roots = roots();
     if let Some(root) = roots.get(&runtime).and_then(std::sync::Weak::upgrade) {
         return root;
     }
@@ -178,5 +176,28 @@ impl std::fmt::Debug for Root {
         f.debug_struct("Root")
             .field("orphans", &self.orphans())
             .finish()
+    }
+}
+
+#[cfg(all(test, not(any(ringfence_loom, ringfence_shuttle))))]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::{of, roots};
+
+    #[test]
+    fn a_root_that_nobody_holds_is_forgotten_when_the_next_one_is_made() {
+        let runtimes = [(); 3].map(|()| Builder::new_current_thread().build().expect("a runtime"));
+        let [first, second, third] = runtimes
+            .each_ref()
+            .map(|runtime: &Runtime| Some(runtime.handle().id()));
+        drop(of(first));
+        let held = of(second);
+        assert!(!roots().contains_key(&first));
+        let _next = of(third);
+        assert!(roots().contains_key(&second), "somebody holds it");
+        assert!(Arc::ptr_eq(&held, &of(second)));
     }
 }

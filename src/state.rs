@@ -405,24 +405,24 @@ impl Core {
     /// Leaves a waker that is woken with the next signal to a member, and returns its number. Look at the word after (S2).
     pub(crate) fn listen(&self, serial: u64, known: Option<u64>, waker: &Waker) -> u64 {
         let new = waker.clone();
-        let mut cold = self.cold.lock();
-        let rare = cold.rare();
-        let number = known.unwrap_or_else(|| {
-            rare.next_listener += 1;
-            rare.next_listener
-        });
-        let old = rare.listeners.insert((serial, number), new);
-        drop(cold);
-        drop(old);
+        let (number, _old) = {
+            let mut cold = self.cold.lock();
+            let rare = cold.rare();
+            let number = known.unwrap_or_else(|| {
+                rare.next_listener += 1;
+                rare.next_listener
+            });
+            (number, rare.listeners.insert((serial, number), new))
+        }; // S3
         number
     }
 
     pub(crate) fn unlisten(&self, serial: u64, number: u64) {
-        let mut cold = self.cold.lock();
-        let rare = cold.rare.as_mut();
-        let old = rare.and_then(|rare| rare.listeners.remove((serial, number)));
-        drop(cold);
-        drop(old);
+        let _old = {
+            let mut cold = self.cold.lock();
+            let rare = cold.rare.as_mut();
+            rare.and_then(|rare| rare.listeners.remove((serial, number)))
+        }; // S3
     }
 
     /// Notes that the body awaits a value that will never come.

@@ -100,27 +100,21 @@ impl LimiterCore {
         if let (Some(adaptive), Some(verdict)) = (&self.adaptive, verdict) {
             adaptive.learn(&self.gate, epoch, verdict);
         }
-        self.gate.give(n);
+        self.gate.give(n); // serves also those whom a higher limit has room for
     }
 }
 
 impl Adaptive {
     fn learn(&self, gate: &Gate, epoch: u64, verdict: Verdict) {
-        let (before, after) = {
-            let mut aimd = self.aimd.lock();
-            let before = aimd.limit();
-            match verdict {
-                Verdict::Success => aimd.success(gate.in_flight()),
-                Verdict::Overload => aimd.overload(epoch),
-            }
-            self.epoch.store(aimd.epoch(), Ordering::Release);
-            if aimd.limit() != before {
-                gate.resize(aimd.limit());
-            }
-            (before, aimd.limit())
-        };
-        if after > before {
-            gate.wake();
+        let mut aimd = self.aimd.lock();
+        let before = aimd.limit();
+        match verdict {
+            Verdict::Success => aimd.success(gate.in_flight()),
+            Verdict::Overload => aimd.overload(epoch),
+        }
+        self.epoch.store(aimd.epoch(), Ordering::Release);
+        if aimd.limit() != before {
+            gate.resize(aimd.limit());
         }
     }
 }

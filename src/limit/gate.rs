@@ -107,8 +107,6 @@ impl Gate {
     fn queue(&self, n: u32, waker: Waker) -> Option<Seat> {
         let mut hall = self.hall.lock();
         if hall.waiters.is_empty() && self.permits.take_or_mark(n.into(), hall.limit) {
-            drop(hall);
-            drop(waker);
             return None;
         }
         Some(hall.waiters.push(n.into(), waker))
@@ -126,15 +124,13 @@ impl Gate {
             }
         }
         let fresh = waker.clone();
-        let old = {
+        let _old = {
             let mut hall = self.hall.lock();
             if hall.waiters.settle(seat) {
-                drop(hall);
                 return Settled::Granted;
             }
             hall.waiters.renew(seat, fresh)
-        };
-        drop(old);
+        }; // L4
         Settled::Renewed
     }
 
@@ -151,8 +147,7 @@ impl Gate {
         };
         match left {
             Left::Granted => true,
-            Left::Waiting { waker, was_first } => {
-                drop(waker);
+            Left::Waiting { was_first, .. } => {
                 if was_first && !is_last {
                     self.serve(0); // the next may ask for less
                 }

@@ -59,8 +59,7 @@ impl Lender {
 
 impl Drop for Lender {
     fn drop(&mut self) {
-        let loan = self.of.lenders.0.lock().remove(self.task);
-        drop(loan);
+        let _loan = self.of.lenders.0.lock().remove(self.task);
     }
 }
 
@@ -126,5 +125,26 @@ impl Offer {
             .collect();
         drop(replace(Some(innermost)));
         all
+    }
+}
+
+#[cfg(all(test, not(any(ringfence_loom, ringfence_shuttle))))]
+mod tests {
+    use super::{Lender, LimiterCore, find};
+    use crate::observe::TaskId;
+    use crate::sync::Arc;
+
+    #[test]
+    fn a_lender_that_is_gone_lends_no_more() {
+        let limiter = Arc::new(LimiterCore::loan());
+        let [first, second] = [1, 2].map(|serial| TaskId { group: 1, serial });
+        let lenders = [first, second].map(|task| Lender::new(&limiter, task));
+        let lends = |task| find(&limiter, std::iter::once(task)).is_some();
+        assert!(lends(first) && lends(second));
+        let [one, other] = lenders;
+        drop(one);
+        assert!(!lends(first) && lends(second));
+        drop(other);
+        assert!(limiter.lenders.0.lock().is_empty());
     }
 }

@@ -167,8 +167,6 @@ impl Meter {
         let mut line = self.line.lock();
         let at = self.instant(now, line.delay_at_the_end(now, n));
         if is_late(at, deadline) {
-            drop(line);
-            drop(waker);
             return Err(RateError::TooLate { at });
         }
         Ok(line.waiters.push(n.into(), waker))
@@ -306,8 +304,7 @@ impl RateWait {
             return false;
         }
         let fresh = waker.clone();
-        let old = meter.line.lock().waiters.renew(seat, fresh);
-        drop(old);
+        let _old = meter.line.lock().waiters.renew(seat, fresh);
         self.signal = None; // it may be another task that waits now
         true
     }
@@ -318,11 +315,11 @@ impl RateWait {
         self.signal = None;
         let Some(seat) = self.seat.take() else { return };
         let left = meter.line.lock().waiters.leave(seat);
-        if let Left::Waiting { waker, was_first } = left {
-            drop(waker);
-            if was_first {
-                meter.wake_first();
-            }
+        if let Left::Waiting {
+            was_first: true, ..
+        } = left
+        {
+            meter.wake_first();
         }
     }
 }

@@ -209,11 +209,9 @@ impl<'p> Told<'p> {
         Ok(())
     }
 
-    /// The attempt that the token was for is over.
+    /// The attempt that the token was for is over, in vain: used up, it does not come back.
     fn spend(&mut self) {
-        if let Some(taken) = self.taken.take() {
-            taken.spend();
-        }
+        self.taken = None;
     }
 
     fn begin(&mut self, number: u32) -> Result<Attempt, RetryReason> {

@@ -128,7 +128,6 @@ impl<E, H: Hook<E, Infallible>> Tries<'_, E, H> {
     /// Notes that the attempt succeeded, which feeds the budget, and gives the value back. The run is over.
     pub fn succeeded<T>(mut self, value: T) -> T {
         if self.over.is_none() {
-            self.engine.made(self.is_trying);
             self.engine.succeeded();
         }
         value

@@ -164,8 +164,7 @@ impl Core {
         match target {
             Target::Child(serial) => {
                 let waker = self.registry.force(serial);
-                waker.into_iter().for_each(|waker| self.wake(waker));
-                self.signalled(None, serial..serial + 1);
+                waker.into_iter().for_each(|waker| self.wake(waker)); // who listens was told of the signal
             }
             Target::Below(cut) => {
                 self.force_cut.fetch_max(cut, Ordering::AcqRel);

@@ -117,6 +117,27 @@ mod imp {
         }
         found
     }
+
+    #[cfg(test)]
+    mod tests {
+        use crate::state::{Core, Settings};
+
+        #[test]
+        fn a_group_is_listed_as_long_as_somebody_has_it() {
+            let outer = Core::new(Settings::default(), None);
+            let inner = Core::new(Settings::default(), Some(outer.clone()));
+            let ids = [outer.id, inner.id];
+            let listed = || ids.map(|id| super::with(id, |list| list.contains_key(&id)));
+            assert_eq!(listed(), [false, false]);
+            super::add(&outer, None);
+            super::add_long_lived(&inner, None);
+            assert_eq!(listed(), [true, true]);
+            drop(outer);
+            assert_eq!(listed(), [true, true], "the one inside has it");
+            drop(inner);
+            assert_eq!(listed(), [false, false]);
+        }
+    }
 }
 
 /// There is nothing to look at in these lanes.

@@ -121,10 +121,9 @@ impl Core {
     pub(crate) fn unwatch(&self, serial: u64) {
         for group in self.who_gives_up() {
             let mut cold = group.cold.lock();
-            let rare = cold.rare.as_mut();
-            let old = rare.and_then(|rare| rare.calls.remove((self.id, serial)));
-            drop(cold);
-            drop(old);
+            if let Some(rare) = cold.rare.as_mut() {
+                rare.calls.remove((self.id, serial));
+            }
         }
     }
 
@@ -169,5 +168,53 @@ impl Core {
         }
         self.cold.lock().rare().abandoned.push(abandoned);
         owner.settle();
+    }
+}
+
+#[cfg(all(test, not(any(ringfence_loom, ringfence_shuttle))))]
+mod tests {
+    use std::sync::Weak;
+
+    use super::GiveUp;
+    use crate::observe::{CancelReason, TaskInfo};
+    use crate::state::owner::Owner;
+    use crate::state::{Core, Settings};
+    use crate::sync::Arc;
+
+    /// A call that is over.
+    struct Over;
+
+    impl GiveUp for Over {
+        fn give_up(&self) -> Option<(TaskInfo, CancelReason, Owner)> {
+            None
+        }
+
+        fn group(&self) -> &Arc<Core> {
+            unreachable!("it was not given up")
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_over_is_forgotten_by_every_group_around_that_has_a_bound() {
+        let with = |gives_up, parent: Option<&Arc<Core>>| {
+            let settings = Settings {
+                gives_up,
+                ..Settings::default()
+            };
+            Core::new(settings, parent.cloned())
+        };
+        let outer = with(true, None);
+        let middle = with(false, Some(&outer));
+        let inner = with(true, Some(&middle));
+        let groups = [&outer, &middle, &inner];
+        let since = || groups.map(|group| group.goes_on_since().is_some());
+        let call: Weak<dyn GiveUp> = Weak::<Over>::new();
+        inner.watch(1, &call);
+        inner.watch(2, &call);
+        assert_eq!(since(), [true, false, true]);
+        inner.unwatch(1);
+        assert_eq!(since(), [true, false, true], "there is another one");
+        inner.unwatch(2);
+        assert_eq!(since(), [false; 3], "nobody keeps time for it any more");
     }
 }

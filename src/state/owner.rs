@@ -253,7 +253,6 @@ impl Seat {
     pub(crate) fn inherit(&self, core: Arc<Core>, kind: Kind) -> Option<(Arc<Core>, Kind)> {
         let mut adopted = self.adopted.lock();
         if adopted.scopes == 0 {
-            drop(adopted);
             return Some((core, kind));
         }
         adopted.heir = Some((core, kind));

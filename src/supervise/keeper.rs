@@ -184,12 +184,11 @@ impl Desk {
             std::mem::take(&mut tray.children)
         });
         for Supervised { record, .. } in children.values() {
-            let old = record.life.change(|life| {
+            let _old = record.life.change(|life| {
                 life.is_up = false;
                 life.is_over = true;
                 life.last.replace(ChildEnd::Lost)
-            });
-            drop(old); // K2
+            }); // K2
         }
         // K2. Neither has a place any more.
         if let Err(panic) = catch(|| drop(children)) {

@@ -196,7 +196,7 @@ const FIRST: u64 = 0;
 pub(crate) struct Plan {
     rules: Rules,
     slots: SortedMap<Id, Slot>,
-    /// Those that are not at rest.
+    /// Those that are not at rest: also one that has come to rest since the last turn.
     busy: SortedMap<Id, ()>,
     last_id: Id,
     last_round: u64,
@@ -300,7 +300,6 @@ impl Plan {
         let is_news = matches!(slot.state, State::Starting { .. });
         if is_news {
             slot.state = State::Up { since: now };
-            self.busy.insert(id, ());
         }
         is_news
     }
@@ -497,8 +496,9 @@ impl Plan {
             match (slot.state, slot.aim) {
                 (State::Down, Aim::Up) if self.ending.is_none() => {
                     if falling.has(round) || blocked.contains_key(round) {
-                        blocked.insert(round, ());
-                    } else if slot.not_before > now {
+                        continue;
+                    }
+                    if slot.not_before > now {
                         turn.look_at(slot.not_before);
                         blocked.insert(round, ());
                     } else {
@@ -534,7 +534,6 @@ impl Plan {
                     end.into_iter().for_each(|end| turn.look_at(end));
                 }
                 (State::Stopping { until, is_forced }, _) => {
-                    blocked.insert(round, ());
                     let until = end.map_or(until, |end| end.min(until));
                     if is_forced {
                         continue;

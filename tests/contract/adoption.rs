@@ -6,6 +6,7 @@ use std::{
     future::{Future, pending},
     pin::{Pin, pin},
     sync::{Arc, Mutex, mpsc},
+    task::Context,
     thread,
     time::Duration,
 };
@@ -13,13 +14,17 @@ use std::{
 use futures::{FutureExt, future::join_all, poll};
 use ringfence::{
     CancelReason, Displaced, DisplacedWhat, Ended, Observer, Outcome, Scope, TaskGroup, TaskInfo,
-    root, scope, timeout,
+    root, scope, shield, timeout,
 };
-use tokio::{sync::oneshot, task::yield_now, time::Instant};
+use tokio::{
+    sync::oneshot,
+    task::yield_now,
+    time::{Instant, sleep},
+};
 
 use crate::support::{
-    Count, Drops, Log, OnDrop, PATIENCE, PanicOnDrop, Watchdog, current_thread, every_runtime,
-    multi_thread, paused, spawn, until,
+    Count, CountingWaker, Drops, Log, OnDrop, PATIENCE, PanicOnDrop, Watchdog, current_thread,
+    every_runtime, multi_thread, paused, spawn, until,
 };
 
 /// Not the default error: a scope of boxed errors cannot be awaited inside a task, where its future has to be `Send`.
@@ -609,6 +614,78 @@ fn a_scope_dropped_by_its_own_child_is_left_to_the_next_owner() {
         assert_eq!(root().orphans(), 0);
         nobody_is_left().await;
     });
+}
+
+/// A scope with a child that is in a section of 20 ms from its first poll on.
+async fn with_a_section_of_20() {
+    let never = scope(async |group: &Group| -> Done {
+        group.spawn(shield(Duration::MAX, sleep(Duration::from_millis(20))));
+        pending().await
+    });
+    assert!(never.await.is_ok(), "it ended by itself");
+}
+
+#[test]
+fn who_waits_for_the_root_is_woken_by_its_last_orphan_and_leaves_no_waker() {
+    paused(async || {
+        let orphan = async |time| {
+            let section = shield(Duration::MAX, sleep(Duration::from_millis(time)));
+            let mut dropped = Box::pin(scope(async |group: &Group| -> Done {
+                group.spawn(section);
+                pending().await
+            }));
+            assert!(poll!(&mut dropped).is_pending());
+            yield_now().await;
+        };
+        orphan(10).await;
+        orphan(20).await;
+        let [waits, leaves] = [(); 2].map(|()| CountingWaker::new());
+        let root = root();
+        let mut wait = Box::pin(root.wait(Duration::MAX));
+        let mut left = Box::pin(root.wait(Duration::MAX));
+        for (wait, waker) in [(&mut wait, &waits), (&mut left, &leaves)] {
+            let polled = wait.as_mut().poll(&mut Context::from_waker(&waker.waker()));
+            assert!(polled.is_pending());
+        }
+        drop(left);
+        assert_eq!(Arc::strong_count(&leaves), 1);
+        sleep(Duration::from_millis(15)).await;
+        assert_eq!((root.orphans(), waits.wakes()), (1, 0));
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!((root.orphans(), waits.wakes(), leaves.wakes()), (0, 1, 0));
+        wait.await.expect("nobody is left");
+    });
+}
+
+#[test]
+fn a_scope_dropped_by_a_stranger_is_left_to_the_group_it_was_opened_in() {
+    for ends_before in [false, true] {
+        paused(async || {
+            let began = Instant::now();
+            let outer = scope(async |_: &Group| -> Done {
+                let polled = async || {
+                    let mut inner: Pin<Box<dyn Future<Output = ()> + Send>> =
+                        Box::pin(with_a_section_of_20());
+                    assert!(poll!(&mut inner).is_pending());
+                    yield_now().await;
+                    inner
+                };
+                let inner = if ends_before {
+                    let middle = scope(async |_: &Group| Ok(polled().await));
+                    middle.await.expect("it waits for nobody")
+                } else {
+                    polled().await
+                };
+                assert_eq!(began.elapsed(), Duration::ZERO);
+                let stranger = spawn(async move { drop(inner) });
+                stranger.await.expect("it only drops");
+                assert_eq!(root().orphans(), 0);
+                Ok(())
+            });
+            outer.await.expect("nobody failed");
+            assert_eq!(began.elapsed(), Duration::from_millis(20));
+        });
+    }
 }
 
 #[test]

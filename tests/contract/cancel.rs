@@ -430,6 +430,11 @@ fn a_signal_reaches_every_depth() {
     every_runtime(async || {
         for way in ["group", "children", "handle"] {
             let (waiting, heard) = (Count::new(), Count::new());
+            let expected = move || match way {
+                "group" => requested(None, None),
+                "children" => CancelReason::ChildrenCancelled,
+                _ => CancelReason::Handle,
+            };
             let ended = Scope::new().grace(LONG).run(async |group: &Group| {
                 let (running, hearing) = (waiting.clone(), heard.clone());
                 let top = group.spawn(tree(3, move || {
@@ -437,7 +442,8 @@ fn a_signal_reaches_every_depth() {
                     async move {
                         running.add();
                         token().cancelled().await;
-                        assert!(token().reason().is_some());
+                        let reason = token().reason();
+                        assert_eq!(reason, Some(expected()), "{way}");
                         hearing.add();
                     }
                 }));

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     future::pending,
+    pin::pin,
     rc::Rc,
     sync::{Arc, Mutex},
     time::Duration,
@@ -95,6 +96,11 @@ fn the_loser_is_gone_before_the_result() {
             (plan.now(), plan.drops.made(), plan.drops.alive()),
             (120, 2, 0)
         );
+        // Also where the call itself stays.
+        let plan = Plan::new(&[(300, true), (20, true)]);
+        let mut call = pin!(HEDGE.run(|attempt| plan.copy(attempt)).into_future());
+        assert_eq!(call.as_mut().await.unwrap(), 2);
+        assert_eq!((plan.drops.made(), plan.drops.alive()), (2, 0));
     });
 }
 
@@ -164,6 +170,11 @@ fn when_all_fail_the_first_copys_error_is_the_source() {
             (RetryReason::AttemptsExhausted, 3)
         );
         assert_eq!((plan.now(), error.elapsed()), (500, ms(500)));
+        let in_time = HEDGE
+            .run(async |attempt| Err::<(), _>(Oops(attempt.number)))
+            .deadline(Deadline::after(ms(1_000)));
+        let reason = in_time.await.unwrap_err().reason();
+        assert_eq!(reason, RetryReason::AttemptsExhausted);
         assert_eq!(
             std::error::Error::source(&error).unwrap().to_string(),
             "no. 1"

@@ -254,7 +254,18 @@ fn the_signalled_and_the_forced_are_told_apart() {
             group
                 .named("shielded")
                 .spawn(shield(ms(500), pending::<()>()));
+            let alone = group.named("alone").spawn(async {
+                token().cancelled().await;
+                sleep(ms(20)).await;
+            });
             yield_now().await;
+            alone.cancel();
+            let seen = look("ending");
+            let cancelling = seen
+                .tasks()
+                .filter(|task| task.state == TaskState::Cancelling);
+            let cancelling: Vec<_> = cancelling.map(|task| task.name.as_deref()).collect();
+            assert_eq!(cancelling, [Some("alone")]);
             group.cancel();
             let seen = look("ending");
             assert!(seen.tasks().all(|task| task.state == TaskState::Cancelling));
@@ -797,7 +808,7 @@ fn two_observers_hear_everything_and_one_that_throws_costs_the_other_nothing() {
             (thrown.get(), log.entries()),
             (2, vec!["spawned".to_owned(), "Completed".to_owned()])
         );
-        let both = (Throws(thrown.clone()), Hears(log.clone()));
+        let both = (Throws(thrown.clone()), Arc::new(Hears(log.clone())));
         let run = Scope::new().grace(ms(5)).observer(Arc::new(both));
         let run = run.run(async |group: &Group| {
             group.spawn(pending::<()>());

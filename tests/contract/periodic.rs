@@ -251,34 +251,39 @@ fn a_period_of_zero_and_a_policy_for_nothing_are_refused() {
 
 #[test]
 fn work_that_is_always_due_lets_others_run() {
-    paused(async || {
-        let (ran, others) = (Count::new(), Count::new());
-        let mut periodic = Box::pin({
-            let ran = ran.clone();
-            Periodic::delay(Duration::ZERO).run::<BoxError, _, _>(move |_| {
-                ran.add();
-                async {}
-            })
-        });
-        scope(async |group| {
-            let others = others.clone();
-            group.spawn(async move {
-                for _ in 0..10 {
-                    others.add();
+    // By its delay, or because it always asks for one more run.
+    let asks = Periodic::rate(ms(1_000_000));
+    for periodic in [Periodic::delay(Duration::ZERO), asks] {
+        paused(async || {
+            let (ran, others) = (Count::new(), Count::new());
+            let mut periodic = Box::pin({
+                let (ran, handle) = (ran.clone(), periodic.handle());
+                periodic.run::<BoxError, _, _>(move |_| {
+                    ran.add();
+                    handle.trigger();
+                    async {}
+                })
+            });
+            scope(async |group| {
+                let others = others.clone();
+                group.spawn(async move {
+                    for _ in 0..10 {
+                        others.add();
+                        tokio::task::yield_now().await;
+                    }
+                });
+                for _ in 0..20 {
+                    let pending = futures::poll!(&mut periodic);
+                    assert!(pending.is_pending(), "it takes turns");
                     tokio::task::yield_now().await;
                 }
-            });
-            for _ in 0..20 {
-                let pending = futures::poll!(&mut periodic);
-                assert!(pending.is_pending(), "it takes turns");
-                tokio::task::yield_now().await;
-            }
-            Ok::<_, BoxError>(())
-        })
-        .await
-        .expect("nobody fails");
-        assert!(ran.get() > 20 && others.get() == 10);
-    });
+                Ok::<_, BoxError>(())
+            })
+            .await
+            .expect("nobody fails");
+            assert!(ran.get() > 20 && others.get() == 10);
+        });
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{
     future::{Future, pending, poll_fn},
     pin::pin,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -14,10 +15,12 @@ use ringfence::{
 use tokio::{
     sync::oneshot,
     task::yield_now,
-    time::{Instant, sleep},
+    time::{Instant, advance, sleep},
 };
 
-use crate::support::{Count, Log, caught, current_thread, every_runtime_in_a_task, paused, settle};
+use crate::support::{
+    Count, Log, OnDrop, caught, current_thread, every_runtime_in_a_task, paused, settle,
+};
 
 type Group = TaskGroup<String>;
 type Borrowing<'env> = BorrowGroup<'env, String>;
@@ -140,6 +143,26 @@ fn a_section_that_nobody_polls_any_more_has_its_bound_all_the_same() {
         };
         let (took, error) = cancelled_at_5(Scope::new(), inside).await;
         assert_eq!((took, error.forced().len()), (ms(105), 1));
+        // The task around is not held up either, when its body has outlasted the bound and the section is kept elsewhere.
+        let kept = Arc::new(Mutex::new(None));
+        let (elsewhere, gone) = (kept.clone(), Log::new());
+        let (began, log) = (Instant::now(), gone.clone());
+        let inside = async move {
+            let _gone = OnDrop::new(move || log.push(began.elapsed()));
+            let inner = scope(async |group: &Group| -> Done {
+                let mut section = Box::pin(shield(ms(30), pending::<()>()));
+                assert!(futures::poll!(section.as_mut()).is_pending());
+                *elsewhere.lock().unwrap() = Some(section);
+                group.spawn(shield(ms(500), sleep(ms(200))));
+                yield_now().await;
+                group.cancel();
+                pending().await
+            });
+            drop(inner.await);
+        };
+        let (took, _) = cancelled_at_5(Scope::new(), inside).await;
+        assert_eq!((gone.entries(), took), (vec![ms(30)], ms(200)));
+        drop(kept);
     });
 }
 
@@ -171,6 +194,25 @@ fn sections_one_after_another_do_not_outlast_the_longest_bound() {
             Ok(began.elapsed())
         });
         assert_eq!(alone.await.expect("nobody fails"), ms(100));
+        // The bound of one that is over counts no more, and a later one has its own, whatever the one before it.
+        for (first, second, expected) in [
+            ((1000, 1), (10, 500), 15),
+            ((1000, 8), (10, 500), 15),
+            ((10, 8), (100, 50), 58),
+            ((10, 8), (100, 500), 105),
+        ] {
+            let both = async move {
+                shield(ms(first.0), sleep(ms(first.1))).await;
+                shield(ms(second.0), sleep(ms(second.1))).await;
+                pending::<()>().await;
+            };
+            let (took, error) = cancelled_at_5(Scope::new(), both).await;
+            let is_overrun = expected != 58;
+            assert_eq!(
+                (took, error.forced().len()),
+                (ms(expected), usize::from(is_overrun))
+            );
+        }
     });
 }
 
@@ -206,6 +248,17 @@ fn a_bound_of_zero_ends_with_the_force() {
         let (took, error) = cancelled_at_5(Scope::new(), child).await;
         assert_eq!(took, ms(5));
         assert_eq!(error.forced().len(), 1);
+        // Not with the next tick of the clock.
+        let began = Instant::now();
+        let result = scope(async |group: &Group| -> Done {
+            group.spawn(shield(Duration::ZERO, pending::<()>()));
+            settle().await;
+            advance(Duration::from_micros(500)).await;
+            group.cancel();
+            Ok(())
+        });
+        assert_eq!(result.await.expect_err("cancelled").forced().len(), 1);
+        assert_eq!(began.elapsed(), Duration::from_micros(500));
     });
 }
 
@@ -300,6 +353,22 @@ fn a_shield_in_the_body_of_a_scope_holds_against_the_cancel_of_the_task_around_i
         let (took, error) = cancelled_at_5(Scope::new(), child).await;
         assert_eq!((log.entries(), took), (vec!["inside"], ms(20)));
         assert!(error.forced().is_empty(), "{error:?}");
+        // A section in a section, with a longer bound: when both are over, so is the shield of the task around.
+        let (steps, log) = Steps::new();
+        let child = async move {
+            let inner = scope(async |_: &Group| -> Done {
+                shield(ms(100), async {
+                    sleep(ms(2)).await;
+                    shield(ms(200), steps.slow(20, "inside")).await;
+                })
+                .await;
+                pending().await
+            });
+            drop(inner.await);
+        };
+        let (took, error) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!((log.entries(), took), (vec!["inside"], ms(22)));
+        assert!(error.forced().is_empty(), "{error:?}");
     });
 }
 
@@ -316,6 +385,25 @@ fn a_shield_in_the_body_of_a_scope_is_bounded_from_the_force_of_the_task_around_
         let (took, error) = cancelled_at_5(Scope::new(), child).await;
         assert_eq!(took, ms(35));
         assert_eq!(error.forced().len(), 1, "{error:?}");
+        // The body inside was forced before, so that its section is overrun before; beside another one, that is not the task's end.
+        for (beside, expected) in [(None, (30, 1)), (Some(20), (30, 1)), (Some(50), (50, 0))] {
+            let child = async move {
+                let inner = scope(async |group: &Group| -> Done {
+                    group.cancel();
+                    shield(ms(30), pending::<()>()).await;
+                    Ok(())
+                });
+                let other = async {
+                    if let Some(time) = beside {
+                        shield(ms(1000), sleep(ms(time))).await;
+                    }
+                };
+                let (_overrun, ()) = tokio::join!(inner, other);
+                pending::<()>().await;
+            };
+            let (took, error) = cancelled_at_5(Scope::new(), child).await;
+            assert_eq!((took, error.forced().len()), (ms(expected.0), expected.1));
+        }
     });
 }
 

@@ -792,6 +792,18 @@ fn one_that_outlasts_a_grace_or_its_shield_is_named() {
                 assert_eq!(named(run.await), both.collect::<Vec<_>>());
             }
         }
+        // One that is given up while its shield holds has outlasted nothing.
+        let run = scope(async |group: &Group| -> Done {
+            let mut child = Box::pin(group.start(|ready: Ready<()>| async move {
+                let _ready = ready;
+                shield(ms(50), pending::<()>()).await;
+            }));
+            assert!(poll!(child.as_mut()).is_pending());
+            group.cancel();
+            assert!(timeout(ms(5), child).await.is_err());
+            Ok(())
+        });
+        assert_eq!(named(run.await), [None; 0]);
     });
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Next, Plan, Rules, State, Step, Strategy, Terms, Time, Verdict, Why};
-use crate::retry::Retry;
+use crate::retry::{Jitter, Retry};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -219,6 +219,157 @@ fn nothing_of_a_round_starts_while_anything_of_it_is_on_its_way_down() {
     assert_eq!(plan.ended(1, 1, Verdict::Again, now), Next::Ordered);
     let all = [Step::Start(1, 2), Step::Start(2, 2), Step::Start(3, 2)];
     assert_eq!(plan.turn(now).steps, all);
+}
+
+/// A child that says when it is ready, and has so long for it.
+fn slow(within: u64) -> Terms {
+    Terms {
+        ready_within: Some(ms(within)),
+        ..terms(20)
+    }
+}
+
+/// One that waits so long before each restart.
+fn late(delay: u64) -> Terms {
+    let (curve, seed) = Retry::constant(ms(delay)).jitter(Jitter::None).endless();
+    Terms {
+        curve,
+        seed,
+        ..terms(20)
+    }
+}
+
+#[test]
+fn one_that_comes_later_waits_for_what_it_goes_with_and_for_nobody_else() {
+    for (strategy, waits) in [
+        (Strategy::OneForOne, false),
+        (Strategy::OneForAll, true),
+        (Strategy::RestForOne, true),
+    ] {
+        let mut plan = plan(strategy, None);
+        plan.add(late(100)).expect("it is open");
+        assert_eq!(plan.turn(ms(0)).steps, [Step::Start(1, 1)]);
+        assert_eq!(
+            plan.ended(1, 1, Verdict::Again, ms(1)),
+            Next::Again(ms(100))
+        );
+        plan.add(terms(0)).expect("it is open");
+        let turn = plan.turn(ms(2));
+        assert_eq!(turn.next, Some(ms(101)));
+        let (first, second) = (Step::Start(1, 2), Step::Start(2, 1));
+        if waits {
+            assert_eq!(turn.steps, [], "{strategy:?}");
+            assert_eq!(plan.turn(ms(101)).steps, [first, second]);
+        } else {
+            assert_eq!(turn.steps, [second], "{strategy:?}");
+            assert_eq!(plan.turn(ms(101)).steps, [first]);
+        }
+    }
+}
+
+#[test]
+fn one_that_is_stopped_is_not_waited_for_by_those_after_it() {
+    let mut plan = plan(Strategy::RestForOne, None);
+    plan.add(terms(1000)).expect("it is open");
+    plan.add(late(1)).expect("it is open");
+    plan.turn(ms(0));
+    plan.stop(1);
+    assert_eq!(plan.turn(ms(0)).steps, [Step::Stop(1, true)]);
+    assert_eq!(plan.ended(2, 1, Verdict::Again, ms(1)), Next::Again(ms(1)));
+    assert_eq!(plan.turn(ms(2)).steps, [Step::Start(2, 2)]);
+}
+
+#[test]
+fn only_the_first_start_of_all_ends_all() {
+    for strategy in [Strategy::OneForOne, Strategy::OneForAll] {
+        // It was there from the beginning.
+        let mut all = plan(strategy, None);
+        all.add(slow(50)).expect("it is open");
+        all.turn(ms(0));
+        let end = all.ended(1, 1, Verdict::Again, ms(1));
+        assert_eq!(end, Next::Escalates(Why::Start));
+        // It came later, while the others were started.
+        let mut all = plan(strategy, None);
+        all.add(slow(50)).expect("it is open");
+        all.turn(ms(0));
+        all.add(slow(50)).expect("it is open");
+        assert!(all.ready(1, 1, ms(1)));
+        all.turn(ms(1));
+        let end = all.ended(2, 1, Verdict::Again, ms(2));
+        assert!(matches!(end, Next::Again(_)), "{strategy:?}: {end:?}");
+    }
+    // It had not been started when another one had to be started again.
+    let mut all = plan(Strategy::OneForAll, None);
+    for terms in [terms(0), slow(50), slow(50)] {
+        all.add(terms).expect("it is open");
+    }
+    let steps = all.turn(ms(0)).steps;
+    assert_eq!(steps, [Step::Start(1, 1), Step::Start(2, 1)]);
+    let end = all.ended(1, 1, Verdict::Again, ms(1));
+    assert!(matches!(end, Next::Again(_)), "{end:?}");
+    assert_eq!(all.turn(ms(1)).steps, [Step::Stop(2, true)]);
+    assert_eq!(all.ended(2, 1, Verdict::Again, ms(2)), Next::Ordered);
+    let steps = all.turn(ms(100)).steps;
+    assert_eq!(steps, [Step::Start(1, 2), Step::Start(2, 2)]);
+    assert!(all.ready(2, 2, ms(101)));
+    assert_eq!(all.turn(ms(101)).steps, [Step::Start(3, 1)]);
+    let end = all.ended(3, 1, Verdict::Again, ms(102));
+    assert!(matches!(end, Next::Again(_)), "{end:?}");
+}
+
+#[test]
+fn one_that_is_not_ready_is_told_from_one_that_was_asked_to_end() {
+    let mut plan = plan(Strategy::OneForOne, None);
+    plan.add(slow(50)).expect("it is open");
+    plan.turn(ms(0));
+    assert_eq!(plan.unready(1), Some(ms(50)));
+    assert!(plan.ready(1, 1, ms(1)));
+    assert_eq!(plan.unready(1), None, "it was ready");
+    plan.add(slow(50)).expect("it is open");
+    plan.turn(ms(1));
+    assert_eq!(plan.turn(ms(51)).steps, [Step::Stop(2, true)]);
+    assert_eq!(plan.unready(2), Some(ms(50)), "that took too long");
+    plan.add(slow(50)).expect("it is open");
+    plan.turn(ms(51));
+    plan.stop(3);
+    assert_eq!(plan.turn(ms(51)).steps, [Step::Stop(3, true)]);
+    assert_eq!(plan.unready(3), None, "it was asked");
+}
+
+#[test]
+fn one_that_is_forced_and_stays_does_not_keep_the_others_beyond_the_end() {
+    let mut plan = plan(Strategy::OneForAll, None);
+    plan.add(terms(10)).expect("it is open");
+    plan.add(terms(10)).expect("it is open");
+    plan.turn(ms(0));
+    plan.shut_down(ms(0));
+    assert_eq!(plan.turn(ms(0)).steps, [Step::Stop(2, true)]);
+    assert_eq!(plan.turn(ms(10)).steps, [Step::Force(2)]);
+    let turn = plan.turn(ms(10));
+    assert_eq!((turn.steps, turn.next), (Vec::new(), Some(ms(300))));
+    assert_eq!(plan.turn(ms(300)).steps, [Step::Stop(1, false)]);
+}
+
+#[test]
+fn whoever_is_at_rest_or_gone_is_not_looked_at_again() {
+    let mut plan = plan(Strategy::OneForOne, None);
+    let busy = |plan: &Plan| plan.busy.iter().count();
+    for _ in 0..3 {
+        plan.add(slow(50)).expect("it is open");
+    }
+    assert_eq!((plan.turn(ms(0)).steps.len(), busy(&plan)), (1, 3));
+    for id in 1..=3 {
+        assert!(plan.ready(id, 1, ms(1)));
+        plan.turn(ms(1));
+    }
+    assert_eq!((plan.turn(ms(1)).steps, busy(&plan)), (Vec::new(), 0));
+    for id in 1..=2 {
+        plan.ended(id, 1, Verdict::Done, ms(2));
+    }
+    let gone = [Step::Gone(1), Step::Gone(2)];
+    assert_eq!(plan.turn(ms(2)).steps, gone);
+    plan.turn(ms(2));
+    assert_eq!((plan.counts().children, busy(&plan)), (1, 0));
 }
 
 #[test]

@@ -109,6 +109,22 @@ fn what_ignores_the_signal_is_dropped_when_the_grace_ends() {
         assert!(forced.iter().any(|one| one.task.is_none()), "the body");
     });
 
+    // Asked by a sibling: the body sleeps meanwhile.
+    paused(async || {
+        let start = Instant::now();
+        let ended = Scope::new().grace(ms(100)).run(async |group: &Group| {
+            let deaf = group.spawn(parked::<()>()).detached();
+            group.spawn(async move {
+                sleep(ms(7)).await;
+                deaf.cancel_and_wait().await;
+                assert_eq!(start.elapsed(), ms(107));
+            });
+            sleep(ms(500)).await;
+            Ok(())
+        });
+        ended.await.expect("one child was cancelled alone");
+    });
+
     // A child asked alone after its group was goes with the group.
     paused(async || {
         let start = Instant::now();

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Group, LONG, Lost, ms, parked, requested};
+use super::{Group, LONG, Lost, counted, ms, parked, requested};
 use crate::support::{Count, Log, OnDrop, every_runtime, paused, single_thread, spawn, until};
 
 /// Waits for the signal, and writes down the reason as the task itself reads it.
@@ -78,6 +78,34 @@ fn a_second_cancel_changes_nothing() {
         assert_eq!(ended.await.unwrap(), 7);
         assert_eq!(heard.entries(), [Some(CancelReason::Finished)]);
         assert_eq!(start.elapsed(), ms(50));
+    });
+
+    // Nor does anybody wake for it: not the body, not the child.
+    paused(async || {
+        let polls = [Count::new(), Count::new()];
+        let [of_body, of_child] = polls.clone();
+        let ended = Scope::new().grace(LONG).run(async |group: &Group| {
+            let child = group.spawn(async move {
+                counted(&of_child, async {
+                    token().cancelled().await;
+                    sleep(ms(50)).await;
+                })
+                .await;
+            });
+            yield_now().await;
+            let again = async {
+                child.cancel();
+                sleep(ms(5)).await;
+                let before = polls.each_ref().map(Count::get);
+                child.cancel();
+                sleep(ms(5)).await;
+                let [body, child] = polls.each_ref().map(Count::get);
+                assert_eq!([body - 1, child], before, "but for the time");
+                Ok(())
+            };
+            counted(&of_body, again).await
+        });
+        assert!(ended.await.is_ok());
     });
 
     // By several threads at once: one of them is the first, for all who ask.

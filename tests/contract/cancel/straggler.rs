@@ -3,7 +3,7 @@
 use std::{future::pending, sync::Arc};
 
 use futures::poll;
-use ringfence::{GroupError, Observer, Scope, Straggler, TaskInfo, root, scope};
+use ringfence::{GroupError, Observer, Scope, Straggler, TaskInfo, root, scope, timeout, token};
 use tokio::{
     task::yield_now,
     time::{Instant, sleep},
@@ -139,6 +139,21 @@ fn nobody_who_is_forced_before_the_grace_is_over_is_named() {
         });
         let error = ended.await.unwrap_err();
         assert!(error.is_cancelled() && error.forced().is_empty());
+        // The grace of all children is over, and not that of the body, which drops a scope.
+        let options = Scope::new().grace(ms(10)).observer(told.clone());
+        let ended = options.run(async |group: &Group| {
+            group.spawn(async { token().cancelled().await });
+            yield_now().await;
+            group.cancel_children();
+            sleep(ms(20)).await;
+            let inner = scope(async |inner: &Group| {
+                inner.spawn(parked::<()>());
+                parked::<()>().await
+            });
+            assert!(timeout(ms(5), inner).await.is_err());
+            Ok(())
+        });
+        ended.await.expect("its children were cancelled alone");
         // There was no grace at all.
         let ended = Scope::new()
             .observer(told.clone())

@@ -299,3 +299,42 @@ fn a_waker_that_wakes_inside_its_own_poll_does_not_deadlock() {
         assert!(error.to_string().contains("from a waker"), "{error}");
     });
 }
+
+/// A waker that asks a group why it ends when it is dropped.
+struct Parting(Spawner<String>);
+
+impl Wake for Parting {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        assert!(self.0.token().reason().is_none());
+        assert!(!format!("{:?}", self.0).is_empty());
+    }
+}
+
+#[test]
+fn a_waker_that_re_enters_the_group_when_it_is_dropped_does_not_deadlock() {
+    paused(async || {
+        let spawner = OnceLock::new();
+        let mut open = Box::pin(scope(async |group: &Group| -> Done {
+            spawner.set(group.spawner()).expect("once");
+            pending().await
+        }));
+        assert!(poll!(&mut open).is_pending());
+        let spawner = spawner.get().expect("the body ran");
+        let mut wait = Box::pin(spawner.token().cancelled());
+        for _ in 0..3 {
+            // Each is the only one to have its waker when the next one comes.
+            let waker = Waker::from(Arc::new(Parting(spawner.clone())));
+            let mut cx = Context::from_waker(&waker);
+            assert!(open.as_mut().poll(&mut cx).is_pending());
+            assert!(wait.as_mut().poll(&mut cx).is_pending());
+        }
+        drop(wait);
+        spawner.spawn(async {});
+        settle().await;
+        drop(open);
+    });
+}

@@ -1,20 +1,23 @@
 //! What `tracing` hears of groups.
 
 use std::fmt::Debug;
-use std::future::pending;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::future::{Future, pending};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use ringfence::inspect::Traced;
-use ringfence::{Ready, Scope, TaskGroup, fan_out, root, scope};
-use tokio::task::yield_now;
+use ringfence::supervise::{Child, Supervisor};
+use ringfence::{Limiter, Ready, Scope, TaskGroup, fan_out, root, scope};
+use tokio::{sync::oneshot, task::yield_now};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use tracing_core::span::Current;
 
 use crate::hearing::hearing;
-use crate::support::{Count, PanicOnDrop, paused, single_thread, until};
+use crate::support::{PanicOnDrop, paused, single_thread};
 
 type Group = TaskGroup<String>;
 
@@ -108,6 +111,14 @@ fn the_birth_and_the_end_of_a_child_are_events() {
     );
 }
 
+struct Bomb;
+
+impl Wake for Bomb {
+    fn wake(self: Arc<Self>) {
+        panic!("thrown by a waker");
+    }
+}
+
 #[test]
 fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
     let ear = Ear::default();
@@ -133,35 +144,62 @@ fn what_is_displaced_or_forced_is_an_event_without_an_observer() {
             drop(dropped);
             root().wait(grace).await.expect("all are gone");
         });
+        paused(async || {
+            let limiter = Limiter::new(1);
+            let held = limiter.try_acquire();
+            let mut wait = pin!(limiter.acquire());
+            let bomb = Waker::from(Arc::new(Bomb));
+            let polled = wait.as_mut().poll(&mut Context::from_waker(&bomb));
+            assert!(polled.is_pending());
+            drop(held);
+        });
+        paused(async || {
+            let child = |throws| {
+                let bad = PanicOnDrop(throws);
+                Child::temporary("t", move |_| {
+                    let _inside = &bad;
+                    async {}
+                })
+            };
+            let over = Supervisor::new().child(child("a closure that is done with"));
+            assert!(over.run().await.is_ok());
+            drop(Supervisor::new().child(child("a closure of no use")));
+        });
+        single_thread(async || {
+            let (release, gate) = mpsc::channel::<()>();
+            let (begin, begun) = oneshot::channel::<()>();
+            let run = Scope::new().give_up_blocking_after(Duration::ZERO);
+            let run = run.run(async |group: &Group| {
+                group.named("blocked").spawn_blocking(move || {
+                    drop(begin);
+                    assert!(gate.recv().is_err());
+                });
+                assert!(begun.await.is_err(), "it runs");
+                group.cancel();
+                Ok(())
+            });
+            assert!(run.await.is_err());
+            drop(release);
+        });
     });
     let heard = |level, part| {
         let is_it = |text: &String| text.starts_with(level) && text.contains(part);
         ear.told().iter().filter(|text| is_it(text)).count()
     };
     assert_eq!(heard("ERROR", "on the way out"), 1);
+    assert_eq!(heard("ERROR", "thrown by a waker"), 1);
+    assert_eq!(heard("ERROR", "a closure that is done with"), 1);
+    assert_eq!(heard("ERROR", "a closure of no use"), 1);
     assert_eq!(heard("WARN", "deaf"), 1);
+    assert_eq!(heard("WARN", "blocked"), 1);
+    assert_eq!(heard("WARN", "given up"), 1);
 }
 
 #[test]
-fn what_is_given_up_and_what_does_not_matter_are_events_too() {
+fn what_does_not_matter_is_an_event_for_debugging() {
     let ear = Ear::default();
     hearing(&ear, || {
-        single_thread(async || {
-            let (release, blocked) = std::sync::mpsc::channel::<()>();
-            let running = Count::new();
-            let begun = running.clone();
-            let run = Scope::new().give_up_blocking_after(Duration::ZERO);
-            let run = run.run(async |group: &Group| {
-                group.named("stuck").spawn_blocking(move || {
-                    begun.add();
-                    let _ = blocked.recv();
-                });
-                until(|| running.get() == 1).await;
-                group.cancel();
-                Ok(())
-            });
-            assert_eq!(run.await.expect_err("cancelled").abandoned().len(), 1);
-            drop(release);
+        paused(async || {
             let first = fan_out(0..2).first_success(|number| async move {
                 match number {
                     0 => Err("the loser".to_owned()),
@@ -172,13 +210,8 @@ fn what_is_given_up_and_what_does_not_matter_are_events_too() {
         });
     });
     let told = ear.told();
-    let heard = |level, part| {
-        let is_it = |text: &&String| text.starts_with(level) && text.contains(part);
-        told.iter().filter(is_it).count()
-    };
-    assert_eq!(heard("WARN", "`stuck`"), 1, "{told:?}");
-    assert_eq!(heard("WARN", ", and was given up"), 1, "{told:?}");
-    assert_eq!(heard("DEBUG", "was overlooked"), 1, "{told:?}");
+    let is_it = |text: &&String| text.starts_with("DEBUG") && text.contains("was overlooked");
+    assert_eq!(told.iter().filter(is_it).count(), 1, "{told:?}");
 }
 
 #[test]

@@ -76,6 +76,13 @@ fn waiters_are_served_in_order_and_a_try_does_not_overtake() {
         drop(_b);
         sleep(ms(35)).await;
         assert_eq!(log.entries(), [2, 1, 1]);
+        // Of what comes back at once, as many are served as fit.
+        let limiter = Limiter::new(10);
+        let all = limiter.acquire_many(10).await.unwrap();
+        let log = line(&limiter, &[2, 7, 2]).await;
+        drop(all);
+        settle().await;
+        assert_eq!((log.entries(), limiter.waiting()), (vec![2, 7], 1));
     });
 }
 
@@ -328,6 +335,7 @@ fn keys_do_not_wait_for_one_another_and_are_forgotten_when_idle() {
         assert_eq!((limiter.keys(), limiter.in_flight(&"a")), (2, 1));
         assert!(limiter.try_acquire("a").is_none() && limiter.try_acquire("c").is_some());
         assert!(timeout(ms(1), limiter.acquire("a")).await.is_err());
+        assert_eq!(limiter.waiting(&"a"), 2, "it has left the line");
         sleep(ms(100)).await;
         assert_eq!(log.entries(), [(0, 0), (2, 0), (1, 10), (3, 20)]);
         assert_eq!(limiter.keys(), 0);

@@ -358,8 +358,11 @@ fn a_wait_for_a_rate_ends_on_the_signal() {
                 for _ in 0..3 {
                     let limiter = limiter.clone();
                     group.spawn(async move {
-                        let ended = limiter.acquire().await;
+                        let mut wait = pin!(limiter.acquire());
+                        let ended = wait.as_mut().await;
                         assert!(matches!(ended, Err(RateError::Cancelled(_))));
+                        sleep(ms(1)).await;
+                        assert_eq!(limiter.waiting(), 0, "they have left the line");
                     });
                 }
                 sleep(ms(30)).await;
@@ -368,7 +371,7 @@ fn a_wait_for_a_rate_ends_on_the_signal() {
             })
             .await;
         assert!(ended.unwrap_err().forced().is_empty());
-        assert_eq!((start.elapsed(), limiter.waiting()), (ms(30), 0));
+        assert_eq!((start.elapsed(), limiter.waiting()), (ms(31), 0));
     });
 }
 
@@ -446,6 +449,14 @@ fn a_lowered_rate_tells_those_who_will_be_late_at_once() {
         assert!(late.entries().contains(&(1, 50)));
         sleep(ms(10_000)).await;
         assert!(late.entries().iter().all(|(_, at)| *at == 50));
+        assert_eq!(limiter.waiting(), 0);
+        // Told, it has left the line, also where its future stays.
+        limiter.try_acquire().unwrap();
+        let mut told = pin!(limiter.acquire_by(1, Deadline::after(ms(1_500))));
+        assert!(futures::poll!(told.as_mut()).is_pending());
+        limiter.set_rate(Rate::new(1, ms(100_000)));
+        let error = told.as_mut().await.unwrap_err();
+        assert!(matches!(error, RateError::TooLate { .. }));
         assert_eq!(limiter.waiting(), 0);
     });
 }

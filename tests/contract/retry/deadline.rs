@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, future::pending, time::Duration};
 
-use ringfence::{Deadline, Jitter, Retry, RetryReason, Scope, TaskGroup, Verdict};
+use ringfence::{Deadline, Jitter, Retry, RetryEvent, RetryReason, Scope, TaskGroup, Verdict};
 use tokio::time::{advance, sleep};
 
 use super::{Flaky, Oops, STEADY, ms};
@@ -43,6 +43,22 @@ fn a_pause_that_ends_at_the_deadline_is_not_begun() {
             .deadline(Deadline::after(ms(801)));
         assert!(run.await.is_err());
         assert_eq!(flaky.times(), [0, 400, 800]);
+        // Nor is a retry told of that has no pause, and never comes.
+        let told = RefCell::new(Vec::new());
+        let run = STEADY.without_pauses().retry(async |_| {
+            sleep(ms(10)).await;
+            Err::<(), _>(Oops(1))
+        });
+        let run = run.deadline(Deadline::after(ms(10))).on_event(|event| {
+            told.borrow_mut()
+                .push(matches!(event, RetryEvent::GaveUp { .. }));
+        });
+        let error = run.await.unwrap_err();
+        assert_eq!(
+            (error.reason(), error.attempts()),
+            (RetryReason::Deadline, 1)
+        );
+        assert_eq!(told.into_inner(), [true]);
     });
 }
 
@@ -148,6 +164,16 @@ fn the_earlier_of_timeout_and_deadline_ends_an_attempt() {
         let error = run.await.unwrap_err();
         assert_eq!(seen.into_inner(), [ms(300), ms(100)]);
         assert_eq!(flaky.now(), 500);
+        assert_eq!(
+            (error.reason(), error.attempt_timed_out()),
+            (RetryReason::Deadline, None)
+        );
+        // At the same instant it is the deadline.
+        let run = STEADY
+            .retry(|_| pending::<Result<(), Oops>>())
+            .attempt_timeout(ms(300))
+            .deadline(Deadline::after(ms(300)));
+        let error = run.await.unwrap_err();
         assert_eq!(
             (error.reason(), error.attempt_timed_out()),
             (RetryReason::Deadline, None)

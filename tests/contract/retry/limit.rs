@@ -22,34 +22,47 @@ const SLOW: Retry = Retry::constant(ms(1000)).jitter(ringfence::Jitter::None);
 
 #[test]
 fn a_signal_ends_a_pause() {
-    paused(async || {
-        let start = Instant::now();
-        let log = Log::new();
-        let ended = Scope::new()
-            .grace(ms(10_000))
-            .run(async |group: &TaskGroup<Oops>| {
-                let log = log.clone();
-                group.spawn(async move {
-                    let error = SLOW
-                        .retry(|_| async { Err::<(), _>(Oops(4)) })
-                        .await
-                        .unwrap_err();
-                    log.push((error.reason(), error.last_error().copied(), start.elapsed()));
+    // To the group, or to the one child; and it is heard in a scope inside, which has no grace of its own.
+    for (alone, inside) in [(false, false), (true, false), (false, true), (true, true)] {
+        paused(async || {
+            let start = Instant::now();
+            let log = Log::new();
+            let ended = Scope::new()
+                .grace(ms(10_000))
+                .run(async |group: &TaskGroup<Oops>| {
+                    let log = log.clone();
+                    let run = async move {
+                        let run = SLOW.retry(|_| async { Err::<(), _>(Oops(4)) });
+                        let report = run.report().await;
+                        assert_eq!(report.slept, ms(50), "as long as the pause lasted");
+                        let error = report.result.unwrap_err();
+                        log.push((error.reason(), error.last_error().copied(), start.elapsed()));
+                        Ok::<_, Oops>(())
+                    };
+                    let child = group.spawn(async move {
+                        if inside {
+                            let scoped = scope(async |_: &TaskGroup<Oops>| run.await);
+                            scoped.await.expect("nobody fails");
+                        } else {
+                            run.await?;
+                        }
+                        Ok(())
+                    });
+                    sleep(ms(50)).await;
+                    if alone {
+                        child.cancel();
+                    } else {
+                        group.cancel();
+                    }
                     Ok(())
                 });
-                sleep(ms(50)).await;
-                group.cancel();
-                pending::<Result<(), Oops>>().await
-            });
-        assert!(matches!(
-            ended.await.unwrap_err().cause(),
-            Cause::Cancelled(_)
-        ));
-        assert_eq!(
-            log.entries(),
-            [(RetryReason::Cancelled, Some(Oops(4)), ms(50))]
-        );
-    });
+            assert_eq!(ended.await.is_ok(), alone);
+            assert_eq!(
+                log.entries(),
+                [(RetryReason::Cancelled, Some(Oops(4)), ms(50))]
+            );
+        });
+    }
 }
 
 #[test]

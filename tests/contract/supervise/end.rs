@@ -2,9 +2,10 @@
 
 use std::future::pending;
 
+use futures::future::join_all;
 use ringfence::{
     BoxError, Cause, scope,
-    supervise::{Child, Escalation, Run, Supervisor},
+    supervise::{Child, ChildState, Escalation, Run, Supervisor},
 };
 use tokio::time::sleep;
 
@@ -102,7 +103,7 @@ fn a_child_that_fails_to_start_at_first_ends_all_and_is_the_cause() {
 fn children_start_one_after_the_other_when_they_say_that_they_are_ready() {
     paused(async || {
         let diary = Diary::new();
-        let mut supervisor = Supervisor::new();
+        let (mut supervisor, mut handles) = (Supervisor::new(), Vec::new());
         for name in ["a", "b", "c"] {
             let diary = diary.clone();
             let child = Child::permanent(name, move |run: Run| {
@@ -114,10 +115,19 @@ fn children_start_one_after_the_other_when_they_say_that_they_are_ready() {
                     ringfence::token().cancelled().await;
                 }
             });
-            supervisor.add(child.ready_within(ms(100)));
+            handles.push(supervisor.add(child.ready_within(ms(100))));
         }
-        for_a_while(supervisor, 100).await.expect("a shutdown");
-        assert_eq!(diary.entries(), ["0 a", "10 b", "20 c"]);
+        let ready = join_all(handles.iter().map(|child| async {
+            assert!(child.ready().await);
+            assert_eq!(child.state(), ChildState::Running);
+            diary.write("ready");
+        }));
+        let (ended, _) = tokio::join!(for_a_while(supervisor, 100), ready);
+        ended.expect("a shutdown");
+        let mut entries = diary.entries();
+        entries.sort();
+        let expected = ["0 a", "10 b", "10 ready", "20 c", "20 ready", "30 ready"];
+        assert_eq!(entries, expected, "and who waits for that is told");
     });
 }
 

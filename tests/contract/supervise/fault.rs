@@ -129,11 +129,18 @@ fn a_predicate_that_panics_counts_as_a_panic_of_the_child() {
 #[test]
 fn a_hook_that_panics_harms_nobody() {
     paused(async || {
-        let supervisor = Supervisor::new()
-            .on_end(|_| panic!("in the hook"))
-            .child(Diary::new().child("a", 0, &[5]));
-        let report = for_a_while(supervisor, 100).await.expect("a shutdown");
-        assert_eq!(report.restarts, 1);
+        let log = Log::new();
+        let around = Scope::new().observer(Arc::new(Hears(log.clone())));
+        let ended = around.run(async |_: &TaskGroup| {
+            let supervisor = Supervisor::new()
+                .on_end(|_| panic!("in the hook"))
+                .child(Diary::new().child("a", 0, &[5]));
+            let report = for_a_while(supervisor, 100).await?;
+            assert_eq!(report.restarts, 1);
+            Ok(())
+        });
+        ended.await.expect("a shutdown");
+        assert_eq!(log.entries(), ["panicked: in the hook"; 2], "of each run");
     });
 }
 

@@ -9,7 +9,7 @@ use ringfence::{
 use tokio::time::{Instant, sleep};
 
 use super::{DELAYS, Diary, for_a_while, idle, ms};
-use crate::support::{Count, caught, paused};
+use crate::support::{Count, caught, paused, paused_runtime, settle};
 
 /// Ends in a way that changes from run to run: it returns, fails, panics.
 async fn ends(run: Run, count: Count) -> Result<(), BoxError> {
@@ -97,6 +97,26 @@ fn a_temporary_child_is_never_restarted_and_is_forgotten() {
             ]
         ));
     });
+    // Not even its memory is kept.
+    let peak = |children: u64| {
+        let runtime = paused_runtime();
+        let run = async {
+            let supervisor = Supervisor::new().stay_open();
+            let handle = supervisor.handle();
+            let adds = async {
+                for _ in 0..children {
+                    drop(handle.add(Child::temporary("t", |_| async {})));
+                    settle().await;
+                }
+                handle.finish();
+            };
+            let (ended, ()) = tokio::join!(supervisor.run(), adds);
+            ended.expect("nobody escalates");
+        };
+        allocation_counter::measure(|| runtime.block_on(run)).bytes_max
+    };
+    let (few, many) = (peak(100), peak(1_000));
+    assert!(many < few + 20_000, "{many} for many, {few} for few");
 }
 
 #[test]
