@@ -338,9 +338,8 @@ impl<S: Input<Item = T>, T> Door<S, T> {
                 }
             }
             Poll::Ready(Taken::End) => {
-                if crew.lanes.has_ready() {
-                    Step::Again
-                } else if crew.lanes.has_parked() {
+                // None is ready: whoever ends the item before it takes it in the same look (`seek`).
+                if crew.lanes.has_parked() {
                     // Those who run bring on those who are parked.
                     rest(crew.wait_idle(badge, waker))
                 } else {
@@ -385,8 +384,7 @@ impl<S: Input<Item = T>, T> Door<S, T> {
         }
         // The input takes its time: this thread has other things to do.
         let waker = cx.waker().clone();
-        if let Err(waker) = self.change(|crew| crew.knock(badge, waker)) {
-            drop(waker);
+        if self.change(|crew| crew.knock(badge, waker)).is_err() {
             return Poll::Ready(None);
         }
         let Some(intake) = self.input.try_lock() else {
@@ -477,8 +475,8 @@ impl<S: Input<Item = T>, T> Door<S, T> {
     /// When all workers have left: says why they did so before the input was over, if they did.
     pub(crate) fn why_torn(&self) -> Option<Option<CancelReason>> {
         let is_over = self.input.lock().is_over();
-        let is_whole = self.change(|crew| !crew.is_torn && crew.lanes.is_empty());
-        (!(is_over && is_whole)).then(|| self.reason.lock().take())
+        let is_torn = self.crew.lock().is_torn;
+        (is_torn || !is_over).then(|| self.reason.lock().take())
     }
 }
 

@@ -123,7 +123,9 @@ where
             (None, Some(reason)) => Err(reason),
             (ended, _) => Ok(ended),
         };
-        drop(guarded.0.take());
+        if matches!(ended, Ok(None)) {
+            drop(guarded.0.take());
+        } // else what the function or the input throws when it goes must not cost the failure (F5)
         (kept, ended)
     }
 

@@ -17,6 +17,7 @@ use crate::support::{
     every_runtime_in_a_task, multi_thread, paused, settle, spawn, until,
 };
 
+mod cut;
 mod ends;
 mod forms;
 mod options;
