@@ -323,6 +323,7 @@ where
             }
             let Some((item, next)) = ready!(shared.door.poll_next(this.visit, &mut lease, cx))
             else {
+                drop(lease); // the caller, who is woken by that, takes the lock, perhaps at once
                 *this.is_out = true;
                 shared.leave(this.visit, this.kept);
                 return Poll::Ready(());

@@ -2,7 +2,7 @@
 
 use std::future::pending;
 
-use ringfence::{Progress, TaskGroup, fan_out, root, scope};
+use ringfence::{Progress, TaskGroup, Token, fan_out, root, scope, token};
 use tokio::time::{Instant, sleep};
 
 use super::{Fail, bad, counted, good, ms, parked};
@@ -201,5 +201,29 @@ fn who_takes_results_that_are_ready_lets_others_run() {
         }
         assert!(turns.get() - before > 5, "{} turns", turns.get() - before);
         other.abort();
+    });
+}
+
+#[test]
+fn dropped_they_are_cancelled_before_their_values_are_dropped() {
+    /// Notes whether the item that made it was asked to end by the time it is dropped.
+    struct Noting(Token, Log<bool>);
+    impl Drop for Noting {
+        fn drop(&mut self) {
+            self.1.push(self.0.is_cancelled());
+        }
+    }
+    paused(async || {
+        let log = Log::new();
+        let inner = log.clone();
+        let mut results = fan_out(0..).limit(2).buffer(3).results_unordered(move |_| {
+            let log = inner.clone();
+            async move { good(Noting(token(), log)) }
+        });
+        let first = results.next().await.unwrap().unwrap();
+        settle().await;
+        drop(results);
+        assert_eq!(log.entries(), [true; 5]);
+        drop(first);
     });
 }

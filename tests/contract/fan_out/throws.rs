@@ -3,7 +3,10 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Wake, Waker},
 };
 
@@ -156,6 +159,81 @@ fn a_callers_waker_that_throws_harms_no_item() {
         assert_eq!(fold.await.unwrap(), 3);
         assert_eq!(collect.await.unwrap(), [0, 1, 2]);
         assert_eq!(first.await.unwrap(), Some(0));
+    });
+}
+
+/// A waker that polls at once, wherever it is woken.
+struct AtOnce {
+    future: Mutex<super::Boxed<()>>,
+    is_woken: AtomicBool,
+}
+
+impl AtOnce {
+    fn start(future: impl Future<Output = ()> + Send + 'static) {
+        let this = Arc::new(Self {
+            future: Mutex::new(Box::pin(future)),
+            is_woken: AtomicBool::new(false),
+        });
+        this.wake();
+    }
+}
+
+impl Wake for AtOnce {
+    fn wake(self: Arc<Self>) {
+        self.is_woken.store(true, Ordering::SeqCst);
+        // Woken in its own poll, it is polled again after that.
+        while let Ok(mut future) = self.future.try_lock() {
+            if !self.is_woken.swap(false, Ordering::SeqCst) {
+                return;
+            }
+            let waker = Waker::from(self.clone());
+            if future
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_ready()
+            {
+                *future = Box::pin(std::future::pending());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_callers_waker_may_poll_at_once() {
+    paused(async || {
+        let work = async |n: usize| {
+            sleep(ms(10)).await;
+            good(n)
+        };
+        let (ended, fan) = (Count::new(), || fan_out(0..3).limit(2));
+        let done = || {
+            let ended = ended.clone();
+            move || ended.add()
+        };
+        let (a, b, c, d) = (done(), done(), done(), done());
+        AtOnce::start(async move {
+            assert_eq!(fan().first_success(work).await.unwrap(), Some(0));
+            a();
+        });
+        AtOnce::start(async move {
+            assert_eq!(fan().collect(work).await.unwrap(), [0, 1, 2]);
+            b();
+        });
+        AtOnce::start(async move {
+            let sum = fan().fold(0, work, |sum, n| sum + n);
+            assert_eq!(sum.await.unwrap(), 3);
+            c();
+        });
+        AtOnce::start(async move {
+            let mut results = fan().results(work);
+            for n in 0..3 {
+                assert_eq!(results.next().await.unwrap().unwrap(), n);
+            }
+            assert!(results.next().await.is_none());
+            d();
+        });
+        sleep(ms(50)).await;
+        assert_eq!(ended.get(), 4);
     });
 }
 
