@@ -188,7 +188,7 @@ fn one_inside_x_one_idle_x_the_input() {
 }
 
 fn one_inside(has_steps: bool) {
-    explore(&["waited", "never waited"], |seen| {
+    explore(&["waited", "never waited"], move |seen| {
         let gap = PlainArc::<Gap>::default();
         let fan = fan_with(has_steps, 2, 2, usize::MAX, Some((1, gap.clone())));
         let opener = thread::spawn(move || gap.open());
