@@ -467,9 +467,8 @@ fn a_function_or_an_input_that_throws_when_it_goes_costs_no_error() {
             for case in 0..4 {
                 let (is_local, fails) = (case & 1 > 0, case & 2 > 0);
                 let held = bomb_at(place, "the input");
-                let input = (0..2).map(move |n| {
+                let input = (0..2).inspect(move |_| {
                     let _held = &held;
-                    n
                 });
                 let held = bomb_at(place, "the function");
                 let work = move |n: usize| {
