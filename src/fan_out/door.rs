@@ -338,9 +338,8 @@ impl<S: Input<Item = T>, T> Door<S, T> {
                 }
             }
             Poll::Ready(Taken::End) => {
-                if crew.lanes.has_ready() {
-                    Step::Again
-                } else if crew.lanes.has_parked() {
+                // None is ready: whoever ends the item before it takes it in the same look (`seek`).
+                if crew.lanes.has_parked() {
                     // Those who run bring on those who are parked.
                     rest(crew.wait_idle(badge, waker))
                 } else {
@@ -385,8 +384,7 @@ impl<S: Input<Item = T>, T> Door<S, T> {
         }
         // The input takes its time: this thread has other things to do.
         let waker = cx.waker().clone();
-        if let Err(waker) = self.change(|crew| crew.knock(badge, waker)) {
-            drop(waker);
+        if self.change(|crew| crew.knock(badge, waker)).is_err() {
             return Poll::Ready(None);
         }
         let Some(intake) = self.input.try_lock() else {
@@ -477,8 +475,8 @@ impl<S: Input<Item = T>, T> Door<S, T> {
     /// When all workers have left: says why they did so before the input was over, if they did.
     pub(crate) fn why_torn(&self) -> Option<Option<CancelReason>> {
         let is_over = self.input.lock().is_over();
-        let is_whole = self.change(|crew| !crew.is_torn && crew.lanes.is_empty());
-        (!(is_over && is_whole)).then(|| self.reason.lock().take())
+        let is_torn = self.crew.lock().is_torn;
+        (is_torn || !is_over).then(|| self.reason.lock().take())
     }
 }
 
@@ -497,5 +495,76 @@ fn rest<T, W>(waits: Result<(), W>) -> Step<T> {
 fn wake(all: impl IntoIterator<Item = Waker>) {
     for waker in all {
         waker.wake();
+    }
+}
+
+#[cfg(all(test, not(any(ringfence_loom, ringfence_shuttle))))]
+mod tests {
+    use std::ops::Range;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+    use crate::fan_out::input::{IntoInput, Iterated};
+    use crate::sync::PlainArc;
+
+    type Numbers = Door<Iterated<Range<u8>>, u8>;
+
+    /// Counts how often it was woken, each time with the input free for who was.
+    struct Bell(PlainArc<Numbers>, AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: PlainArc<Self>) {
+            assert!(self.0.input.try_lock().is_some(), "the input is free");
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    struct One {
+        visit: Visit<u8>,
+        bell: PlainArc<Bell>,
+    }
+
+    impl One {
+        fn at(door: &PlainArc<Numbers>) -> Self {
+            Self {
+                visit: Visit::new(),
+                bell: PlainArc::new(Bell(door.clone(), AtomicUsize::new(0))),
+            }
+        }
+
+        fn polls(&mut self) -> Poll<Option<u8>> {
+            let waker = Waker::from(self.bell.clone());
+            let door = self.bell.0.clone();
+            let taken =
+                door.poll_next(&mut self.visit, &mut None, &mut Context::from_waker(&waker));
+            taken.map(|taken| taken.map(|(item, _)| item))
+        }
+
+        fn woken(&self) -> usize {
+            self.bell.1.load(Ordering::SeqCst)
+        }
+    }
+
+    #[test]
+    fn who_gives_the_input_back_without_an_item_wakes_who_found_it_taken() {
+        for has_steps in [false, true] {
+            let intake = Intake::new((0..9).into_input(), None, 1);
+            let door = Door::new(intake, 3, has_steps, Toll::default(), true);
+            let door = PlainArc::new(door);
+            let (mut a, mut b) = (One::at(&door), One::at(&door));
+            assert_eq!(a.polls(), Poll::Ready(Some(0)));
+            let taken = door.input.lock();
+            assert!(b.polls().is_pending());
+            drop(taken);
+            assert!(a.polls().is_pending(), "it is full");
+            assert_eq!((a.woken(), b.woken()), (0, 1));
+            assert!(b.polls().is_pending(), "it is full");
+            // Nobody found it taken now.
+            assert_eq!((a.woken(), b.woken()), (0, 1));
+            door.deliver(1);
+            assert_eq!((a.woken(), b.woken()), (1, 1));
+            assert_eq!(a.polls(), Poll::Ready(Some(1)));
+        }
     }
 }

@@ -230,7 +230,6 @@ where
                 let _rest = Rest::of(&shared);
                 match poll_fn(|cx| shared.outlet.poll_won(cx)).await {
                     Ok(value) => {
-                        shared.door.stop(None);
                         shared.core.cancel_children();
                         Some(value)
                     }

@@ -60,10 +60,6 @@ impl<T> Lanes<T> {
         self.ready.pop_front()
     }
 
-    pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
     /// Asks whether items wait for their key.
     pub(crate) fn has_parked(&self) -> bool {
         self.parked > 0
@@ -110,7 +106,7 @@ mod tests {
         assert_eq!(lanes.admit(2, "b"), Some("b"));
         assert_eq!(lanes.admit(1, "c"), None);
         assert_eq!(lanes.admit(1, "d"), None);
-        assert!(lanes.is_full() && !lanes.has_ready());
+        assert!(lanes.is_full() && lanes.ready.is_empty());
         lanes.done(2);
         assert!(lanes.next().is_none());
         lanes.done(1);

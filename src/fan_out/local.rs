@@ -118,12 +118,13 @@ where
             })
         })
         .await;
-        engine.clear();
         let ended = match (ended, engine.why_cut()) {
             (None, Some(reason)) => Err(reason),
             (ended, _) => Ok(ended),
         };
-        drop(guarded.0.take());
+        if matches!(ended, Ok(None)) {
+            drop(guarded.0.take());
+        } // else it is dismantled: what the function or the input throws when it goes must not cost the failure (F5)
         (kept, ended)
     }
 

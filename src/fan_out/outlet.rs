@@ -1,11 +1,12 @@
 //! Where results go: one type for each form.
 //!
 //! Z1. Results move under the lock of the outlet, and nothing of theirs runs there. Z2. A worker keeps up to [`BATCH`] results
-//! and hands them over together, where nobody looks before the end; and when it lets others run. Z3. `put` never waits: an
+//! and hands them over together, where nobody looks before the end. Z3. `put` never waits: an
 //! outlet whose taker may be slow has its bound kept at the intake. Z4. An outlet that keeps errors until the end gives them
 //! back when it is cut, and all that come later: they are the group's then.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::task::{Context, Poll, Waker};
 
 use crate::fan_out::calm::{Each, calmly};
@@ -16,15 +17,19 @@ use crate::sync::Lock;
 /// How many results a worker keeps.
 const BATCH: usize = 4;
 
+/// Whether there is to be more. A break says that there is not: for an error that is the group's, or, without one, because it
+/// has all that it needs.
+pub(crate) type Put<E> = ControlFlow<Option<E>>;
+
 /// Where results go.
 pub(crate) trait Outlet<V, E>: Send + Sync + 'static {
     /// What a worker keeps.
     type Kept: Default + Send;
 
-    /// Takes the result of an item; gives back an error that is the group's.
-    fn put(&self, kept: &mut Self::Kept, index: usize, result: Result<V, E>) -> Option<E>;
+    /// Takes the result of an item.
+    fn put(&self, kept: &mut Self::Kept, index: usize, result: Result<V, E>) -> Put<E>;
 
-    /// Takes what a worker has kept, because it ends or lets others run; gives back errors that are the group's.
+    /// Takes what a worker has kept, because it ends; gives back errors that are the group's.
     fn flush(&self, _: &mut Self::Kept) -> Vec<(usize, E)> {
         Vec::new()
     }
@@ -50,8 +55,11 @@ impl<E: Send + 'static> Outlet<(), E> for Nowhere {
     type Kept = ();
 
     #[inline]
-    fn put(&self, (): &mut (), _: usize, result: Result<(), E>) -> Option<E> {
-        result.err()
+    fn put(&self, (): &mut (), _: usize, result: Result<(), E>) -> Put<E> {
+        match result {
+            Ok(()) => Put::Continue(()),
+            Err(error) => Put::Break(Some(error)),
+        }
     }
 }
 
@@ -84,9 +92,6 @@ impl<R> InOrder<R> {
     /// Returns whether it is time to hand over.
     #[inline]
     fn keep(kept: &mut Vec<(usize, R)>, index: usize, result: R) -> bool {
-        if kept.capacity() == 0 {
-            kept.reserve_exact(BATCH);
-        }
         kept.push((index, result));
         kept.len() == BATCH
     }
@@ -132,15 +137,15 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Values<V> {
     type Kept = Vec<(usize, V)>;
 
     #[inline]
-    fn put(&self, kept: &mut Self::Kept, index: usize, result: Result<V, E>) -> Option<E> {
+    fn put(&self, kept: &mut Self::Kept, index: usize, result: Result<V, E>) -> Put<E> {
         match result {
             Ok(value) => {
                 if InOrder::keep(kept, index, value) {
                     self.0.hand_over(kept);
                 }
-                None
+                Put::Continue(())
             }
-            Err(error) => Some(error),
+            Err(error) => Put::Break(Some(error)),
         }
     }
 
@@ -160,11 +165,11 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Outcomes<V, E> {
     type Kept = Vec<(usize, Result<V, E>)>;
 
     #[inline]
-    fn put(&self, kept: &mut Self::Kept, index: usize, result: Result<V, E>) -> Option<E> {
+    fn put(&self, kept: &mut Self::Kept, index: usize, result: Result<V, E>) -> Put<E> {
         if InOrder::keep(kept, index, result) {
             self.0.hand_over(kept);
         }
-        None
+        Put::Continue(())
     }
 
     #[inline]
@@ -204,13 +209,13 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for AsFinished<V> {
     type Kept = ();
 
     #[inline]
-    fn put(&self, (): &mut (), _: usize, result: Result<V, E>) -> Option<E> {
+    fn put(&self, (): &mut (), _: usize, result: Result<V, E>) -> Put<E> {
         match result {
             Ok(value) => {
                 self.0.lock().0.push(value);
-                None
+                Put::Continue(())
             }
-            Err(error) => Some(error),
+            Err(error) => Put::Break(Some(error)),
         }
     }
 }
@@ -282,10 +287,10 @@ impl<V> Channel<V> {
 impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Channel<V> {
     type Kept = ();
 
-    fn put(&self, (): &mut (), index: usize, result: Result<V, E>) -> Option<E> {
+    fn put(&self, (): &mut (), index: usize, result: Result<V, E>) -> Put<E> {
         let value = match result {
             Ok(value) => value,
-            Err(error) => return Some(error),
+            Err(error) => return Put::Break(Some(error)),
         };
         self.change(|flow| match &mut flow.ordered {
             Some(ordered) => ordered
@@ -293,7 +298,7 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for Channel<V> {
                 .put(index, value, |value| flow.ready.0.push_back(value)),
             None => flow.ready.0.push_back(value),
         });
-        None
+        Put::Continue(())
     }
 
     fn close(&self) {
@@ -361,7 +366,7 @@ impl<V, E> First<V, E> {
 impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for First<V, E> {
     type Kept = ();
 
-    fn put(&self, (): &mut (), index: usize, result: Result<V, E>) -> Option<E> {
+    fn put(&self, (): &mut (), index: usize, result: Result<V, E>) -> Put<E> {
         let mut race = self.state.lock();
         match (result, race.phase) {
             (Ok(value), Phase::Open) => {
@@ -370,17 +375,17 @@ impl<V: Send + 'static, E: Send + 'static> Outlet<V, E> for First<V, E> {
                 let taker = race.taker.take();
                 drop(race);
                 wake(taker);
-                None
+                Put::Break(None)
             }
             (Err(error), Phase::Open | Phase::Won) => {
                 race.errors.push((index, error));
-                None
+                Put::Continue(())
             }
-            (Err(error), Phase::Cut) => Some(error),
+            (Err(error), Phase::Cut) => Put::Break(Some(error)),
             (late, _) => {
                 drop(race);
                 calmly(|| drop(late));
-                None
+                Put::Continue(())
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::fan_out::calm::calmly;
 use crate::fan_out::crew::Next;
 use crate::fan_out::door::{Door, Visit};
 use crate::fan_out::input::Input;
-use crate::fan_out::outlet::Outlet;
+use crate::fan_out::outlet::{Outlet, Put};
 use crate::fan_out::output::ItemOutput;
 use crate::fan_out::pace::Pace;
 use crate::fan_out::progress::{End, Progress};
@@ -159,7 +159,7 @@ impl<S: Input, F, O> Shared<S, F, O> {
     }
 
     /// Has the group fail with errors of items.
-    pub(crate) fn tell<E: Send + 'static>(&self, errors: Vec<(usize, E)>) {
+    pub(crate) fn tell<E: Send + 'static>(&self, errors: impl IntoIterator<Item = (usize, E)>) {
         for (index, error) in errors {
             self.core.fail(RawFailure {
                 task: Some(self.info(index)),
@@ -311,19 +311,19 @@ where
                     if let Some(progress) = &shared.progress {
                         progress.end(End::of(&result));
                     }
-                    if let Some(error) = shared.outlet.put(this.kept, index, result) {
+                    if let Put::Break(error) = shared.outlet.put(this.kept, index, result) {
                         shared.door.stop(None);
-                        shared.tell(vec![(index, error)]);
+                        shared.tell(error.map(|error| (index, error)));
                     }
                 }
                 if is_over {
-                    shared.tell(shared.outlet.flush(this.kept));
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
             }
             let Some((item, next)) = ready!(shared.door.poll_next(this.visit, &mut lease, cx))
             else {
+                drop(lease); // the caller, who is woken by that, takes the lock, perhaps at once
                 *this.is_out = true;
                 shared.leave(this.visit, this.kept);
                 return Poll::Ready(());

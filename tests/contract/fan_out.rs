@@ -17,6 +17,7 @@ use crate::support::{
     every_runtime_in_a_task, multi_thread, paused, settle, spawn, until,
 };
 
+mod cut;
 mod ends;
 mod forms;
 mod options;
@@ -334,9 +335,7 @@ fn both_forms_can_be_spawned_and_borrow_from_the_caller() {
 
 #[test]
 fn items_that_are_ready_at_once_let_others_run() {
-    let _watchdog = Watchdog::start("items that never wait", PATIENCE);
-    // On one thread each: with another one it is the system that gives turns.
-    let test = async || {
+    async fn test() {
         let turns = Count::new();
         let inner = turns.clone();
         let other = spawn(async move {
@@ -362,9 +361,11 @@ fn items_that_are_ready_at_once_let_others_run() {
             .unwrap();
         assert!(turns.get() - between > 5);
         other.abort();
-    };
+    }
+    let _watchdog = Watchdog::start("items that never wait", PATIENCE);
+    // On one thread each: with another one it is the system that gives turns.
     current_thread().block_on(test());
-    multi_thread(1).block_on(test());
+    multi_thread(1).block_on(async { spawn(test()).await.unwrap() });
 }
 
 #[test]

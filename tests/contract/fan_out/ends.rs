@@ -100,6 +100,43 @@ fn a_panic_of_a_destructor_or_of_the_fold_is_one_of_the_fan_out() {
 }
 
 #[test]
+fn others_are_not_dropped_in_the_midst_of_a_panic() {
+    /// Notes whether a panic is under way when it is dropped: a lock that is given back then would be poisoned.
+    struct Noting(Log<bool>);
+    impl Drop for Noting {
+        fn drop(&mut self) {
+            self.0.push(std::thread::panicking());
+        }
+    }
+    every_runtime(async || {
+        for is_local in [false, true] {
+            let log = Log::new();
+            let inner = log.clone();
+            let work = move |n: usize| {
+                let held = Noting(inner.clone());
+                async move {
+                    if n == 2 {
+                        drop(held);
+                        yield_now().await;
+                        panic!("item");
+                    }
+                    let _held = held;
+                    pending::<()>().await;
+                }
+            };
+            let fan = fan_out(0..9).limit(3);
+            let thrown = if is_local {
+                caught(fan.local().for_each(work)).await
+            } else {
+                caught(fan.for_each(work)).await
+            };
+            assert_eq!(thrown.unwrap_err(), "item");
+            assert_eq!(log.entries(), [false; 3]);
+        }
+    });
+}
+
+#[test]
 fn a_panic_tells_its_item() {
     every_runtime(async || {
         for place in 0..3 {

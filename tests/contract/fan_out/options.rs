@@ -327,19 +327,35 @@ fn progress_counts_every_item_once() {
         );
     });
     paused(async || {
+        // One that throws or fails, in both forms.
+        for case in 0..4 {
+            let (is_local, throws) = (case & 1 > 0, case & 2 > 0);
+            let progress = Progress::new();
+            let fan = fan_out((0..100).filter(|n| n % 2 == 0))
+                .limit(8)
+                .progress(&progress);
+            let work = move |n| async move {
+                sleep(ms(n)).await;
+                assert!(n != 4 || !throws, "four");
+                if n == 4 { bad("four") } else { good(()) }
+            };
+            let ended = if is_local {
+                caught(fan.local().for_each(work)).await
+            } else {
+                caught(fan.for_each(work)).await
+            };
+            assert!(ended.is_err() == throws && ended.is_ok_and(|ended| ended.is_err()) != throws);
+            assert_eq!((progress.started(), progress.total()), (10, None));
+            let failed = u64::from(!throws);
+            assert_eq!((progress.done(), progress.failed()), (2, failed));
+            assert_eq!(
+                (progress.cancelled(), progress.in_flight()),
+                (8 - failed, 0)
+            );
+        }
         let progress = Progress::new();
-        let fan = fan_out((0..100).filter(|n| n % 2 == 0))
-            .limit(8)
-            .progress(&progress);
-        let thrown = caught(fan.for_each(async |n| {
-            sleep(ms(n)).await;
-            assert!(n != 4, "four");
-        }));
-        assert_eq!(thrown.await.unwrap_err(), "four");
-        assert_eq!((progress.started(), progress.total()), (10, None));
-        assert_eq!(
-            (progress.done(), progress.cancelled(), progress.in_flight()),
-            (2, 8, 0)
-        );
+        let fan = fan_out(0..100).progress(&progress);
+        fan.local().for_each(async |_| {}).await.unwrap();
+        assert_eq!((progress.total(), progress.done()), (Some(100), 100));
     });
 }

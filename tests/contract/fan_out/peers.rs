@@ -175,6 +175,118 @@ fn who_has_a_permit_lends_it_to_one_at_a_time() {
     });
 }
 
+#[test]
+fn who_weighs_nothing_lends_nothing_and_borrows_nothing() {
+    paused(async || {
+        for is_local in [false, true] {
+            let (limiter, gauge) = (Limiter::new(1), Gauge::default());
+            let (shared, inner) = (limiter.clone(), gauge.clone());
+            let outer = fan_out(0..2).weighted(&limiter, |_| 0);
+            // Two that have no permit, and four inside them that need the only one.
+            let work = move |_| {
+                let (limiter, gauge) = (shared.clone(), inner.clone());
+                async move {
+                    let each = fan_out(0..2).limiter(&limiter).for_each(move |_| {
+                        let gauge = gauge.clone();
+                        async move {
+                            let _in = gauge.enter();
+                            sleep(ms(10)).await;
+                        }
+                    });
+                    each.await.unwrap();
+                }
+            };
+            if is_local {
+                outer.local().for_each(work).await.unwrap();
+            } else {
+                outer.for_each(work).await.unwrap();
+            }
+            assert_eq!((gauge.drops.made(), gauge.peak()), (4, 1));
+            // One that has it, and two inside: the first weighs nothing, and leaves what is lent to the second.
+            let (log, start) = (Log::new(), Instant::now());
+            let (shared, inner) = (limiter.clone(), log.clone());
+            let outer = fan_out(0..1).limiter(&limiter);
+            let work = move |_| {
+                let (limiter, log) = (shared.clone(), inner.clone());
+                async move {
+                    let fan = fan_out([0, 1]).weighted(&limiter, |n| *n);
+                    let each = fan.for_each(move |n| {
+                        log.push((n, start.elapsed()));
+                        sleep(ms(10))
+                    });
+                    each.await.unwrap();
+                }
+            };
+            if is_local {
+                outer.local().for_each(work).await.unwrap();
+            } else {
+                outer.for_each(work).await.unwrap();
+            }
+            assert_eq!(log.entries(), [(0, ms(0)), (1, ms(0))]);
+        }
+    });
+}
+
+#[test]
+fn who_waits_for_what_is_lent_no_longer_keeps_nobody_from_it() {
+    paused(async || {
+        for is_local in [false, true] {
+            let (limiter, log, start) = (Limiter::new(2), Log::new(), Instant::now());
+            let held = limiter.acquire().await.unwrap();
+            let (shared, inner) = (limiter.clone(), log.clone());
+            let outer = fan_out(0..1).limiter(&limiter).for_each(move |_| {
+                let (limiter, log) = (shared.clone(), inner.clone());
+                async move {
+                    // The first borrows, the second gets a permit of its own, the third has what the first gives back.
+                    let fan = fan_out([20, 100, 1]).limiter(&limiter);
+                    let work = |takes| {
+                        log.push(start.elapsed());
+                        sleep(ms(takes))
+                    };
+                    if is_local {
+                        fan.local().for_each(work).await.unwrap();
+                    } else {
+                        let log = log.clone();
+                        let work = move |takes| {
+                            log.push(start.elapsed());
+                            sleep(ms(takes))
+                        };
+                        fan.for_each(work).await.unwrap();
+                    }
+                }
+            });
+            let free = async {
+                sleep(ms(5)).await;
+                drop(held);
+            };
+            tokio::join!(outer, free).0.unwrap();
+            assert_eq!(log.entries(), [ms(0), ms(5), ms(20)]);
+            assert_eq!((limiter.in_flight(), limiter.waiting()), (0, 0));
+            // One that is given up while one of it borrows, and one of it waits for that.
+            let limiter = Limiter::new(1);
+            let shared = limiter.clone();
+            let outer = fan_out(0..1).limiter(&limiter).for_each(move |_| {
+                let limiter = shared.clone();
+                async move {
+                    for is_last in [false, true] {
+                        let takes = if is_last { 1 } else { 1_000 };
+                        let fan = fan_out(0..2).limiter(&limiter);
+                        let work = move |_| sleep(ms(takes));
+                        let ended = if is_local {
+                            timeout(ms(10), fan.local().for_each(work)).await
+                        } else {
+                            timeout(ms(10), fan.for_each(work)).await
+                        };
+                        assert_eq!(ended.is_ok(), is_last);
+                    }
+                }
+            });
+            outer.await.unwrap();
+            assert_eq!((limiter.in_flight(), limiter.waiting()), (0, 0));
+        }
+    });
+}
+
 /// As `nested`, where `local` says for each level whether it is local, and others of the task go on beside each level.
 fn mixed<'a>(
     limiter: &'a Limiter,

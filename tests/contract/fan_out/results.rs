@@ -2,11 +2,11 @@
 
 use std::future::pending;
 
-use ringfence::{TaskGroup, fan_out, root, scope};
+use ringfence::{Progress, TaskGroup, Token, fan_out, root, scope, token};
 use tokio::time::{Instant, sleep};
 
 use super::{Fail, bad, counted, good, ms, parked};
-use crate::support::{Count, Drops, Log, PATIENCE, every_runtime, paused, settle, until};
+use crate::support::{Count, Drops, Log, PATIENCE, every_runtime, paused, settle, spawn, until};
 
 #[test]
 fn they_come_in_order_or_as_they_finish() {
@@ -177,5 +177,53 @@ fn a_deadline_holds_while_there_is_always_a_result() {
         };
         assert!(error.is_deadline_exceeded());
         assert!((100..120).contains(&taken), "{taken}");
+    });
+}
+
+#[test]
+fn who_takes_results_that_are_ready_lets_others_run() {
+    paused(async || {
+        let (turns, progress) = (Count::new(), Progress::new());
+        let inner = turns.clone();
+        let other = spawn(async move {
+            loop {
+                inner.add();
+                tokio::task::yield_now().await;
+            }
+        });
+        let fan = fan_out(0..1_000).limit(4).buffer(1_000);
+        let mut results = fan.progress(&progress).results(async |n| good(n));
+        assert_eq!(results.next().await.unwrap().unwrap(), 0);
+        until(|| progress.done() == 1_000).await;
+        let before = turns.get();
+        while let Some(result) = results.next().await {
+            result.unwrap();
+        }
+        assert!(turns.get() - before > 5, "{} turns", turns.get() - before);
+        other.abort();
+    });
+}
+
+#[test]
+fn dropped_they_are_cancelled_before_their_values_are_dropped() {
+    /// Notes whether the item that made it was asked to end by the time it is dropped.
+    struct Noting(Token, Log<bool>);
+    impl Drop for Noting {
+        fn drop(&mut self) {
+            self.1.push(self.0.is_cancelled());
+        }
+    }
+    paused(async || {
+        let log = Log::new();
+        let inner = log.clone();
+        let mut results = fan_out(0..).limit(2).buffer(3).results_unordered(move |_| {
+            let log = inner.clone();
+            async move { good(Noting(token(), log)) }
+        });
+        let first = results.next().await.unwrap().unwrap();
+        settle().await;
+        drop(results);
+        assert_eq!(log.entries(), [true; 5]);
+        drop(first);
     });
 }

@@ -2,7 +2,7 @@
 #![cfg(feature = "stream")]
 
 use futures::{StreamExt, stream};
-use ringfence::{fan_out, root};
+use ringfence::{Progress, fan_out, root};
 use tokio::time::{Instant, sleep};
 
 use super::{Fail, good, ms};
@@ -21,8 +21,12 @@ fn a_stream_is_an_input_like_an_iterator() {
             tokio::task::yield_now().await;
             good(n)
         };
-        let all = fan_out(input()).limit(8).collect(work).await.unwrap();
+        // Also in how many it says there are.
+        let progress = Progress::new();
+        let fan = fan_out(input()).limit(8).progress(&progress);
+        let all = fan.collect(work).await.unwrap();
         assert!(all.into_iter().eq(0..300));
+        assert_eq!(progress.total(), Some(300));
         let all = fan_out(input())
             .limit(8)
             .local()

@@ -3,7 +3,10 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Wake, Waker},
 };
 
@@ -113,6 +116,17 @@ fn a_value_that_throws_costs_no_error_and_no_winner() {
         };
         assert_eq!(fan().first_success(work).await.unwrap(), Some(1));
         assert_eq!(fan().local().first_success(work).await.unwrap(), Some(1));
+        // Two at the same time: the later one is nobody's.
+        let ended = Count::new();
+        let race = move |_| {
+            let ended = ended.clone();
+            async move {
+                sleep(ms(1)).await;
+                good(bomb(ended.add() > 0))
+            }
+        };
+        let won = fan_out(0..2).first_success(race).await;
+        assert!(won.unwrap().unwrap().is_none());
     });
 }
 
@@ -186,6 +200,81 @@ fn a_callers_waker_that_throws_harms_no_item() {
         assert_eq!(fold.await.unwrap(), 3);
         assert_eq!(collect.await.unwrap(), [0, 1, 2]);
         assert_eq!(first.await.unwrap(), Some(0));
+    });
+}
+
+/// A waker that polls at once, wherever it is woken.
+struct AtOnce {
+    future: Mutex<super::Boxed<()>>,
+    is_woken: AtomicBool,
+}
+
+impl AtOnce {
+    fn start(future: impl Future<Output = ()> + Send + 'static) {
+        let this = Arc::new(Self {
+            future: Mutex::new(Box::pin(future)),
+            is_woken: AtomicBool::new(false),
+        });
+        this.wake();
+    }
+}
+
+impl Wake for AtOnce {
+    fn wake(self: Arc<Self>) {
+        self.is_woken.store(true, Ordering::SeqCst);
+        // Woken in its own poll, it is polled again after that.
+        while let Ok(mut future) = self.future.try_lock() {
+            if !self.is_woken.swap(false, Ordering::SeqCst) {
+                return;
+            }
+            let waker = Waker::from(self.clone());
+            if future
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_ready()
+            {
+                *future = Box::pin(std::future::pending());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_callers_waker_may_poll_at_once() {
+    paused(async || {
+        let work = async |n: usize| {
+            sleep(ms(10)).await;
+            good(n)
+        };
+        let (ended, fan) = (Count::new(), || fan_out(0..3).limit(2));
+        let done = || {
+            let ended = ended.clone();
+            move || ended.add()
+        };
+        let (a, b, c, d) = (done(), done(), done(), done());
+        AtOnce::start(async move {
+            assert_eq!(fan().first_success(work).await.unwrap(), Some(0));
+            a();
+        });
+        AtOnce::start(async move {
+            assert_eq!(fan().collect(work).await.unwrap(), [0, 1, 2]);
+            b();
+        });
+        AtOnce::start(async move {
+            let sum = fan().fold(0, work, |sum, n| sum + n);
+            assert_eq!(sum.await.unwrap(), 3);
+            c();
+        });
+        AtOnce::start(async move {
+            let mut results = fan().results(work);
+            for n in 0..3 {
+                assert_eq!(results.next().await.unwrap().unwrap(), n);
+            }
+            assert!(results.next().await.is_none());
+            d();
+        });
+        sleep(ms(50)).await;
+        assert_eq!(ended.get(), 4);
     });
 }
 
@@ -280,11 +369,21 @@ fn a_function_that_throws_when_it_goes_costs_no_error_of_results() {
                 async { bad::<()>("no") }
             });
             assert!(results.next().await.unwrap().is_err());
+            assert_eq!(panics.get(), 1, "it goes when they have ended");
             assert!(results.next().await.is_none());
+            // Nor does it go on in whoever drops results that nobody took.
+            let held = PanicOnDrop("function");
+            let mut results = fan_out(0..2).results(move |n: usize| {
+                let _held = &held;
+                async move { good(n) }
+            });
+            assert_eq!(results.next().await.unwrap().unwrap(), 0);
+            settle().await;
+            drop(results);
+            assert_eq!(panics.get(), 2);
             Ok(())
         });
         ended.await.unwrap();
-        assert_eq!(panics.get(), 1);
     });
 }
 
@@ -307,5 +406,133 @@ fn results_that_are_dropped_by_a_panic_of_their_own_do_not_end_the_process() {
         });
         assert_eq!(caught(ended).await.unwrap_err(), "item");
         assert_eq!(panics.get(), 1);
+    });
+}
+
+/// A value that throws when it is dropped, if it is here.
+fn bomb_at(place: &str, here: &str) -> Option<PanicOnDrop> {
+    bomb(place == here)
+}
+
+#[test]
+fn what_is_left_behind_by_a_panic_may_throw_too() {
+    paused(async || {
+        for is_local in [false, true] {
+            for place in ["in flight", "for a permit", "the input", "the function"] {
+                let panics = Count::new();
+                let observed = Scope::new().observer(Arc::new(Panics(panics.clone())));
+                let ended = observed.run(async |_: &TaskGroup<Fail>| {
+                    let held = bomb_at(place, "the input");
+                    let input = (0..2).map(move |n| {
+                        let _held = &held;
+                        let item = if n == 1 { place } else { "none" };
+                        (n, bomb_at(item, "for a permit"))
+                    });
+                    let held = bomb_at(place, "the function");
+                    let work = move |(n, waiting): (usize, Option<PanicOnDrop>)| {
+                        let _held = &held;
+                        let item = if n == 1 { place } else { "none" };
+                        let flying = (bomb_at(item, "in flight"), waiting);
+                        async move {
+                            yield_now().await;
+                            assert!(n != 0, "item");
+                            std::future::pending::<()>().await;
+                            drop(flying);
+                        }
+                    };
+                    let limiter = Limiter::new(if place == "for a permit" { 1 } else { 2 });
+                    let fan = fan_out(input).limiter(&limiter);
+                    let thrown = if is_local {
+                        caught(fan.local().for_each(work)).await
+                    } else {
+                        caught(fan.for_each(work)).await
+                    };
+                    assert_eq!(thrown.unwrap_err(), "item");
+                    assert_eq!(limiter.in_flight(), 0);
+                    Ok(())
+                });
+                ended.await.unwrap();
+                assert_eq!(panics.get(), 1, "{place}, {is_local}");
+            }
+        }
+    });
+}
+
+#[test]
+fn values_of_one_that_is_cut_off_are_dropped_one_by_one() {
+    paused(async || {
+        for is_local in [false, true] {
+            let panics = Count::new();
+            let cut = Scope::new().grace(ms(1_000));
+            let cut = cut.observer(Arc::new(Panics(panics.clone())));
+            let ended = cut.run(async |group: &TaskGroup<Fail>| {
+                group.spawn(async move {
+                    let work = async |_| {
+                        sleep(ms(10)).await;
+                        good(bomb(true))
+                    };
+                    let fan = fan_out(0..9).limit(2);
+                    let ended = if is_local {
+                        fan.local().collect(work).await
+                    } else {
+                        fan.collect(work).await
+                    };
+                    assert!(ended.unwrap_err().is_cancelled());
+                });
+                sleep(ms(15)).await;
+                group.cancel();
+                Ok(())
+            });
+            let error = ended.await.unwrap_err();
+            assert!(error.is_cancelled() && error.is_empty(), "{error:?}");
+            assert_eq!(panics.get(), 4);
+        }
+    });
+}
+
+/// Counts the errors that are displaced.
+struct Errors(Count);
+
+impl Observer for Errors {
+    fn displaced(&self, displaced: &Displaced) {
+        if matches!(displaced.what, DisplacedWhat::Error(_)) {
+            self.0.add();
+        }
+    }
+}
+
+#[test]
+fn a_function_or_an_input_that_throws_when_it_goes_costs_no_error() {
+    paused(async || {
+        for place in ["the input", "the function"] {
+            for case in 0..4 {
+                let (is_local, fails) = (case & 1 > 0, case & 2 > 0);
+                let held = bomb_at(place, "the input");
+                let input = (0..2).inspect(move |_| {
+                    let _held = &held;
+                });
+                let held = bomb_at(place, "the function");
+                let work = move |n: usize| {
+                    let _held = &held;
+                    async move { if fails { bad("no") } else { good(n) } }
+                };
+                let (errors, fan) = (Count::new(), fan_out(input).limit(1));
+                let ended = if is_local {
+                    caught(fan.local().collect(work)).await
+                } else {
+                    let observed = Scope::new().observer(Arc::new(Errors(errors.clone())));
+                    caught(fan.scope(observed).collect(work)).await
+                };
+                // It is thrown at the caller, unless that would be all that he hears.
+                match ended {
+                    Ok(ended) => {
+                        assert!(is_local && fails, "{place}, {case}");
+                        assert_eq!(ended.unwrap_err().into_first().unwrap().to_string(), "no");
+                    }
+                    Err(thrown) => assert!(thrown == "value" && !(is_local && fails)),
+                }
+                assert_eq!(errors.get(), usize::from(fails && !is_local), "{place}");
+            }
+        }
     });
 }

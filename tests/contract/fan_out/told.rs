@@ -179,7 +179,10 @@ fn the_failures_beside_a_success_are_overlooked() {
         let log = Log::new();
         let fan = fan_out(0..5).limit(5).scope(observed(&log).grace(ms(50)));
         let won = fan.first_success(async |n| match n {
-            3 => good(n),
+            3 => {
+                sleep(ms(1)).await;
+                good(n)
+            }
             // On the signal: too late.
             4 => {
                 token().cancelled().await;

@@ -4,13 +4,13 @@ use std::future::pending;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use ringfence::{CancelReason, Cause, Progress, TaskGroup, fan_out, root, scope, shield};
+use ringfence::{CancelReason, Cause, Limiter, Progress, TaskGroup, fan_out, root, scope, shield};
 use tokio::time::{Instant, sleep};
 
 use super::{Fail, good, ms};
 use crate::support::{
     Count, Drops, PATIENCE, Watchdog, caught, current_thread, every_runtime, multi_thread, paused,
-    spawn, until,
+    settle, spawn, until,
 };
 
 #[test]
@@ -82,10 +82,17 @@ fn a_blocking_input_costs_the_other_workers_no_polls() {
         (n < 40).then_some(n)
     });
     runtime.block_on(async {
-        let inner = ended.clone();
-        let work = move |_| {
+        let (inner, meeting) = (ended.clone(), Count::new());
+        let work = move |n| {
             inner.add();
-            async {}
+            let meeting = meeting.clone();
+            async move {
+                if n >= 20 {
+                    // None of them has left meanwhile: eight at a time run again.
+                    meeting.add();
+                    until(|| meeting.get() >= 8).await;
+                }
+            }
         };
         let items = spawn(fan_out(input).limit(8).for_each(work));
         until(|| asked.get() == 1 && ended.get() == 19).await;
@@ -134,25 +141,33 @@ fn items_that_shield_themselves_do_not_outlast_a_force_one_after_the_other() {
 #[test]
 fn workers_whose_runtime_is_shut_down_are_no_success() {
     let _watchdog = Watchdog::start("a runtime that is shut down", PATIENCE);
-    let (there, here) = (current_thread(), current_thread());
-    let started = Count::new();
-    let inner = started.clone();
-    let work = move |_| {
-        inner.add();
-        pending::<()>()
-    };
-    let mut items = Box::pin(fan_out(0..9).limit(2).for_each(work));
-    there.block_on(async {
-        assert!(futures::poll!(items.as_mut()).is_pending());
-        until(|| started.get() == 2).await;
-    });
-    drop(there);
-    let error = here.block_on(items).unwrap_err();
-    let gone = CancelReason::RuntimeGone;
-    assert!(
-        matches!(error.cause(), Cause::Cancelled(reason) if *reason == gone),
-        "{error:?}"
-    );
+    // With items that were not taken; or all were: they run, or wait for a permit, or for their key.
+    for (n, running, permits) in [(9, 2, 2), (2, 2, 2), (2, 1, 1), (1, 0, 0), (3, 1, 9)] {
+        let (there, here) = (current_thread(), current_thread());
+        let (started, limiter) = (Count::new(), Limiter::new(2));
+        let held = (permits < 2).then(|| limiter.try_acquire_many(2 - permits));
+        let inner = started.clone();
+        let work = move |_| {
+            inner.add();
+            pending::<()>()
+        };
+        let fan = fan_out(0..n).limit(2).limiter(&limiter);
+        let fan = fan.key_if(move |_| (permits == 9).then_some("one"));
+        let mut items = Box::pin(fan.for_each(work));
+        there.block_on(async {
+            assert!(futures::poll!(items.as_mut()).is_pending());
+            settle().await;
+            assert_eq!(started.get(), running);
+        });
+        drop(there);
+        let error = here.block_on(items).unwrap_err();
+        let gone = CancelReason::RuntimeGone;
+        assert!(
+            matches!(error.cause(), Cause::Cancelled(reason) if *reason == gone),
+            "{error:?}"
+        );
+        drop(held);
+    }
 }
 
 #[test]
@@ -199,8 +214,34 @@ fn allocations(run: impl AsyncFnOnce()) -> (u64, u64) {
 }
 
 #[test]
+fn collect_makes_room_for_all_at_once_where_the_input_knows_how_many() {
+    let bytes = |is_local: bool, is_known: bool, n: usize| {
+        let runtime = current_thread();
+        let run = async || {
+            let input = (0..n).filter(|_| true);
+            let work = async |n: usize| good(n);
+            let all = match (is_local, is_known) {
+                (false, true) => fan_out(0..n).limit(2).collect(work).await,
+                (false, false) => fan_out(input).limit(2).collect(work).await,
+                (true, true) => fan_out(0..n).limit(2).local().collect(work).await,
+                (true, false) => fan_out(input).limit(2).local().collect(work).await,
+            };
+            assert_eq!(all.unwrap().len(), n);
+        };
+        allocation_counter::measure(|| runtime.block_on(run())).bytes_total
+    };
+    for is_local in [false, true] {
+        let more = 48_000 * size_of::<usize>() as u64;
+        let known = bytes(is_local, true, 50_000) - bytes(is_local, true, 2_000);
+        assert!(known < more + 4_096, "{known}");
+        let unknown = bytes(is_local, false, 50_000) - bytes(is_local, false, 2_000);
+        assert!(unknown > more + 4_096, "{unknown}");
+    }
+}
+
+#[test]
 fn an_item_allocates_nothing_however_many_there_are() {
-    let limiter = ringfence::Limiter::new(3);
+    let limiter = Limiter::new(3);
     let each = |n: u64| {
         allocations(async move || {
             let work = |n: u64| async move {

@@ -70,9 +70,20 @@ struct Fan {
 }
 
 fn fan(n: usize, limit: usize, bound: usize, gap: Option<(usize, PlainArc<Gap>)>) -> Model {
+    fan_with(false, n, limit, bound, gap)
+}
+
+/// The same; with steps, each item is in hand for a moment, as if it had a key, a rate or permits to wait for.
+fn fan_with(
+    has_steps: bool,
+    n: usize,
+    limit: usize,
+    bound: usize,
+    gap: Option<(usize, PlainArc<Gap>)>,
+) -> Model {
     let intake = Intake::new(Numbers { left: n, gap }, None, bound);
     Arc::new(Fan {
-        door: Door::new(intake, limit, false, Toll::default(), true),
+        door: Door::new(intake, limit, has_steps, Toll::default(), true),
         done: AtomicU64::new(0),
         waits: AtomicU64::new(0),
         threads: Mutex::new(Vec::new()),
@@ -155,10 +166,31 @@ fn a_worker_that_finds_the_input_taken_x_one_that_gives_it_back() {
 }
 
 #[test]
+fn one_with_an_item_in_hand_x_one_that_looks_for_the_next() {
+    explore(&["idle", "at once"], |seen| {
+        let fan = fan_with(true, 2, 2, usize::MAX, None);
+        work(&fan);
+        join(&fan);
+        assert_eq!(fan.done.load(Ordering::Relaxed), 2);
+        assert!(fan.door.why_torn().is_none());
+        seen.note(if waited(&fan) { "idle" } else { "at once" });
+    });
+}
+
+#[test]
+fn one_inside_x_one_idle_x_the_input_with_steps() {
+    one_inside(true);
+}
+
+#[test]
 fn one_inside_x_one_idle_x_the_input() {
-    explore(&["waited", "never waited"], |seen| {
+    one_inside(false);
+}
+
+fn one_inside(has_steps: bool) {
+    explore(&["waited", "never waited"], move |seen| {
         let gap = PlainArc::<Gap>::default();
-        let fan = fan(2, 2, usize::MAX, Some((1, gap.clone())));
+        let fan = fan_with(has_steps, 2, 2, usize::MAX, Some((1, gap.clone())));
         let opener = thread::spawn(move || gap.open());
         work(&fan);
         join(&fan);
