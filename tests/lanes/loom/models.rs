@@ -80,9 +80,18 @@ impl Seen {
 
 /// Runs `model` in every interleaving. It has to note one of the `outcomes` each time, and to reach all of them.
 fn explore(outcomes: &[&'static str], model: impl Fn(&Seen) + Send + Sync + 'static) {
+    explore_within(2, outcomes, model); // below that a lost wake-up goes unseen
+}
+
+/// The same with so many preemptions at least.
+fn explore_within(
+    preemptions: usize,
+    outcomes: &[&'static str],
+    model: impl Fn(&Seen) + Send + Sync + 'static,
+) {
     let mut builder = loom::model::Builder::new();
-    // Below two a lost wake-up goes unseen. A limit on time or number ends a model early, and green.
-    builder.preemption_bound = Some(builder.preemption_bound.unwrap_or(2).max(2));
+    // A limit on time or number ends a model early, and green.
+    builder.preemption_bound = builder.preemption_bound.max(Some(preemptions));
     builder.max_branches = builder.max_branches.max(20_000);
     builder.max_duration = None;
     builder.max_permutations = None;

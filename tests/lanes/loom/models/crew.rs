@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use loom::sync::Mutex;
 use loom::thread;
 
-use super::{Parker, explore};
+use super::{Parker, explore_within};
 use crate::fan_out::crew::Next;
 use crate::fan_out::door::{Door, Visit};
 use crate::fan_out::hand::Toll;
@@ -140,7 +140,7 @@ fn waited(fan: &Fan) -> bool {
 
 #[test]
 fn two_workers_x_the_end() {
-    explore(&["first out last", "second out last"], |seen| {
+    explore_within(3, &["first out last", "second out last"], |seen| {
         let fan = fan(2, 2, usize::MAX, None);
         let was_last = work(&fan);
         join(&fan);
@@ -156,7 +156,7 @@ fn two_workers_x_the_end() {
 
 #[test]
 fn a_worker_that_finds_the_input_taken_x_one_that_gives_it_back() {
-    explore(&["idle", "at once"], |seen| {
+    explore_within(3, &["idle", "at once"], |seen| {
         let fan = fan(3, 2, usize::MAX, None);
         work(&fan);
         join(&fan);
@@ -167,7 +167,7 @@ fn a_worker_that_finds_the_input_taken_x_one_that_gives_it_back() {
 
 #[test]
 fn one_with_an_item_in_hand_x_one_that_looks_for_the_next() {
-    explore(&["idle", "at once"], |seen| {
+    explore_within(3, &["idle", "at once"], |seen| {
         let fan = fan_with(true, 2, 2, usize::MAX, None);
         work(&fan);
         join(&fan);
@@ -188,7 +188,7 @@ fn one_inside_x_one_idle_x_the_input() {
 }
 
 fn one_inside(has_steps: bool) {
-    explore(&["waited", "never waited"], move |seen| {
+    explore_within(3, &["waited", "never waited"], move |seen| {
         let gap = PlainArc::<Gap>::default();
         let fan = fan_with(has_steps, 2, 2, usize::MAX, Some((1, gap.clone())));
         let opener = thread::spawn(move || gap.open());
@@ -206,7 +206,7 @@ fn one_inside(has_steps: bool) {
 
 #[test]
 fn deliver_x_a_worker_that_finds_it_full() {
-    explore(&["full", "in time"], |seen| {
+    explore_within(3, &["full", "in time"], |seen| {
         let fan = fan(2, 1, 1, None);
         let taker = thread::spawn({
             let fan = fan.clone();
@@ -224,7 +224,7 @@ fn deliver_x_a_worker_that_finds_it_full() {
 
 #[test]
 fn deliver_x_two_workers_that_find_it_full() {
-    explore(&["full", "in time"], |seen| {
+    explore_within(3, &["full", "in time"], |seen| {
         let fan = fan(2, 2, 1, None);
         let taker = thread::spawn({
             let fan = fan.clone();
@@ -240,7 +240,7 @@ fn deliver_x_two_workers_that_find_it_full() {
 
 #[test]
 fn stop_x_workers_that_wait() {
-    explore(&["none", "one", "two"], |seen| {
+    explore_within(3, &["none", "one", "two"], |seen| {
         let gap = PlainArc::<Gap>::default();
         // The gap before the second is never opened.
         let fan = fan(2, 2, usize::MAX, Some((1, gap)));
@@ -264,7 +264,7 @@ fn stop_x_workers_that_wait() {
 /// As a task that is dropped where it is parked.
 #[test]
 fn a_worker_that_is_dropped_x_one_that_waits() {
-    explore(&["before", "after"], |seen| {
+    explore_within(3, &["before", "after"], |seen| {
         let gap = PlainArc::<Gap>::default();
         let fan = fan(2, 2, usize::MAX, Some((1, gap)));
         let mut visit = Visit::new();
