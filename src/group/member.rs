@@ -325,20 +325,18 @@ where
         };
         let (core, serial) = (context.core.clone(), context.serial);
         let entry = core.registry().remove(serial);
-        let is_marked = entry.as_ref().is_some_and(|entry| entry.mark > Mark::None);
-        // Nobody may have asked it to end: then whoever waited for it to be ready does no more.
-        let reason = if core.is_signalled(serial, || is_marked) {
-            core.reason_why(core.why(serial, is_marked))
+        // It has no handle yet, so nobody singled it out. Nobody may have asked it to end: then whoever waited for it to be
+        // ready does no more.
+        let reason = if core.is_signalled(serial, || false) {
+            core.reason_why(core.why(serial, false))
         } else {
             CancelReason::Handle
         };
-        let (mark, since) = entry
-            .as_ref()
-            .map_or((Mark::None, None), |entry| (entry.mark, entry.since));
+        let since = entry.as_ref().and_then(|entry| entry.since);
         let name = entry.and_then(|entry| entry.name().cloned());
         let info = core.info(serial, name, this.location);
         if how.is_none() && dropped.is_ok() {
-            core.forced(serial, mark, is_overrun, || Straggler {
+            core.forced(serial, Mark::None, is_overrun, || Straggler {
                 task: Some(info.clone()),
                 group: core.path().cloned(),
                 reason: reason.clone(),

@@ -176,19 +176,19 @@ fn a_grace_of_any_length_is_accepted() {
         assert!(log.entries().is_empty());
 
         let start = Instant::now();
-        let year = Duration::from_secs(60 * 60 * 24 * 365);
+        let years = Duration::from_secs(2 * 60 * 60 * 24 * 365);
         let endless = Scope::new().grace(Duration::MAX);
         let slow = endless.run(async |group: &TaskGroup| {
             group.spawn(async move {
                 token().cancelled().await;
-                sleep(year).await;
+                sleep(years).await;
             });
             group.cancel();
             Ok(())
         });
         let error = slow.await.expect_err("it was cancelled");
         assert!(error.forced().is_empty(), "nobody was forced");
-        assert_eq!(start.elapsed(), year);
+        assert_eq!(start.elapsed(), years);
     });
 }
 

@@ -4,6 +4,7 @@ use std::{
     future::pending,
     pin::pin,
     sync::{Arc, mpsc},
+    task::Poll,
     thread,
     time::Duration,
 };
@@ -16,11 +17,12 @@ use ringfence::{
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     task::yield_now,
+    time::{advance, sleep},
 };
 
 use crate::support::{
     Count, Drops, Log, OnDrop, PATIENCE, PanicOnDrop, Watchdog, caught, current_thread,
-    every_runtime, every_runtime_in_a_task, single_thread, until,
+    every_runtime, every_runtime_in_a_task, paused, single_thread, until,
 };
 
 type Group = TaskGroup<String>;
@@ -553,21 +555,29 @@ fn giving_up_comes_back_without_the_call_and_names_it() {
 #[test]
 fn the_report_of_a_long_lived_group_names_what_a_scope_around_gave_up() {
     single_thread(async || {
-        let (running, over) = (Count::new(), Count::new());
-        let (release, call) = stuck(&running, &over);
-        let run = Scope::new().give_up_blocking_after(ms(10));
-        let result = run.run(async |_: &Group| -> Done {
-            let own = OwnedGroup::<String>::new();
-            own.spawner().spawn_blocking(call);
-            until(|| running.get() == 1).await;
-            let report = own.shutdown(Duration::ZERO).await;
-            assert_eq!((report.abandoned().len(), over.get()), (1, 0));
-            assert!(!report.is_clean());
-            Ok(())
-        });
-        result.await.expect("nobody fails");
-        drop(release);
-        until(|| over.get() == 1).await;
+        // Also where nothing else is to be told of.
+        for ends_well in [false, true] {
+            let (running, over) = (Count::new(), Count::new());
+            let (release, call) = stuck(&running, &over);
+            let run = Scope::new().give_up_blocking_after(ms(10));
+            let result = run.run(async |_: &Group| -> Done {
+                let own = OwnedGroup::<String>::new();
+                let handle = own.spawner().spawn_blocking(call);
+                until(|| running.get() == 1).await;
+                let report = if ends_well {
+                    handle.cancel();
+                    own.wait().await
+                } else {
+                    own.shutdown(Duration::ZERO).await
+                };
+                assert_eq!((report.abandoned().len(), over.get()), (1, 0));
+                assert!(!report.is_clean());
+                Ok(())
+            });
+            result.await.expect("nobody fails");
+            drop(release);
+            until(|| over.get() == 1).await;
+        }
     });
 }
 
@@ -615,6 +625,60 @@ fn giving_up_counts_from_the_force_of_each_call() {
         assert_eq!(notes.abandoned.entries().len(), 1);
         drop(release);
     });
+}
+
+#[test]
+fn of_two_calls_the_one_that_was_forced_later_is_given_up_later() {
+    let _watchdog = Watchdog::start("two calls", PATIENCE);
+    for all in [false, true] {
+        paused(async || {
+            let (running, over) = (Count::new(), Count::new());
+            let notes = Arc::new(Notes::default());
+            let ((first, a), (second, b)) = (stuck(&running, &over), stuck(&running, &over));
+            let run = Scope::new()
+                .observer(notes.clone())
+                .give_up_blocking_after(ms(10));
+            let mut handles = Vec::new();
+            let mut whole = Box::pin(run.run(async |group: &Group| -> Done {
+                handles.push(group.spawn_blocking(a).detached());
+                handles.push(group.spawn_blocking(b).detached());
+                until(|| running.get() == 2).await;
+                handles[0].cancel();
+                sleep(ms(5)).await;
+                if all {
+                    group.cancel();
+                } else {
+                    handles[1].cancel();
+                }
+                Ok(())
+            }));
+            while running.get() < 2 {
+                assert!(poll!(&mut whole).is_pending());
+                yield_now().await;
+            }
+            // The clock stands still by itself as long as a call runs.
+            let mut given_up = Vec::new();
+            let mut ended = None;
+            for _ in 0..=15 {
+                for _ in 0..10 {
+                    if ended.is_none() {
+                        if let Poll::Ready(result) = poll!(&mut whole) {
+                            ended = Some(result);
+                        }
+                    }
+                    yield_now().await;
+                }
+                given_up.push(notes.abandoned.entries().len());
+                advance(ms(1)).await;
+            }
+            assert_eq!(given_up[..10], [0; 10]);
+            assert_eq!(given_up[10..15], [1; 5]);
+            assert_eq!((given_up[15], over.get()), (2, 0));
+            let ended = ended.expect("nobody is waited for");
+            assert_eq!(ended.is_err(), all);
+            drop((first, second));
+        });
+    }
 }
 
 #[test]

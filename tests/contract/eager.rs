@@ -11,8 +11,8 @@ use std::{
 
 use futures::FutureExt;
 use ringfence::{
-    BorrowGroup, CancelReason, Deadline, Ended, Observer, Scope, TaskGroup, TaskInfo, borrow_scope,
-    root, scope, token,
+    BorrowGroup, CancelReason, Deadline, Displaced, DisplacedWhat, Ended, Observer, Scope,
+    TaskGroup, TaskInfo, borrow_scope, root, scope, token,
 };
 use tokio::{
     runtime::Handle,
@@ -179,7 +179,37 @@ fn a_panic_in_the_first_step_is_that_of_the_child() {
             "thrown at once"
         );
         assert_eq!(went_on.get(), 1);
+        // What its destructor throws then is told, too.
+        let told = Arc::new(Told::default());
+        let run = Scope::new().observer(told.clone());
+        let result = run.run(async |group: &Group| -> Done {
+            let bomb = PanicOnDrop("in its destructor");
+            group.spawn_eager(poll_fn(move |_| -> Poll<()> {
+                let _captured = &bomb;
+                panic!("thrown at once");
+            }));
+            went_on.add();
+            pending().await
+        });
+        assert_eq!(
+            caught(result).await.expect_err("it throws"),
+            "thrown at once"
+        );
+        assert_eq!(told.0.entries(), ["in its destructor"]);
+        assert_eq!(went_on.get(), 2);
     });
+}
+
+/// Writes down what panics are displaced.
+#[derive(Default)]
+struct Told(Log<String>);
+
+impl Observer for Told {
+    fn displaced(&self, what: &Displaced) {
+        if let DisplacedWhat::Panic(panic) = &what.what {
+            self.0.push(panic.message().to_owned());
+        }
+    }
 }
 
 #[test]
@@ -266,6 +296,20 @@ fn a_destructor_that_panics_in_the_first_step_is_a_panic_of_the_child() {
         let error = result.await.expect_err("a child panicked");
         let panic = error.iter().next().and_then(|failure| failure.panic());
         assert_eq!(panic.expect("a panic").to_string(), "in a destructor");
+        // Captured, and so dropped after it has returned.
+        let run = Scope::new().panics_as_errors();
+        let result = run.run(async |group: &Group| -> Done {
+            let bomb = PanicOnDrop("after it returned");
+            group.spawn_eager(poll_fn(move |_| {
+                let _captured = &bomb;
+                Poll::Ready(())
+            }));
+            pending().await
+        });
+        let error = result.await.expect_err("a child panicked");
+        assert!(error.iter().all(|failure| failure.task().is_some()));
+        let panic = error.iter().next().and_then(|failure| failure.panic());
+        assert_eq!(panic.expect("a panic").to_string(), "after it returned");
     });
 }
 

@@ -290,16 +290,23 @@ async fn shown(
 #[test]
 fn debug_shows_state_and_name() {
     every_runtime(async || {
+        let looked = Count::new();
         let done = patient().run(async |group: &TaskGroup| {
             let handle = group.named("fetch").spawn(pending::<()>());
             assert_shows(&format!("{handle:?}"), "fetch", "running");
+            let id = format!("id: {:?}", handle.id());
+            assert!(format!("{handle:?}").contains(&id), "{handle:?}");
+            let sibling = group.named("other").spawn(pending::<()>());
             handle.cancel();
             assert_shows(&format!("{handle:?}"), "fetch", "cancelling");
+            assert_shows(&format!("{sibling:?}"), "other", "running");
             group.cancel();
             assert_shows(&format!("{:?}", group.spawn(async {})), "", "refused");
+            looked.add();
             Ok(())
         });
         drop(done.now_or_never());
+        assert_eq!(looked.get(), 1, "what the body throws is lost here");
         let completed = shown("completed", async { Ok(()) }).await;
         assert_shows(&completed, "completed", "completed");
         let failed = shown("failed", async { Err("x") }).await;

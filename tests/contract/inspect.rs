@@ -165,11 +165,30 @@ fn children_of_borrowing_scopes_are_shown_alike() {
                 sleep(ms(1)).await;
                 let seen = look("lent");
                 assert_eq!(names(&seen.groups()[1]), ["borrower"]);
+                sleep(ms(10)).await;
+                assert!(look("lent").groups()[1].tasks.is_empty());
                 Ok(())
             });
             inner.await.map_err(|error| error.to_string())
         });
         run.await.expect("nobody fails");
+    });
+}
+
+#[test]
+fn of_a_body_that_throws_before_it_gives_a_future_the_children_are_counted() {
+    paused(async || {
+        let run = named("thrown").run(|group: &Group| -> std::future::Ready<Result<(), String>> {
+            group.spawn(async { shield(ms(10), sleep(ms(5))).await });
+            group.spawn(async {});
+            panic!("no future")
+        });
+        let mut run = Box::pin(crate::support::caught(run));
+        assert!(futures::poll!(&mut run).is_pending());
+        let seen = look("thrown");
+        let group = &seen.groups()[0];
+        assert_eq!((group.children, group.body.is_none()), (2, true));
+        assert_eq!(run.await.unwrap_err(), "no future");
     });
 }
 
@@ -226,6 +245,15 @@ fn a_long_lived_group_is_shown_from_its_making_on() {
         let report = group.shutdown(Duration::ZERO).await;
         assert!(report.is_clean());
         assert!(look("lasting").is_empty());
+        // While it is shut down, it has as many children as before.
+        let group = OwnedGroup::<String>::with_name("lasting");
+        group.spawn(async { shield(ms(10), sleep(ms(5))).await });
+        settle().await;
+        assert_eq!(look("lasting").groups()[0].children, 1);
+        let mut shutdown = Box::pin(group.shutdown(Duration::ZERO));
+        assert!(futures::poll!(&mut shutdown).is_pending());
+        assert_eq!(look("lasting").groups()[0].children, 1);
+        assert!(shutdown.await.is_clean());
     });
 }
 

@@ -13,7 +13,7 @@ use std::{
 use futures::FutureExt;
 use ringfence::{
     BorrowGroup, CancelReason, Cause, Deadline, LocalGroup, Outcome, Scope, TaskGroup,
-    borrow_scope, local_scope, move_on_after, scope, timeout, token,
+    borrow_scope, local_scope, move_on_after, scope, shield, timeout, token,
 };
 use tokio::{
     task::yield_now,
@@ -514,7 +514,7 @@ fn a_success_whose_child_takes_long_to_be_gone_is_not_lost() {
         let slow = async {
             // It leaves a scope behind whose child needs half a second to be gone, and has succeeded before that.
             let left = scope(async |group: &Group| -> Done {
-                group.spawn(async { ringfence::shield(ms(1000), sleep(ms(500))).await });
+                group.spawn(async { shield(ms(1000), sleep(ms(500))).await });
                 pending().await
             });
             assert!(move_on_after(ms(10), left).await.is_none());
@@ -588,8 +588,10 @@ fn as_completed_they_come_in_the_order_in_which_they_end() {
             let results = [(20, Err("lost")), (30, Ok(30)), (10, Ok(10))];
             let mut left = group.as_completed(results.map(|(time, result)| after(time, result)));
             let mut seen = Vec::new();
+            assert_eq!((left.len(), left.is_empty()), (3, false));
             while let Some((place, outcome)) = left.next().await {
                 seen.push((place, outcome.completed()));
+                assert_eq!(left.len(), 3 - seen.len());
             }
             let ended = [(2, Ok(10)), (0, Err("lost")), (1, Ok(30))];
             assert_eq!(seen, ended.map(|(place, result)| (place, Some(result))));
@@ -654,6 +656,42 @@ fn as_completed_left_early_the_rest_is_cancelled_and_gone() {
             });
             result.await.unwrap();
             assert_eq!(drops.alive(), 0);
+        }
+    });
+}
+
+#[test]
+fn as_completed_one_that_has_returned_and_is_not_quite_gone_is_still_to_come() {
+    paused(async || {
+        for waits in [true, false] {
+            let began = Instant::now();
+            let result = scope(async |group: &Group| -> Done {
+                // What the first leaves behind takes until 50 ms; the second has nothing to leave.
+                let leaves = |place: usize| async move {
+                    if place == 1 {
+                        return pending().await;
+                    }
+                    let inner = scope(async |group: &Group| -> Done {
+                        group.spawn(async { shield(ms(100), sleep(ms(50))).await });
+                        pending().await
+                    });
+                    drop(timeout(ms(10), inner).await);
+                    place
+                };
+                let mut left = group.as_completed([0, 1].map(leaves));
+                assert!(timeout(ms(20), left.next()).await.is_err());
+                assert_eq!((left.len(), left.is_empty()), (2, false));
+                if waits {
+                    left.finish().await;
+                } else {
+                    assert_eq!(left.next().await, Some((0, Outcome::Completed(0))));
+                    assert_eq!(left.len(), 1);
+                    left.finish().await;
+                }
+                assert_eq!((began.elapsed(), group.len()), (ms(50), 0));
+                Ok(())
+            });
+            result.await.unwrap();
         }
     });
 }

@@ -79,7 +79,12 @@ fn it_is_open_as_long_as_its_owner_wants() {
             until(|| group.is_empty()).await;
             assert!(group.is_open());
         }
-        assert!(group.wait().await.is_clean());
+        let handles = [(); 3].map(|()| group.spawn(pending::<()>()));
+        assert_eq!((group.len(), group.is_empty()), (3, false));
+        handles.iter().for_each(ringfence::OutcomeHandle::cancel);
+        let report = group.wait().await;
+        assert!(report.is_clean() && report.cancelled().is_none());
+        assert_eq!(report.to_string(), "task group ended");
     });
 }
 
@@ -234,8 +239,11 @@ fn wait_lets_the_children_finish() {
             Ok(token().is_cancelled())
         });
         let background = group.spawn_background(pending::<()>());
-        let began = Instant::now();
-        assert!(group.wait().await.is_clean());
+        let (began, spawner) = (Instant::now(), group.spawner());
+        let mut waits = pin!(group.wait());
+        assert!(poll!(waits.as_mut()).is_pending());
+        assert!(!spawner.is_open(), "it takes no more");
+        assert!(waits.await.is_clean());
         assert_eq!(began.elapsed(), ms(10));
         assert_eq!(handle.await, Outcome::Completed(false));
         let finished = Outcome::Cancelled(CancelReason::Finished);

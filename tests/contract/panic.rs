@@ -12,8 +12,8 @@ use std::{
 
 use futures::{FutureExt, poll};
 use ringfence::{
-    CancelReason, Cause, Displaced, DisplacedWhat, FailureKind, Observer, Scope, TaskGroup,
-    TaskInfo, scope, token,
+    BorrowGroup, CancelReason, Cause, Displaced, DisplacedWhat, FailureKind, Observer, Scope,
+    TaskGroup, TaskInfo, scope, token,
 };
 use tokio::task::yield_now;
 
@@ -378,6 +378,20 @@ fn a_second_panic_of_a_child_is_told_with_its_name() {
         ));
         assert_eq!(ended.await.unwrap_err(), "first");
         let expected = (Some("child".to_owned()), "panic second".to_owned());
+        assert_eq!(log.entries(), std::slice::from_ref(&expected));
+
+        let log = Log::new();
+        let ended = caught(Scope::new().observer(Arc::new(Of(log.clone()))).run_borrow(
+            async |group: BorrowGroup<'_, Lost>| {
+                let bomb = PanicOnDrop("second");
+                group.named("child").spawn(poll_fn(move |_| -> Poll<()> {
+                    let _captured = &bomb;
+                    panic!("first");
+                }));
+                Ok(())
+            },
+        ));
+        assert_eq!(ended.await.unwrap_err(), "first");
         assert_eq!(log.entries(), [expected]);
     });
 }
@@ -416,6 +430,15 @@ fn a_value_that_throws_when_its_scope_fails_is_observed() {
         }));
         let cancelled = ended.await.expect("nothing resumes");
         assert!(cancelled.is_err_and(|error| error.is_cancelled()));
+        assert_eq!(log.entries(), ["panic value"]);
+
+        // Not while the panic of a child unwinds, which would be the end of the process.
+        let log = Log::new();
+        let ended = caught(observed(&log).run(async |group: &Group| {
+            group.spawn(async { panic!("a child") });
+            Ok(PanicOnDrop("value"))
+        }));
+        assert_eq!(ended.await.map(drop).unwrap_err(), "a child");
         assert_eq!(log.entries(), ["panic value"]);
     });
 }

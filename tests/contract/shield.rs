@@ -890,6 +890,20 @@ fn a_shield_in_a_child_that_borrows_is_bounded_from_the_force_of_the_task_around
         let (took, error) = cancelled_at_5(Scope::new(), child).await;
         assert_eq!(took, ms(35));
         assert_eq!(error.forced().len(), 1, "{error:?}");
+        // From that of its own scope where that came first: the task has waited for a section that is overrun all the same.
+        let child = async move {
+            let inner = borrow_scope(|group: Borrowing<'_>| async move {
+                group.spawn(shield(ms(10), pending::<()>()));
+                yield_now().await;
+                group.cancel();
+                Ok(())
+            });
+            drop(inner.await);
+            pending::<()>().await;
+        };
+        let (took, error) = cancelled_at_5(Scope::new(), child).await;
+        assert_eq!(took, ms(10));
+        assert_eq!(error.forced().len(), 1, "{error:?}");
     });
 }
 

@@ -4,6 +4,7 @@ use std::{
     future::{Future, pending},
     pin::{Pin, pin},
     sync::Arc,
+    task::Context,
     time::Duration,
 };
 
@@ -19,8 +20,8 @@ use tokio::{
 };
 
 use crate::support::{
-    Count, Drops, Log, OnDrop, PanicOnDrop, Parked, caught, current_thread, every_runtime,
-    every_runtime_in_a_task, paused, settle, single_thread, spawn, until,
+    Count, CountingWaker, Drops, Log, OnDrop, PanicOnDrop, Parked, caught, current_thread,
+    every_runtime, every_runtime_in_a_task, paused, settle, single_thread, spawn, until,
 };
 
 type Group = TaskGroup<String>;
@@ -346,12 +347,21 @@ fn a_slot_that_was_granted_to_one_who_gave_up_goes_to_the_next() {
             let held = limited.spawn(pending::<()>()).await;
             let mut first = Box::pin(limited.spawn(async {}));
             let mut next = pin!(limited.spawn(async {}));
+            let woken = CountingWaker::new();
+            let mut poll_next = || {
+                let waker = woken.waker();
+                let mut cx = Context::from_waker(&waker);
+                next.as_mut().poll(&mut cx).map(drop)
+            };
             assert!(poll!(&mut first).is_pending());
-            assert!(poll!(next.as_mut()).is_pending());
+            assert!(poll_next().is_pending());
             held.cancel_and_wait().await;
-            assert!(poll!(next.as_mut()).is_pending(), "it is the first one's");
+            assert!(poll_next().is_pending(), "it is the first one's");
+            assert_eq!(woken.wakes(), 0);
             drop(first);
-            next.await.await;
+            assert_eq!(woken.wakes(), 1, "it is told");
+            assert!(poll_next().is_ready());
+            until(|| group.is_empty()).await;
             assert_eq!(limited.free(), 1);
             Ok(())
         });
@@ -657,7 +667,66 @@ fn the_signal_to_whoever_waits_ends_the_wait_for_a_slot() {
         result.await.expect("one child was cancelled alone");
         assert_eq!(log.entries(), [(ms(5), true)]);
         assert!(others.is_open());
+        // To a child of the group itself, and to the body of a scope inside.
+        let log = Log::new();
+        let result = Scope::new().grace(ms(50)).run(async |group: &Group| {
+            let (own, waits, seen) = (group.spawner().limit(1), limited.clone(), log.clone());
+            let held = own.spawn_background(pending::<()>()).await;
+            let waiting = group.spawn(async move {
+                let began = Instant::now();
+                let outcome = own.spawn(async {}).await.await;
+                seen.push((began.elapsed(), outcome.is_cancelled()));
+            });
+            let seen = log.clone();
+            let inside = group.spawn(async move {
+                let inner = Scope::new()
+                    .grace(ms(50))
+                    .run(async |group: &Group| -> Done {
+                        let spawner = group.spawner();
+                        group.spawn(async move {
+                            sleep(ms(5)).await;
+                            spawner.cancel();
+                        });
+                        let began = Instant::now();
+                        let outcome = waits.spawn(async {}).await.await;
+                        seen.push((began.elapsed(), outcome.is_cancelled()));
+                        Ok(())
+                    });
+                assert!(inner.await.expect_err("cancelled").is_cancelled());
+            });
+            sleep(ms(5)).await;
+            waiting.cancel();
+            waiting.await;
+            inside.await;
+            held.cancel();
+            Ok(())
+        });
+        result.await.expect("two were cancelled alone");
+        assert_eq!(log.entries(), [(ms(5), true); 2]);
         others.shutdown(Duration::ZERO).await;
+    });
+}
+
+#[test]
+fn taking_slots_that_are_free_lets_others_run() {
+    single_thread(async || {
+        let turns = Count::new();
+        let inside = turns.clone();
+        let result = scope(async |group: &Group| -> Done {
+            group.spawn_background(async move {
+                loop {
+                    inside.add();
+                    yield_now().await;
+                }
+            });
+            let limited = group.limit(10_000);
+            for _ in 0..10_000 {
+                drop(limited.spawn(async {}).await);
+            }
+            assert!(turns.get() > 1, "{}", turns.get());
+            Ok(())
+        });
+        result.await.expect("nobody fails");
     });
 }
 
@@ -1057,9 +1126,9 @@ fn a_wait_for_a_slot_wakes_nobody_in_vain() {
         let result = scope(async |group: &Group| -> Done {
             let limited = group.limit(1);
             let held = limited.spawn(pending::<()>()).await;
-            let counting = crate::support::CountingWaker::new();
+            let counting = CountingWaker::new();
             let waker = counting.waker();
-            let mut cx = std::task::Context::from_waker(&waker);
+            let mut cx = Context::from_waker(&waker);
             let mut waits = pin!(limited.spawn(async {}));
             assert!(waits.as_mut().poll(&mut cx).is_pending());
             assert!(limited.try_spawn(async {}).is_err());
@@ -1091,7 +1160,7 @@ fn a_waker_that_throws_costs_nobody_a_slot() {
             let held = limited.spawn(pending::<()>()).await;
             let waker = std::task::Waker::from(Arc::new(Throws));
             let mut first = Box::pin(limited.spawn(async {}));
-            let mut cx = std::task::Context::from_waker(&waker);
+            let mut cx = Context::from_waker(&waker);
             assert!(first.as_mut().poll(&mut cx).is_pending());
             let mut second = pin!(limited.spawn(async {}));
             assert!(poll!(second.as_mut()).is_pending());
@@ -1151,13 +1220,11 @@ fn a_limited_group_has_the_words_of_a_group() {
             assert_eq!(limited.free(), 0);
             let refused = limited.named("more").try_spawn(async {});
             assert!(matches!(refused, Err(TrySpawnError::Full(_))));
-            drop(
-                group
-                    .spawner()
-                    .limit(1)
-                    .spawn_background(pending::<()>())
-                    .await,
-            );
+            assert_eq!(limited.limit(), 2);
+            let anywhere = group.spawner().limit(3);
+            assert_eq!((anywhere.limit(), anywhere.free()), (3, 3));
+            drop(anywhere.spawn_background(pending::<()>()).await);
+            assert_eq!((anywhere.limit(), anywhere.free()), (3, 2));
             Ok(())
         });
         result.await.expect("nobody fails");
@@ -1207,40 +1274,89 @@ fn a_try_at_the_limit_of_a_closing_group_says_that_it_is_closing() {
 #[test]
 fn a_slot_that_was_lent_comes_back_also_when_the_lender_is_gone_first() {
     for takes in [true, false] {
-        single_thread(async || {
-            let slots = Slots::new(1);
-            let result = scope(async |group: &Group| -> Done {
-                let (give, view) = oneshot::channel();
-                let (go, gone) = oneshot::channel();
-                let inside = slots.clone();
-                let outer = group.limit(&slots);
-                let lender = outer.spawn(async move {
-                    let inner = scope(async |group: &Group| {
-                        let limited = group.spawner().limit(&inside);
-                        let lent = limited.spawn(pending::<()>()).await;
-                        give.send(limited).expect("the body waits");
-                        gone.await.expect("the body says so");
-                        lent.cancel();
-                        Ok(lent.await.is_cancelled())
-                    });
-                    inner.await.expect("nobody fails");
-                });
-                let lender = lender.await;
-                let limited: LimitedSpawner<String> = view.await.expect("the child says so");
-                let mut late = Box::pin(limited.spawn(async {}));
-                assert!(poll!(late.as_mut()).is_pending());
-                go.send(()).expect("the child waits");
-                lender.await;
-                assert_eq!(slots.free(), 0, "it was handed on to who waits for it");
-                if takes {
-                    late.await.await;
-                }
-                Ok(())
-            });
-            result.await.expect("nobody fails");
-            assert_eq!(slots.free(), 1);
-        });
+        single_thread(async || outlived(&Slots::new(1), takes).await);
     }
+}
+
+/// Has a slot lent to one who comes for it when its lender is gone, or never.
+async fn outlived(slots: &Slots, takes: bool) {
+    let result = scope(async |group: &Group| -> Done {
+        let (give, view) = oneshot::channel();
+        let (go, gone) = oneshot::channel();
+        let inside = slots.clone();
+        let outer = group.limit(slots);
+        let lender = outer.spawn(async move {
+            let inner = scope(async |group: &Group| {
+                let limited = group.spawner().limit(&inside);
+                let lent = limited.spawn(pending::<()>()).await;
+                give.send(limited).expect("the body waits");
+                gone.await.expect("the body says so");
+                lent.cancel();
+                Ok(lent.await.is_cancelled())
+            });
+            inner.await.expect("nobody fails");
+        });
+        let lender = lender.await;
+        let limited: LimitedSpawner<String> = view.await.expect("the child says so");
+        let mut late = Box::pin(limited.spawn(async {}));
+        assert!(poll!(late.as_mut()).is_pending());
+        go.send(()).expect("the child waits");
+        lender.await;
+        assert_eq!(slots.free(), 0, "it was handed on to who waits for it");
+        if takes {
+            late.await.await;
+        }
+        Ok(())
+    });
+    result.await.expect("nobody fails");
+    assert_eq!(slots.free(), 1);
+}
+
+#[test]
+fn a_budget_keeps_nothing_of_those_who_lent_a_slot_and_are_gone() {
+    let most = |rounds: usize| {
+        let runtime = current_thread();
+        let memory = allocation_counter::measure(|| {
+            runtime.block_on(async {
+                let slots = Slots::new(1);
+                for _ in 0..rounds {
+                    outlived(&slots, true).await;
+                    let result = scope(async |group: &Group| -> Done {
+                        group.limit(&slots).spawn(yield_now()).await.await;
+                        Ok(())
+                    });
+                    result.await.expect("nobody fails");
+                }
+            });
+        });
+        memory.bytes_max
+    };
+    let (few, many) = (most(10), most(1000));
+    assert!(many < few + 4096, "{few} and {many} bytes");
+}
+
+#[test]
+fn a_blocking_child_lends_its_slot_to_scopes_inside() {
+    single_thread(async || {
+        let slots = Slots::new(1);
+        let result = scope(async |group: &Group| -> Done {
+            let (limited, inside) = (group.limit(&slots), slots.clone());
+            let call = limited.spawn_blocking(move || {
+                let inner = scope(async |group: &Group| -> Done {
+                    let lent = group.limit(&inside).try_spawn(yield_now());
+                    lent.expect("it is lent").await;
+                    Ok(())
+                });
+                tokio::runtime::Handle::current()
+                    .block_on(inner)
+                    .expect("nobody fails");
+            });
+            call.await.await;
+            Ok(())
+        });
+        result.await.expect("nobody fails");
+        assert_eq!(slots.free(), 1);
+    });
 }
 
 #[test]

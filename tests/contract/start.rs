@@ -539,31 +539,35 @@ fn the_observer_hears_of_each_start_and_its_end_once() {
         let notes = Arc::new(Notes::default());
         let run = Scope::new().observer(notes.clone());
         let result = run.run(async |group: &Group| -> Done {
-            for how in 0..4 {
+            for how in 0..6 {
                 let started = group.start(|ready: Ready<()>| async move {
                     yield_now().await;
                     match how {
                         0 => ready.set(()),
                         1 => return Err("no".to_owned()),
                         2 => drop(ready),
+                        3 => {
+                            drop(ready);
+                            pending::<()>().await;
+                        }
+                        4 => panic!("before it is ready"),
                         _ => pending().await,
                     }
                     Ok(())
                 });
-                drop(timeout(ms(5), started).await);
+                drop(caught(timeout(ms(5), started)).await);
             }
             Ok(())
         });
         result.await.expect("nobody fails the group");
-        assert_eq!(notes.spawned.get(), 4);
-        let mut ended = notes.ended.entries();
-        ended.retain(|how| !matches!(how, Ended::Cancelled(_)));
-        let (completed, failed) = (Ended::Completed, Ended::Failed);
-        assert_eq!(notes.ended.entries().len(), 4);
-        assert!(
-            ended.contains(&completed) && ended.contains(&failed),
-            "{ended:?}"
-        );
+        assert_eq!(notes.spawned.get(), 6);
+        let handle = Ended::Cancelled(CancelReason::Handle);
+        let ended = notes.ended.entries();
+        let times = |how: &Ended| ended.iter().filter(|it| *it == how).count();
+        assert_eq!(times(&Ended::Completed), 2, "{ended:?}");
+        assert_eq!(times(&handle), 2, "{ended:?}");
+        assert_eq!((times(&Ended::Failed), times(&Ended::Panicked)), (1, 1));
+        assert_eq!(ended.len(), 6);
     });
 }
 
@@ -687,6 +691,20 @@ fn a_start_that_is_given_up_cancels_the_child_as_its_handle_would() {
         result.await.expect("nobody fails");
         let handle = Ended::Cancelled(CancelReason::Handle);
         assert_eq!(notes.ended.entries(), [handle]);
+
+        let notes = Arc::new(Notes::default());
+        let run = Scope::new().observer(notes.clone());
+        let result = run.run(async |group: &Group| -> Done {
+            let started = group.start(async |_ready: Ready<()>| {
+                let _bomb = PanicOnDrop("in its destructor");
+                pending::<()>().await;
+            });
+            assert!(timeout(ms(5), started).await.is_err());
+            Ok(())
+        });
+        result.await.expect("nobody else has to do with it");
+        assert_eq!(notes.ended.entries(), [Ended::Panicked]);
+        assert_eq!(notes.displaced.get(), 1);
     });
 }
 
@@ -803,6 +821,22 @@ fn one_that_outlasts_a_grace_or_its_shield_is_named() {
             assert!(timeout(ms(5), child).await.is_err());
             Ok(())
         });
+        assert_eq!(named(run.await), [None; 0]);
+        // One that throws where it is forced is a panicked one, as any child is.
+        let run = Scope::new()
+            .grace(ms(10))
+            .run(async |group: &Group| -> Done {
+                let child = group.start(async |_ready: Ready<()>| {
+                    let _bomb = PanicOnDrop("forced");
+                    pending::<()>().await;
+                });
+                let mut child = pin!(std::panic::AssertUnwindSafe(child).catch_unwind());
+                assert!(poll!(child.as_mut()).is_pending());
+                group.cancel_children();
+                assert!(child.await.is_err());
+                group.cancel();
+                Ok(())
+            });
         assert_eq!(named(run.await), [None; 0]);
     });
 }

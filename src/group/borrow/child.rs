@@ -281,7 +281,6 @@ where
             this.state.set(State::Settling { end });
             return Poll::Pending;
         }
-        this.state.set(State::Ended);
         this.slot.end(end.tell(&stage.core), &stage.core);
         stage.core.leave_as(*this.kind, *this.serial); // M2
         Poll::Ready(())

@@ -129,9 +129,8 @@ impl Ready {
         if !queue.keys.is_empty() || !queue.news.is_none() {
             return Err(waker);
         }
-        let old = queue.sleeper.replace(waker);
-        drop(queue);
-        drop(old);
+        // There is none: the driver took it out when it began this turn.
+        queue.sleeper = Some(waker);
         Ok(())
     }
 }
@@ -217,7 +216,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::task::Waker;
 
-    use super::{Bell, Key, News, Ready};
+    use super::{Bell, KEPT, Key, News, Ready, trim};
 
     const FIRST: Key = Key { place: 3, round: 9 };
     const SECOND: Key = Key {
@@ -271,5 +270,23 @@ mod tests {
         assert!(bell.retire().is_none(), "somebody keeps a waker");
         kept.wake();
         assert_eq!(rung(&ready).1, [], "which rings nobody");
+    }
+
+    #[test]
+    fn a_buffer_that_is_empty_and_too_large_for_those_who_live_is_freed() {
+        for (room, live, is_kept) in [
+            (KEPT, 0, true),
+            (2 * KEPT, 0, false),
+            (4 * KEPT, KEPT, true),
+            (8 * KEPT, KEPT, false),
+        ] {
+            let mut buffer = VecDeque::<u8>::with_capacity(room);
+            buffer.push_back(1);
+            trim(&mut buffer, live);
+            assert_eq!(buffer.capacity(), room, "it is in use");
+            buffer.clear();
+            trim(&mut buffer, live);
+            assert_eq!(buffer.capacity(), if is_kept { room } else { 0 });
+        }
     }
 }

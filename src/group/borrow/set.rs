@@ -334,7 +334,6 @@ where
                     return Poll::Ready(result);
                 }
                 left -= 1;
-                set.look(false);
             }
             set.take_spawned();
             while left > 0 && coop::has_budget_remaining() && set.step() {

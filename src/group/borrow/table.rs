@@ -131,7 +131,7 @@ mod tests {
         assert_eq!((a.place, table.get(a)), (c.place, None), "given again");
         assert_eq!(table.remove(a), None);
         assert_eq!(table.get(b), Some(&mut 'b'));
-        assert_eq!(table.keys().count(), 2);
+        assert_eq!((table.keys().count(), table.live()), (2, 2));
         assert_eq!(table.drain().collect::<String>(), "cb");
         assert_eq!(table.get(b), None);
         assert_eq!(table.get(c), None);
@@ -165,5 +165,12 @@ mod tests {
         assert_eq!(table.places.capacity(), 0);
         let key = put(&mut table, 5);
         assert_eq!(table.get(key), Some(&mut 5));
+
+        let mut table = Table::new();
+        let keys: Vec<_> = (0..KEPT).map(|n| put(&mut table, n)).collect();
+        for key in keys {
+            table.remove(key);
+        }
+        assert_eq!(table.places.len(), KEPT, "so much is no crowd");
     }
 }

@@ -264,6 +264,7 @@ fn with_a_grace_children_are_signalled_and_forced_to_the_millisecond() {
             .map(|one| one.task.as_ref().and_then(TaskInfo::name))
             .collect();
         assert_eq!(forced, [Some("deaf")]);
+        assert_eq!(error.forced()[0].age, Some(ms(600)));
     });
 }
 
@@ -494,6 +495,24 @@ fn a_destructor_that_spawns_is_served_as_the_group_stands() {
         .unwrap_err();
         assert!(error.is_cancelled() && error.is_empty());
         assert_eq!(refused.get(), 1);
+        // Dropped with its children: nobody joins them any more.
+        let refused = Count::new();
+        let mut dropped = Box::pin(borrow_scope(async |group: Group<'_>| -> Done {
+            let (spawner, refused) = (group.spawner(), &refused);
+            group.spawn(async move {
+                let token = token();
+                let _spawns = OnDrop::new(move || {
+                    assert_eq!(token.reason(), Some(CancelReason::ScopeDropped));
+                    assert!(spawner.try_spawn(pending::<()>()).is_err());
+                    refused.add();
+                });
+                pending::<()>().await;
+            });
+            pending().await
+        }));
+        assert!(poll!(&mut dropped).is_pending());
+        drop(dropped);
+        assert_eq!(refused.get(), 1);
     });
 }
 
@@ -602,5 +621,15 @@ fn the_observer_hears_of_each_borrowing_child_once() {
                 "in the destructor of a forced child"
             ]
         );
+        let ends = Arc::new(Ends::default());
+        let scope = Scope::new().observer(ends.clone());
+        let mut dropped = Box::pin(scope.run_borrow(async |group: Group<'_>| -> Done {
+            group.spawn(pending::<()>());
+            pending().await
+        }));
+        assert!(poll!(&mut dropped).is_pending());
+        drop(dropped);
+        let dropped = Ended::Cancelled(CancelReason::ScopeDropped);
+        assert_eq!(ends.ended.entries(), [dropped]);
     });
 }

@@ -444,6 +444,24 @@ fn handles_of_a_dropped_borrowing_scope_say_cancelled() {
     });
 }
 
+#[test]
+fn a_handle_that_is_dropped_while_it_waits_leaves_no_waker() {
+    let waits = CountingWaker::new();
+    let (give, take) = mpsc::channel();
+    let mut scope = Box::pin(borrow_scope(async |group: Group<'_>| -> Done {
+        give.send(group.spawn(pending::<()>()).detached()).unwrap();
+        pending().await
+    }));
+    assert!(poll_once(scope.as_mut(), Waker::noop()).is_pending());
+    let mut handle = take.recv().unwrap();
+    assert!(poll_once(Pin::new(&mut handle), &waits.waker()).is_pending());
+    assert_eq!(Arc::strong_count(&waits), 2);
+    drop(handle);
+    assert_eq!(Arc::strong_count(&waits), 1, "while the child is there");
+    drop(scope);
+    assert_eq!(waits.wakes(), 0);
+}
+
 /// A waker that panics when it is woken.
 struct Bomb;
 

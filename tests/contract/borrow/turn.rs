@@ -191,6 +191,103 @@ fn a_childs_wake_reaches_a_task_that_sleeps_and_only_then() {
 }
 
 #[test]
+fn a_spawn_from_outside_reaches_a_task_that_sleeps_and_only_then() {
+    let runs = Count::new();
+    let kept = std::sync::Mutex::new(None);
+    let mut scope = pin!(borrow_scope(async |group: Group<'_>| {
+        *kept.lock().unwrap() = Some(group.spawner());
+        pending::<Result<(), _>>().await
+    }));
+    let task = CountingWaker::new();
+    let waker = task.waker();
+    let mut cx = Context::from_waker(&waker);
+    assert!(scope.as_mut().poll(&mut cx).is_pending());
+    let spawner = kept.lock().unwrap().take().expect("the body has run");
+    for round in 1..=3 {
+        for _ in 0..2 {
+            spawner.spawn(async {
+                runs.add();
+            });
+        }
+        assert_eq!(task.wakes(), round, "two before one poll are one");
+        assert!(scope.as_mut().poll(&mut cx).is_pending());
+        assert_eq!((runs.get(), task.wakes()), (2 * round, round));
+    }
+}
+
+#[test]
+fn a_child_is_two_allocations_and_uses_the_waker_of_one_before_it() {
+    #[derive(Clone, Copy, Debug)]
+    enum Child {
+        Ready,
+        Waits,
+        Forgotten,
+    }
+    // What so many children allocate that come and go one after another.
+    let allocations = |how: Child, children: usize| {
+        let polls = Count::new();
+        let allocated = allocation_counter::measure(|| {
+            let scope = borrow_scope(async |group: Group<'_>| {
+                for n in 0..children {
+                    match how {
+                        Child::Ready => group.spawn(async { Ok(()) }).await,
+                        Child::Waits => group.spawn(yield_now()).await,
+                        // It has waited, and nobody has its handle any more when it ends.
+                        Child::Forgotten => {
+                            let handle = group.spawn(always_ready(1, &polls));
+                            until(|| polls.get() > 2 * n).await;
+                            drop(handle);
+                            until(|| group.is_empty()).await;
+                        }
+                    }
+                }
+                Ok(())
+            });
+            futures::executor::block_on(scope).unwrap();
+        });
+        allocated.count_total
+    };
+    for how in [Child::Ready, Child::Waits, Child::Forgotten] {
+        allocations(how, 1); // what is made once for all
+        let few = allocations(how, 100);
+        assert_eq!(allocations(how, 1100) - few, 2 * 1000, "{how:?}");
+    }
+}
+
+#[test]
+fn a_crowd_that_is_gone_leaves_no_memory_behind() {
+    const CROWD: usize = 50_000;
+    let ended = Count::new();
+    let kept = std::sync::Mutex::new(None);
+    let mut scope = pin!(borrow_scope(async |group: Group<'_>| {
+        *kept.lock().unwrap() = Some(group.spawner());
+        pending::<Result<(), _>>().await
+    }));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(scope.as_mut().poll(&mut cx).is_pending());
+    let spawner = kept.lock().unwrap().take().expect("the body has run");
+    let memory = allocation_counter::measure(|| {
+        // All in one round, which has all of them wait; then all of them are woken at once. A few more rounds look after what is
+        // empty by then.
+        for crowd in [CROWD, 1, 1, 1, 1] {
+            let before = ended.get();
+            for _ in 0..crowd {
+                spawner.spawn(async {
+                    yield_now().await;
+                    ended.add();
+                });
+            }
+            while ended.get() - before < crowd {
+                assert!(scope.as_mut().poll(&mut cx).is_pending());
+            }
+        }
+    });
+    let kept = memory.bytes_current;
+    assert!(memory.bytes_max > 8_000_000, "{memory:?}");
+    assert!(kept < 256_000, "{kept} bytes are kept for nobody");
+}
+
+#[test]
 fn children_that_spend_the_tasks_budget_let_the_others_go_on() {
     every_runtime(async || {
         let (sender, mut receiver) = mpsc::channel::<usize>(100_000);

@@ -56,3 +56,21 @@ fn a_value_that_throws_after_its_future_did_is_heard_of() {
         assert_eq!(notes.displaced.entries()[2..], ["error"]);
     });
 }
+
+#[test]
+fn a_refused_future_that_throws_when_it_is_dropped_is_heard_of() {
+    every_runtime(async || {
+        let notes = Notes::default();
+        let run = observed(&notes).run(async |group: &Group| -> Done {
+            let bomb = PanicOnDrop("refused");
+            group.cancel();
+            group.spawn(async move {
+                let _bomb = bomb;
+            });
+            Ok(())
+        });
+        assert!(run.await.unwrap_err().is_cancelled());
+        assert_eq!(notes.displaced.entries(), ["refused"]);
+        assert_eq!(notes.spawned.get(), 0);
+    });
+}

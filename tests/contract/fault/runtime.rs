@@ -13,7 +13,8 @@ use std::{
 
 use futures::poll;
 use ringfence::{
-    CancelReason, Cause, Deadline, Observer, Outcome, Scope, Spawner, Straggler, root, scope,
+    CancelReason, Cause, Deadline, Ended, Observer, Outcome, Scope, Spawner, Straggler, root,
+    scope, shield, snapshot,
 };
 use tokio::{
     runtime::{Handle, Runtime},
@@ -22,10 +23,10 @@ use tokio::{
     task::{LocalSet, block_in_place, spawn_blocking, spawn_local, yield_now},
 };
 
-use super::{Boxed, Done, Group};
+use super::{Boxed, Done, Group, Notes, observed};
 use crate::support::{
-    Count, Drops, PATIENCE, Parked, Watchdog, current_thread, every_runtime, multi_thread, spawn,
-    until,
+    Count, Drops, PATIENCE, Parked, Watchdog, current_thread, every_runtime, multi_thread, settle,
+    spawn, until,
 };
 
 #[test]
@@ -302,8 +303,10 @@ fn two_runtimes_that_end_on_their_threads_do_not_disturb_each_other() {
 fn a_runtime_shut_down_under_the_clock_of_a_scope_is_an_outcome() {
     let _watchdog = Watchdog::start("a clock that goes away", PATIENCE);
     let long = Duration::from_secs(3600);
-    for has_grace in [false, true] {
+    // Its child on the same runtime, or on one that lasts.
+    for (has_grace, lasts) in [(false, false), (true, false), (false, true), (true, true)] {
         let (runtime, polls, drops) = (multi_thread(2), Count::new(), Drops::new());
+        let lasting = multi_thread(1);
         let options = Scope::new().deadline(Deadline::after(long));
         let options = if has_grace {
             options.grace(long)
@@ -313,9 +316,10 @@ fn a_runtime_shut_down_under_the_clock_of_a_scope_is_an_outcome() {
         let child = Parked::new(&polls, &drops);
         let waiting = thread::spawn({
             let handle = runtime.handle().clone();
+            let on = if lasts { lasting.handle() } else { &handle }.clone();
             move || {
                 handle.block_on(options.run(async |group: &Group| -> Done {
-                    group.spawn(child);
+                    group.spawn_on(&on, child);
                     pending().await
                 }))
             }
@@ -328,6 +332,89 @@ fn a_runtime_shut_down_under_the_clock_of_a_scope_is_an_outcome() {
         assert_eq!(error.cause(), &Cause::Cancelled(CancelReason::RuntimeGone));
         assert_eq!((drops.made(), drops.dropped()), (1, 1));
     }
+}
+
+#[test]
+fn the_observer_hears_of_those_whose_runtime_is_gone() {
+    let _watchdog = Watchdog::start("a runtime that goes away", PATIENCE);
+    for is_cancelled in [false, true] {
+        let (gone, other, notes) = (current_thread(), current_thread(), Notes::default());
+        let (polls, drops) = (Count::new(), Drops::new());
+        let mut orphaned = Box::pin(observed(&notes).run(async |group: &Group| -> Done {
+            for _ in 0..3 {
+                group.spawn(Parked::new(&polls, &drops));
+            }
+            until(|| polls.get() == 3).await;
+            if is_cancelled {
+                group.cancel_with("before");
+            }
+            pending().await
+        }));
+        gone.block_on(async {
+            while polls.get() < 3 {
+                assert!(poll!(&mut orphaned).is_pending());
+                yield_now().await;
+            }
+        });
+        other.block_on(async { assert!(poll!(&mut orphaned).is_pending()) });
+        drop(gone);
+        let error = other.block_on(orphaned).unwrap_err();
+        let Cause::Cancelled(reason) = error.cause() else {
+            panic!("{error:?}")
+        };
+        let cancelled = Ended::Cancelled(reason.clone());
+        let mut ended = notes.ended.entries();
+        assert_eq!(ended.len(), 3);
+        if is_cancelled {
+            // They were told to end before, and did.
+            assert_ne!(reason, &CancelReason::RuntimeGone);
+            assert_eq!(ended, vec![cancelled; 3]);
+        } else {
+            // The first of them to go cancels the rest.
+            ended.retain(|how| how != &cancelled);
+            assert_eq!(ended, [Ended::RuntimeGone]);
+        }
+    }
+}
+
+#[test]
+fn one_that_has_returned_before_its_runtime_is_gone_has_completed() {
+    let _watchdog = Watchdog::start("a runtime that goes away", PATIENCE);
+    let (gone, other, notes) = (current_thread(), current_thread(), Notes::default());
+    let (drops, returned) = (Drops::new(), Count::new());
+    let options = observed(&notes).name("outlived");
+    let mut orphaned = Box::pin(options.run(async |group: &Group| -> Done {
+        let (drops, returned) = (drops.clone(), returned.clone());
+        group.named("first").spawn(async move {
+            // What it leaves behind is in a section that nobody ends.
+            let mut inner = Box::pin(scope(async |group: &Group| -> Done {
+                let guard = drops.guard();
+                group.spawn(async move {
+                    let _guard = guard;
+                    shield(Duration::MAX, pending::<()>()).await;
+                });
+                pending().await
+            }));
+            assert!(poll!(&mut inner).is_pending());
+            yield_now().await;
+            drop(inner);
+            returned.add();
+        });
+        pending().await
+    }));
+    gone.block_on(async {
+        assert!(poll!(&mut orphaned).is_pending());
+        until(|| returned.get() == 1).await;
+        settle().await;
+    });
+    assert!(notes.ended.entries().is_empty(), "it waits");
+    let seen = || snapshot().within("outlived").tasks().count();
+    assert_eq!((drops.alive(), seen()), (1, 2));
+    drop(gone);
+    assert_eq!((drops.alive(), seen()), (0, 0));
+    let completed = notes.ended.entries().into_iter();
+    assert_eq!(completed.filter(|how| how == &Ended::Completed).count(), 1);
+    other.block_on(async { assert!(poll!(&mut orphaned).is_pending(), "its body goes on") });
 }
 
 /// Counts those who are said to have outlasted a grace.

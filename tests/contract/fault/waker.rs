@@ -10,8 +10,11 @@ use std::{
 };
 
 use futures::poll;
-use ringfence::{Outcome, Spawner, move_on_after, root, scope, timeout};
-use tokio::{sync::oneshot, time::sleep};
+use ringfence::{
+    BorrowGroup, CancelReason, Outcome, OutcomeHandle, Ready, Slots, Spawner, StartError,
+    borrow_scope, move_on_after, root, scope, timeout,
+};
+use tokio::{runtime::Runtime, sync::oneshot, task::yield_now, time::sleep};
 
 use super::{Done, Group, Notes, ms, observed, scaled};
 use crate::support::{
@@ -100,6 +103,26 @@ fn a_waker_that_panics_harms_no_other_waiter() {
             settle().await;
             assert_eq!((drops.alive(), root().orphans()), (0, 0));
             assert_eq!(good.wakes(), 4);
+            // Those who wait for children in one task.
+            let (notes, mut handles) = (Notes::default(), Vec::new());
+            let mut lent = Box::pin(observed(&notes).run_borrow(
+                async |group: BorrowGroup<'_, String>| -> Done {
+                    for _ in 0..4 {
+                        handles.push(Box::pin(group.spawn(yield_now()).detached()));
+                    }
+                    for (place, handle) in handles.iter_mut().enumerate() {
+                        let waker = if place % 2 == 0 { bomb() } else { good.waker() };
+                        poll_with(handle.as_mut(), &waker);
+                        if !on_wake && place % 2 == 0 {
+                            drop(waker);
+                        }
+                    }
+                    Ok(())
+                },
+            ));
+            (&mut lent).await.expect("nobody fails");
+            assert_eq!(good.wakes(), 6);
+            assert_eq!(notes.displaced.entries().len(), 2);
         });
     }
 }
@@ -193,6 +216,10 @@ fn spurious_polls_and_changing_wakers_change_nothing() {
             let handle = group.spawn(child);
             let outcome = poll_spuriously(handle.outcome(), || drop(go)).await;
             assert_eq!(outcome, Outcome::Completed(7));
+            let starting = group.start(async |_ready: Ready<()>| pending::<()>().await);
+            let started = poll_spuriously(starting, || group.cancel_children()).await;
+            let children = StartError::Cancelled(CancelReason::ChildrenCancelled);
+            assert_eq!(started.map(drop), Err(children));
             let parked = group.spawn(pending::<()>());
             let ended = poll_spuriously(group.token().cancelled(), || group.cancel());
             ended.await;
@@ -300,18 +327,28 @@ fn a_waker_that_wakes_inside_its_own_poll_does_not_deadlock() {
     });
 }
 
-/// A waker that asks a group why it ends when it is dropped.
-struct Parting(Spawner<String>);
+/// A waker that does something when it is dropped for the last time.
+struct Last<F: Fn() + Send + Sync + 'static>(F);
 
-impl Wake for Parting {
+impl<F: Fn() + Send + Sync + 'static> Wake for Last<F> {
     fn wake(self: Arc<Self>) {}
 }
 
-impl Drop for Parting {
+impl<F: Fn() + Send + Sync + 'static> Drop for Last<F> {
     fn drop(&mut self) {
-        assert!(self.0.token().reason().is_none());
-        assert!(!format!("{:?}", self.0).is_empty());
+        (self.0)();
     }
+}
+
+fn last(run: impl Fn() + Send + Sync + 'static) -> Waker {
+    Waker::from(Arc::new(Last(run)))
+}
+
+fn poll_last<F: Future + ?Sized>(
+    future: Pin<&mut F>,
+    run: impl Fn() + Send + Sync + 'static,
+) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(&last(run)))
 }
 
 #[test]
@@ -327,7 +364,11 @@ fn a_waker_that_re_enters_the_group_when_it_is_dropped_does_not_deadlock() {
         let mut wait = Box::pin(spawner.token().cancelled());
         for _ in 0..3 {
             // Each is the only one to have its waker when the next one comes.
-            let waker = Waker::from(Arc::new(Parting(spawner.clone())));
+            let asked = spawner.clone();
+            let waker = last(move || {
+                assert!(asked.token().reason().is_none());
+                assert!(!format!("{asked:?}").is_empty());
+            });
             let mut cx = Context::from_waker(&waker);
             assert!(open.as_mut().poll(&mut cx).is_pending());
             assert!(wait.as_mut().poll(&mut cx).is_pending());
@@ -337,4 +378,111 @@ fn a_waker_that_re_enters_the_group_when_it_is_dropped_does_not_deadlock() {
         settle().await;
         drop(open);
     });
+}
+
+#[test]
+fn a_waker_that_meddles_when_it_is_dropped_does_not_deadlock() {
+    let _watchdog = Watchdog::start("wakers that meddle when they are dropped", PATIENCE);
+    // It looks at the handle that it waited for, while that one is being looked at.
+    every_runtime(async || {
+        let (go, gate) = oneshot::channel::<()>();
+        let looked = Count::new();
+        let place = Arc::new(OnceLock::<OutcomeHandle<u8>>::new());
+        scope(async |group: &Group| -> Done {
+            let child = async move {
+                drop(gate.await);
+                Ok(7)
+            };
+            let mut handle = group.spawn(child).detached();
+            let (inside, count) = (place.clone(), looked.clone());
+            let polled = poll_last(Pin::new(&mut handle), move || {
+                assert!(format!("{:?}", inside.get()).contains("completed"));
+                count.add();
+            });
+            assert!(polled.is_pending());
+            drop(go);
+            until(|| handle.is_finished()).await;
+            place.set(handle).expect("once");
+            assert!(format!("{:?}", place.get()).contains("completed"));
+            Ok(())
+        })
+        .await
+        .unwrap();
+        assert_eq!(looked.get(), 1);
+    });
+    // It polls the scope in whose task the child is, while the handle takes another waker.
+    type Whole = Pin<Box<dyn Future<Output = ()> + Send>>;
+    let (give, take) = std::sync::mpsc::channel();
+    let (go, gate) = oneshot::channel::<()>();
+    let whole: Whole = Box::pin(async move {
+        let ended = borrow_scope(async move |group: BorrowGroup<'_, String>| -> Done {
+            let child = async move {
+                drop(gate.await);
+                Ok(7)
+            };
+            give.send(group.spawn(child).detached()).unwrap();
+            Ok(())
+        });
+        ended.await.unwrap();
+    });
+    let whole = Arc::new(Mutex::new(Some(whole)));
+    let poll_whole = |place: &Mutex<Option<Whole>>| {
+        let mut whole = place.lock().unwrap().take().expect("nobody else has it");
+        let polled = whole.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        polled.is_ready()
+    };
+    let mut first = whole.lock().unwrap().take().expect("it is there");
+    let polled = first.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending());
+    *whole.lock().unwrap() = Some(first);
+    let mut handle: OutcomeHandle<u8> = take.recv().unwrap();
+    let inside = whole.clone();
+    let polled = poll_last(Pin::new(&mut handle), move || assert!(poll_whole(&inside)));
+    assert!(polled.is_pending());
+    drop(go);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(Pin::new(&mut handle).poll(&mut cx).is_pending());
+    assert!(whole.lock().unwrap().is_none(), "it was polled to its end");
+    let polled = Pin::new(&mut handle).poll(&mut cx);
+    assert_eq!(polled, Poll::Ready(Outcome::Completed(7)));
+    // It looks at the budget in whose line it was.
+    let (slots, looked) = (Slots::new(1), Count::new());
+    current_thread().block_on(async {
+        scope(async |group: &Group| -> Done {
+            let limited = group.limit(&slots);
+            let held = limited.spawn(pending::<()>()).await;
+            let mut waits = pin!(limited.spawn(async {}));
+            let (inside, count) = (slots.clone(), looked.clone());
+            let polled = poll_last(waits.as_mut(), move || {
+                assert_eq!(inside.free(), 0);
+                count.add();
+            });
+            assert!(polled.is_pending());
+            assert!(poll!(waits.as_mut()).is_pending());
+            held.cancel();
+            Ok(())
+        })
+        .await
+        .unwrap();
+    });
+    assert_eq!(looked.get(), 1);
+    // It lets the child run that is waited for.
+    let runtime = Arc::new(current_thread());
+    let _here = runtime.enter();
+    let (go, gate) = oneshot::channel::<()>();
+    let mut go = Some(go);
+    let mut whole = pin!(scope(async |group: &Group| -> Done {
+        let mut left = group.as_completed([async move {
+            drop(gate.await);
+            7
+        }]);
+        let run = |runtime: &Runtime| runtime.block_on(settle());
+        let inside = runtime.clone();
+        assert!(poll_last(pin!(left.next()), move || run(&inside)).is_pending());
+        go.take();
+        assert!(poll_last(pin!(left.next()), || {}).is_pending());
+        assert_eq!(left.next().await, Some((0, Outcome::Completed(7))));
+        Ok(())
+    }));
+    assert!(whole.as_mut().poll(&mut cx).is_ready());
 }
