@@ -1,7 +1,8 @@
 //! Where results go: one type for each form.
 //!
 //! Z1. Results move under the lock of the outlet, and nothing of theirs runs there. Z2. A worker keeps up to [`BATCH`] results
-//! and hands them over together, where nobody looks before the end. Z3. `put` never waits: an
+//! and hands them over together, where nobody looks before the end; and when it lets others run, so that theirs do not pile up behind
+//! them. Z3. `put` never waits: an
 //! outlet whose taker may be slow has its bound kept at the intake. Z4. An outlet that keeps errors until the end gives them
 //! back when it is cut, and all that come later: they are the group's then.
 
@@ -29,7 +30,7 @@ pub(crate) trait Outlet<V, E>: Send + Sync + 'static {
     /// Takes the result of an item.
     fn put(&self, kept: &mut Self::Kept, index: usize, result: Result<V, E>) -> Put<E>;
 
-    /// Takes what a worker has kept, because it ends; gives back errors that are the group's.
+    /// Takes what a worker has kept, because it ends or lets others run; gives back errors that are the group's.
     fn flush(&self, _: &mut Self::Kept) -> Vec<(usize, E)> {
         Vec::new()
     }

@@ -317,6 +317,7 @@ where
                     }
                 }
                 if is_over {
+                    shared.tell(shared.outlet.flush(this.kept));
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
