@@ -25,6 +25,7 @@ macro_rules! links {
 [glossary.md]: crate::guide::glossary
 [ARCHITECTURE.md]: crate::guide::architecture
 [CONTRIBUTING.md]: crate::guide::contributing
+[verification.md]: crate::guide::verification
 [decisions/0003-a-scope-is-adopted-when-it-is-dropped.md]: https://github.com/ringfence-rs/ringfence/blob/main/docs/decisions/0003-a-scope-is-adopted-when-it-is-dropped.md
 [decisions/0006-a-queue-is-one-lock.md]: https://github.com/ringfence-rs/ringfence/blob/main/docs/decisions/0006-a-queue-is-one-lock.md
 [decisions/0007-what-it-costs-to-build.md]: https://github.com/ringfence-rs/ringfence/blob/main/docs/decisions/0007-what-it-costs-to-build.md
@@ -108,6 +109,10 @@ pub mod architecture {}
 #[cfg_attr(not(doctest), doc = links!())]
 #[doc = include_str!("../docs/CONTRIBUTING.md")]
 pub mod contributing {}
+
+#[cfg_attr(not(doctest), doc = links!())]
+#[doc = include_str!("../docs/verification.md")]
+pub mod verification {}
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -8,20 +8,21 @@ use std::pin::pin;
 use std::task::Poll;
 
 use crate::fan_out::FanOut;
-use crate::fan_out::calm::Each;
+use crate::fan_out::calm::{Each, calmly};
 use crate::fan_out::door::Door;
 use crate::fan_out::input::Input;
 use crate::fan_out::intake::Intake;
 use crate::fan_out::outlet::{
-    AsFinished, Channel, First, InOrder, Nowhere, Outcomes, Outlet, Values, with_room,
+    AsFinished, Channel, First, InOrder, Nowhere, Outcomes, Outlet, Values, errors, with_room,
 };
 use crate::fan_out::output::ItemOutput;
 use crate::fan_out::results::{Results, Slot};
-use crate::fan_out::worker::{Closing, Shared, Worker};
+use crate::fan_out::worker::{Closing, Shared, Worker, fail_with};
 use crate::group::TaskGroup;
 use crate::group::error::GroupError;
 use crate::limit::gate::Signal;
 use crate::observe::CancelReason;
+use crate::panic::catch;
 use crate::sync::{Lock, PlainArc};
 
 /// What becomes of the results.
@@ -57,6 +58,7 @@ where
             function,
             |_| Nowhere,
             |shared| async move { shared.done().await },
+            no_errors,
         )
     }
 
@@ -92,6 +94,7 @@ where
                 shared.done().await;
                 shared.outlet.0.take()
             },
+            no_errors,
         )
     }
 
@@ -127,6 +130,7 @@ where
                 shared.done().await;
                 std::mem::take(&mut shared.outlet.0.lock().0)
             },
+            no_errors,
         )
     }
 
@@ -192,6 +196,7 @@ where
                 drop(combine); // as at the end of `run`
                 made
             },
+            no_errors,
         )
     }
 
@@ -242,6 +247,7 @@ where
                     }
                 }
             },
+            no_errors,
         )
     }
 
@@ -282,6 +288,7 @@ where
                 }
                 shared.outlet.0.take()
             },
+            |outcomes| errors(outcomes.into_iter().enumerate()),
         )
     }
 
@@ -336,11 +343,13 @@ where
                 place.fill(shared.clone());
                 shared.done().await;
             },
+            no_errors,
         );
         Results::new(Box::pin(run), slot)
     }
 
-    /// Opens the group, starts the first worker, and lives as long as `drive`.
+    /// Opens the group, starts the first worker, and lives as long as `drive`. `untaken` gives the errors in a result that nobody is
+    /// given: they are the group's then.
     #[track_caller]
     fn run<F, Fut, V, E, O, D, R>(
         mut self,
@@ -348,6 +357,7 @@ where
         function: F,
         outlet: impl FnOnce((usize, Option<usize>)) -> O,
         drive: impl FnOnce(PlainArc<Shared<S, F, O>>) -> D,
+        untaken: impl FnOnce(R) -> Vec<(usize, E)>,
     ) -> impl Future<Output = Result<R, GroupError<E>>>
     where
         F: Fn(T) -> Fut + Send + Sync + 'static,
@@ -397,10 +407,20 @@ where
                 let on_signal = |reason| shared.door.stop(Some(reason));
                 let ended = until_signalled(on_signal, drive(shared.clone())).await;
                 // While the result is in a variable: what a destructor throws once it is returned would leak it (rust-lang/rust#47949).
-                drop(shared);
+                let core = shared.core.clone();
+                if let Err(panic) = catch(|| drop(shared)) {
+                    fail_with(&core, location, untaken(ended));
+                    panic.resume();
+                }
                 Ok(ended)
             })
     }
+}
+
+/// There are none in it. What its destructor throws goes to the observer, as something else goes to the caller.
+fn no_errors<R, E>(ended: R) -> Vec<(usize, E)> {
+    calmly(|| drop(ended));
+    Vec::new()
 }
 
 /// Tells the group of the errors that are still kept when the body is dropped: nobody will take them.

@@ -160,18 +160,11 @@ impl<S: Input, F, O> Shared<S, F, O> {
 
     /// Has the group fail with errors of items.
     pub(crate) fn tell<E: Send + 'static>(&self, errors: impl IntoIterator<Item = (usize, E)>) {
-        for (index, error) in errors {
-            self.core.fail(RawFailure {
-                task: Some(self.info(index)),
-                kind: RawKind::Error(Box::new(error)),
-            });
-        }
+        fail_with(&self.core, self.location, errors);
     }
 
     fn info(&self, index: usize) -> TaskInfo {
-        let serial = crate::context::task_id().map_or(0, |id| id.serial);
-        let name = PlainArc::from(format!("item {index}"));
-        self.core.info(serial, Some(name), self.location)
+        info(&self.core, self.location, index)
     }
 
     /// Cancels the group if its workers did not get through the input. They have ended.
@@ -200,6 +193,26 @@ where
             pending::<()>().await;
         }
     }
+}
+
+/// Has a group fail with errors of items.
+pub(crate) fn fail_with<E: Send + 'static>(
+    core: &Core,
+    location: &'static Location<'static>,
+    errors: impl IntoIterator<Item = (usize, E)>,
+) {
+    for (index, error) in errors {
+        core.fail(RawFailure {
+            task: Some(info(core, location, index)),
+            kind: RawKind::Error(Box::new(error)),
+        });
+    }
+}
+
+fn info(core: &Core, location: &'static Location<'static>, index: usize) -> TaskInfo {
+    let serial = crate::context::task_id().map_or(0, |id| id.serial);
+    let name = PlainArc::from(format!("item {index}"));
+    core.info(serial, Some(name), location)
 }
 
 /// Names the worker whose item has thrown after that: the panic is told of as the item's.

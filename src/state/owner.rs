@@ -135,11 +135,8 @@ impl Seat {
         longest.unwrap_or_default()
     }
 
-    /// Asks whether the task may go on, shielded, which was forced at `since`. Wakes it when it may not any more.
+    /// Asks whether the task, which is shielded and was forced at `since`, may go on. Wakes it when it may not any more.
     pub(crate) fn holds(&self, since: Instant, cx: &mut Context<'_>) -> bool {
-        if !self.is_shielded() {
-            return false;
-        }
         let Some(end) = since.checked_add(self.bound()) else {
             return true;
         };

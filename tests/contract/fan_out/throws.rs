@@ -168,6 +168,17 @@ fn values_are_dropped_although_what_made_them_throws_when_it_goes() {
             assert_eq!(caught(fold).await.map(drop).unwrap_err(), "function");
         }
         assert_eq!((drops.alive(), drops.made() >= 41), (0, true));
+        // Nor are errors lost, which nobody is given: they go to the observer.
+        let lost = Count::new();
+        let scope = Scope::new().observer(Arc::new(Errors(lost.clone())));
+        let held = PanicOnDrop("function");
+        let fails = move |n: i32| {
+            let _held = &held;
+            async move { if n == 3 { bad("three") } else { good(()) } }
+        };
+        let ended = caught(fan().scope(scope).outcomes(fails)).await;
+        assert_eq!(ended.map(drop).unwrap_err(), "function");
+        assert_eq!(lost.get(), 1);
     });
 }
 
