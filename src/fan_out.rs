@@ -6,7 +6,6 @@
 //! functions of key and weight, run under the intake's own lock, which nothing else takes and nobody waits for (`door`).
 //! F5. Whatever ends it, each error of an item is in what it comes back with, or is told to the observer.
 
-mod calm;
 pub(crate) mod crew;
 pub(crate) mod door;
 mod engine;

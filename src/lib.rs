@@ -138,6 +138,7 @@
 #![doc(test(attr(deny(warnings))))]
 
 mod bridge;
+mod calm;
 mod cancel;
 mod context;
 mod detail;

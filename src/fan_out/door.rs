@@ -19,7 +19,7 @@
 
 use std::task::{Context, Poll, Waker, ready};
 
-use crate::fan_out::calm::Each;
+use crate::calm::Each;
 use crate::fan_out::crew::{Badge, CALL, Crew, INSIDE, KNOCKED, Next, STOPPED};
 use crate::fan_out::hand::{Hand, Pass, Toll};
 use crate::fan_out::input::Input;

@@ -12,8 +12,8 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker, ready};
 
+use crate::calm::{Calm, Each, calmly};
 use crate::fan_out::FanOut;
-use crate::fan_out::calm::{Calm, Each, calmly};
 use crate::fan_out::hand::{Hand, Pass, Toll};
 use crate::fan_out::input::Input;
 use crate::fan_out::intake::{Intake, Taken, Ticket};

@@ -7,8 +7,8 @@ use std::panic::Location;
 use std::pin::pin;
 use std::task::Poll;
 
+use crate::calm::{Each, calmly, keeping};
 use crate::fan_out::FanOut;
-use crate::fan_out::calm::{Each, calmly};
 use crate::fan_out::door::Door;
 use crate::fan_out::input::Input;
 use crate::fan_out::intake::Intake;
@@ -22,7 +22,6 @@ use crate::group::TaskGroup;
 use crate::group::error::GroupError;
 use crate::limit::gate::Signal;
 use crate::observe::CancelReason;
-use crate::panic::catch;
 use crate::sync::{Lock, PlainArc};
 
 /// What becomes of the results.
@@ -94,7 +93,7 @@ where
                 shared.done().await;
                 shared.outlet.0.take()
             },
-            no_errors,
+            |values| no_errors(Each(values)),
         )
     }
 
@@ -130,7 +129,7 @@ where
                 shared.done().await;
                 std::mem::take(&mut shared.outlet.0.lock().0)
             },
-            no_errors,
+            |values| no_errors(Each(values)),
         )
     }
 
@@ -193,8 +192,7 @@ where
                     shared.door.deliver(n);
                 }
                 shared.done().await;
-                drop(combine); // as at the end of `run`
-                made
+                keeping(made, combine, |made| calmly(|| drop(made))) // as at the end of `run`
             },
             no_errors,
         )
@@ -235,6 +233,8 @@ where
                 let _rest = Rest::of(&shared);
                 match poll_fn(|cx| shared.outlet.poll_won(cx)).await {
                     Ok(value) => {
+                        // Once more, for who was at the input when it was won: nobody is started that the cancel would not reach.
+                        shared.door.stop(None);
                         shared.core.cancel_children();
                         Some(value)
                     }
@@ -408,10 +408,9 @@ where
                 let ended = until_signalled(on_signal, drive(shared.clone())).await;
                 // While the result is in a variable: what a destructor throws once it is returned would leak it (rust-lang/rust#47949).
                 let core = shared.core.clone();
-                if let Err(panic) = catch(|| drop(shared)) {
+                let ended = keeping(ended, shared, |ended| {
                     fail_with(&core, location, untaken(ended));
-                    panic.resume();
-                }
+                });
                 Ok(ended)
             })
     }

@@ -5,8 +5,8 @@ use std::future::{Future, poll_fn};
 use std::panic::Location;
 use std::task::{Context, Poll, Waker};
 
+use crate::calm::{Calm, Each};
 use crate::fan_out::FanOut;
-use crate::fan_out::calm::{Calm, Each};
 use crate::fan_out::engine::{Engine, Error, Step, Value};
 use crate::fan_out::input::Input;
 use crate::fan_out::ordered::Ordered;

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::task::{Context, Poll, Waker};
 
-use crate::fan_out::calm::{Each, calmly};
+use crate::calm::{Each, calmly};
 use crate::fan_out::ordered::Ordered;
 use crate::observe::wake;
 use crate::sync::Lock;

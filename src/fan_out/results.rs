@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use crate::fan_out::calm::calmly;
+use crate::calm::calmly;
 use crate::fan_out::input::Input;
 use crate::fan_out::outlet::Channel;
 use crate::fan_out::worker::Shared;

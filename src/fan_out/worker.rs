@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker, ready};
 use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 
-use crate::fan_out::calm::calmly;
+use crate::calm::calmly;
 use crate::fan_out::crew::Next;
 use crate::fan_out::door::{Door, Visit};
 use crate::fan_out::input::Input;

@@ -56,7 +56,9 @@ impl<T> Delivery<T> {
     /// Finishes it, and returns the item.
     #[must_use = "use `done` to drop the item"]
     pub fn into_inner(mut self) -> T {
-        match self.item.take() {
+        let item = self.item.take();
+        drop(self); // while it is in a variable: see rust-lang/rust#47949
+        match item {
             Some(item) => item,
             None => unreachable!("a delivery has its item until it ends"),
         }

@@ -430,8 +430,13 @@ impl<T> State<T> {
             let earlier = state.permits + alone + before + state.parked.older(arrival);
             earlier < state.receivers.len()
         };
-        // Those whose turn it still is get it back at once, and are not woken again.
-        self.senders.revoke(self.senders.reserved());
+        while let Some(last) = self.senders.last_arrival() {
+            let granted = self.senders.reserved();
+            if granted == 0 || is_next(self, last, granted - 1) {
+                break;
+            }
+            self.senders.revoke(1);
+        }
         while let Some(first) = self.senders.first_arrival() {
             if !is_next(self, first, self.senders.reserved()) {
                 break;

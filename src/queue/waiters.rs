@@ -161,6 +161,11 @@ impl Waiters {
         self.places.get(self.line).map(|place| place.arrival)
     }
 
+    /// When the last to whom anything was granted came.
+    pub(crate) fn last_arrival(&self) -> Option<u64> {
+        self.places.get(self.last()).map(|place| place.arrival)
+    }
+
     /// How many that wait came before `arrival`.
     pub(crate) fn older(&self, arrival: u64) -> usize {
         let mut key = self.line;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::calm::{calmly, keeping};
 use crate::cancel::Token;
 use crate::detail;
 use crate::group::TaskGroup;
@@ -184,11 +185,12 @@ impl Desk {
             std::mem::take(&mut tray.children)
         });
         for Supervised { record, .. } in children.values() {
-            let _old = record.life.change(|life| {
+            let old = record.life.change(|life| {
                 life.is_up = false;
                 life.is_over = true;
                 life.last.replace(ChildEnd::Lost)
-            }); // K2
+            });
+            calmly(|| drop(old)); // K2: what it throws must not cost the others their end
         }
         // K2. Neither has a place any more.
         if let Err(panic) = catch(|| drop(children)) {
@@ -310,8 +312,7 @@ impl<'g> Driver<'g> {
         };
         // The hook is dropped while the report is in a variable: what that throws once it is returned would leak it
         // (rust-lang/rust#47949).
-        drop(self);
-        ended
+        keeping(ended, self, |ended| calmly(|| drop(ended)))
     }
 
     /// Looks whether a run has ended, and is gone (K3).
@@ -450,7 +451,7 @@ impl<'g> Driver<'g> {
             life.is_up = false;
             life.last.replace(end.clone())
         });
-        drop(old);
+        calmly(|| drop(old)); // its error may be the last one to know of
         let next = match next {
             Next::Ordered => WhatNext::Ordered,
             Next::Over => WhatNext::Nothing,

@@ -40,7 +40,7 @@ const FLOORS: &[(&str, bool, &[&str])] = &[
         true,
         &[
             "watched", "state", "context", "detail", "pulse", "smallest", "cancel", "time",
-            "observe", "trace", "root", "runtime", "shield",
+            "observe", "calm", "trace", "root", "runtime", "shield",
         ],
     ),
     ("rooms", false, &["group", "queue", "retry", "limit"]),

@@ -344,7 +344,10 @@ fn progress_counts_every_item_once() {
             } else {
                 caught(fan.for_each(work)).await
             };
-            assert!(ended.is_err() == throws && ended.is_ok_and(|ended| ended.is_err()) != throws);
+            match ended {
+                Err(thrown) => assert!(throws && thrown == "four", "{thrown}"),
+                Ok(ended) => assert!(!throws && ended.is_err()),
+            }
             assert_eq!((progress.started(), progress.total()), (10, None));
             let failed = u64::from(!throws);
             assert_eq!((progress.done(), progress.failed()), (2, failed));

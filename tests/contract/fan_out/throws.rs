@@ -168,6 +168,21 @@ fn values_are_dropped_although_what_made_them_throws_when_it_goes() {
             assert_eq!(caught(fold).await.map(drop).unwrap_err(), "function");
         }
         assert_eq!((drops.alive(), drops.made() >= 41), (0, true));
+        // They may throw, too.
+        let held = PanicOnDrop("function");
+        let all = fan().collect(move |_: i32| {
+            let _held = &held;
+            async { good(bomb_at("a value", "a value")) }
+        });
+        assert_eq!(caught(all).await.map(drop).unwrap_err(), "function");
+        let held = PanicOnDrop("combine");
+        let keeps = move |made, _| {
+            let _held = &held;
+            made
+        };
+        let made = bomb_at("what was made", "what was made");
+        let fold = fan().fold(made, async |n: i32| good(n), keeps);
+        assert_eq!(caught(fold).await.map(drop).unwrap_err(), "combine");
         // Nor are errors lost, which nobody is given: they go to the observer.
         let lost = Count::new();
         let scope = Scope::new().observer(Arc::new(Errors(lost.clone())));

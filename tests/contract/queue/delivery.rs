@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::{Future, pending};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +12,9 @@ use ringfence::{BorrowGroup, Outcome, TaskGroup, borrow_scope, fan_out, scope, t
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
 
-use crate::support::{Count, Log, OnDrop, caught, every_runtime, settle, single_thread};
+use crate::support::{
+    Count, Drops, Log, OnDrop, PanicOnDrop, caught, every_runtime, settle, single_thread,
+};
 
 #[test]
 fn join_of_an_empty_queue_is_ready() {
@@ -260,6 +263,21 @@ async fn cut_short(is_alone: bool) {
     assert_eq!(again.attempt(), 2);
     drop(again); // by itself: that was the last
     assert_eq!(sender.stats().dead, 1);
+}
+
+#[test]
+fn an_item_is_not_leaked_though_what_is_left_of_the_queue_throws() {
+    let drops = Drops::new();
+    let hook = PanicOnDrop("hook");
+    let queue = Queue::bounded(1).on_discard(move |_, _| {
+        let _held = &hook;
+    });
+    let (sender, mut receiver) = queue.build();
+    sender.try_send(drops.guard()).unwrap();
+    let delivery = receiver.try_deliver().unwrap();
+    drop((sender, receiver));
+    let taken = catch_unwind(AssertUnwindSafe(|| drop(delivery.into_inner())));
+    assert_eq!((taken.is_err(), drops.alive()), (true, 0));
 }
 
 #[test]

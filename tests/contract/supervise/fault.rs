@@ -8,7 +8,7 @@ use std::{
 };
 
 use ringfence::{
-    BoxError, Displaced, DisplacedWhat, Observer, Scope, TaskGroup, shield,
+    BoxError, Displaced, DisplacedWhat, Observer, Retry, Scope, TaskGroup, shield,
     supervise::{Child, ChildEnd, Run, Supervisor, WhatNext},
     timeout,
 };
@@ -52,6 +52,11 @@ fn each_end_of_a_run_goes_to_the_hook() {
         );
     });
 }
+
+/// An error that throws when it is dropped.
+#[derive(Debug, thiserror::Error)]
+#[error("throws")]
+struct Throws(PanicOnDrop);
 
 /// An error that is seen when it is dropped.
 #[derive(Debug, thiserror::Error)]
@@ -244,6 +249,30 @@ fn what_ends_a_supervisor_is_dropped_although_its_hook_throws_when_it_goes() {
             "hook"
         );
         assert_eq!((drops.made(), drops.alive()), (1, 0));
+        // It may throw, too.
+        let bomb = PanicOnDrop("hook");
+        let mut supervisor = Supervisor::new().on_end(move |_| {
+            let _held = &bomb;
+        });
+        let fails = |_| async { Err::<(), _>(BoxError::from(Throws(PanicOnDrop("error")))) };
+        supervisor.add(Child::critical("c", fails));
+        assert_eq!(
+            caught(supervisor.run()).await.map(drop).unwrap_err(),
+            "hook"
+        );
+    });
+}
+
+#[test]
+fn an_end_that_throws_when_it_is_dropped_costs_no_other_child_its_end() {
+    paused(async || {
+        let mut supervisor = Supervisor::new();
+        let fails = |_| async { Err::<(), _>(BoxError::from(Throws(PanicOnDrop("error")))) };
+        let late = Retry::constant(ms(100_000));
+        supervisor.add(Child::permanent("fails", fails).backoff(late));
+        let other = supervisor.add(idle("other"));
+        assert!(timeout(ms(10), supervisor.run()).await.is_err());
+        assert!(timeout(ms(10), other.ended()).await.is_ok());
     });
 }
 

@@ -48,6 +48,16 @@ impl<C: Default + IntoIterator> Drop for Each<C> {
     }
 }
 
+/// Drops `rest` while `result` is in a variable, and returns that. Where that throws, it is `spare` that has the result: K1 holds for
+/// it, and the panic goes on.
+pub(crate) fn keeping<T, R>(result: T, rest: R, spare: impl FnOnce(T)) -> T {
+    if let Err(panic) = catch(|| drop(rest)) {
+        spare(result);
+        panic.resume();
+    }
+    result
+}
+
 /// Drops something of the user's; what that throws goes to the observer.
 pub(crate) fn calmly(drop: impl FnOnce()) {
     if let Err(panic) = catch(drop) {
