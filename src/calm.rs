@@ -1,8 +1,9 @@
-//! What is dropped while a panic may be under way.
+//! What is dropped while a panic may be under way, or may begin one.
 //!
 //! K1. A destructor that throws then would end the process. What is the user's and may be left behind by a panic lies in a
 //! [`Calm`], and what its destructor throws goes to the observer. K2. So it is with several that nobody may take, which lie in
-//! an [`Each`]: of two that throw, dropped together, the second would end the process.
+//! an [`Each`]: of two that throw, dropped together, the second would end the process. K3. A result is
+//! in a variable while what may throw is dropped: where it has been returned already, rustc would leak it (rust-lang/rust#47949).
 
 use crate::observe::{DisplacedWhat, displace};
 use crate::panic::catch;
@@ -48,8 +49,8 @@ impl<C: Default + IntoIterator> Drop for Each<C> {
     }
 }
 
-/// Drops `rest` while `result` is in a variable, and returns that. Where that throws, it is `spare` that has the result: K1 holds for
-/// it, and the panic goes on.
+/// Drops `rest`, and returns `result` after that (K3). Where that throws, the panic goes on, and it is for `spare` to drop the result
+/// (K1).
 pub(crate) fn keeping<T, R>(result: T, rest: R, spare: impl FnOnce(T)) -> T {
     if let Err(panic) = catch(|| drop(rest)) {
         spare(result);

@@ -192,7 +192,7 @@ where
                     shared.door.deliver(n);
                 }
                 shared.done().await;
-                keeping(made, combine, |made| calmly(|| drop(made))) // as at the end of `run`
+                keeping(made, combine, |made| calmly(|| drop(made)))
             },
             no_errors,
         )
@@ -406,7 +406,7 @@ where
                 Worker::start(shared.clone());
                 let on_signal = |reason| shared.door.stop(Some(reason));
                 let ended = until_signalled(on_signal, drive(shared.clone())).await;
-                // While the result is in a variable: what a destructor throws once it is returned would leak it (rust-lang/rust#47949).
+                // The function goes here, if its workers have gone already: K3 of `calm`.
                 let core = shared.core.clone();
                 let ended = keeping(ended, shared, |ended| {
                     fail_with(&core, location, untaken(ended));

@@ -57,7 +57,7 @@ impl<T> Delivery<T> {
     #[must_use = "use `done` to drop the item"]
     pub fn into_inner(mut self) -> T {
         let item = self.item.take();
-        drop(self); // while it is in a variable: see rust-lang/rust#47949
+        drop(self); // with the hook, perhaps: K3 of `calm`
         match item {
             Some(item) => item,
             None => unreachable!("a delivery has its item until it ends"),

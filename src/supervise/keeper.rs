@@ -310,8 +310,7 @@ impl<'g> Driver<'g> {
             });
             let _elapsed = timeout_at(deadline, news).await;
         };
-        // The hook is dropped while the report is in a variable: what that throws once it is returned would leak it
-        // (rust-lang/rust#47949).
+        // The hook goes here: K3 of `calm`.
         keeping(ended, self, |ended| calmly(|| drop(ended)))
     }
 
